@@ -1,0 +1,158 @@
+"""Agents: anything that maps observations to actions, and how to get one by name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from nhzoo import checkpoints, features, registry
+from nhzoo.envs import ACTION_KEYS, TTY
+from nhzoo.errors import InputError
+from nhzoo.policy import to_tensors
+
+Array = np.ndarray[Any, Any]
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """All there is to implement.
+
+    A state is an array, or tuples, lists and dicts of arrays, whose first axis is the batch: rows
+    are replaced when a game ends and another begins.
+    """
+
+    def initial_state(self, batch: int) -> Any:
+        """The state at the start of `batch` games."""
+
+    def act(
+        self, observation: Mapping[str, Array], state: Any, uniform: Array
+    ) -> tuple[Array, Any]:
+        """Choose an action in each row.
+
+        `observation` maps NLE's names to arrays [B, ...]; `uniform` is float64 [B] in [0, 1) and
+        the only randomness to be used. Returns action indices, int [B], and the next state.
+        """
+
+
+def sample(logits: Array, uniform: Array, temperature: float = 1.0) -> Array:
+    """Per row the first action whose cumulative probability exceeds `uniform`; int64 [B].
+
+    Softmax and cumulative sum are float64 in action order; temperature 0 takes the largest logit.
+    """
+    if not np.isfinite(logits).all():
+        raise ValueError("the agent's logits are not finite")
+    if temperature == 0:
+        return np.asarray(logits.argmax(-1))
+    scaled = logits.astype(np.float64) / temperature
+    weights = np.exp(scaled - scaled.max(-1, keepdims=True))
+    cumulative = np.cumsum(weights / weights.sum(-1, keepdims=True), axis=-1)
+    # Rounding may leave the last value a little below 1, and a uniform above it.
+    chosen = (cumulative > uniform[:, None]).argmax(-1)
+    above = uniform >= cumulative[:, -1]
+    chosen[above] = cumulative.shape[-1] - 1
+    return np.asarray(chosen)
+
+
+class PolicyAgent:
+    """A zoo entry that plays. Deterministic for a given batch size on a given machine."""
+
+    observation_keys = TTY
+
+    def __init__(self, entry: checkpoints.Entry) -> None:
+        self.entry = entry
+        self.name, self.revision = entry.name, entry.revision
+
+    def initial_state(self, batch: int) -> tuple[Array, Array, Array]:
+        """Hidden and cell state, float32 [batch, hidden], and the previous key, uint8 [batch]."""
+        hidden = self.entry.policy.config.hidden
+        zeros = np.zeros((batch, hidden), np.float32)
+        return zeros, zeros.copy(), np.zeros(batch, np.uint8)
+
+    def act(
+        self, observation: Mapping[str, Array], state: Any, uniform: Array
+    ) -> tuple[Array, tuple[Array, Array, Array]]:
+        """See `Agent.act`; reads tty_chars, tty_colors and tty_cursor."""
+        logits, (h, c) = self.logits(observation, state)
+        actions = sample(logits, uniform, self.entry.sampling.temperature)
+        return actions, (h, c, ACTION_KEYS[actions])
+
+    @torch.no_grad()
+    def logits(
+        self, observation: Mapping[str, Array], state: tuple[Array, Array, Array]
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """Logits, float32 [B, 121], and the next hidden and cell state."""
+        hidden, cell, previous = state
+        chars, colors, cursor = (observation[name] for name in TTY)
+        inputs = to_tensors(features.encode(chars, colors, cursor, previous), 1, len(previous))
+        carried = torch.from_numpy(hidden)[None], torch.from_numpy(cell)[None]
+        logits, (h, c) = self.entry.policy(inputs, carried)
+        return logits[0].numpy(), (h[0].numpy(), c[0].numpy())
+
+
+class RandomAgent:
+    """Presses any of the 121 keys, each as likely as any other."""
+
+    name, revision = "random", "1"
+    observation_keys = ()
+
+    def initial_state(self, batch: int) -> None:
+        """Nothing to remember."""
+
+    def act(
+        self, observation: Mapping[str, Array], state: None, uniform: Array
+    ) -> tuple[Array, None]:
+        """See `Agent.act`."""
+        return sample(np.zeros((len(uniform), len(ACTION_KEYS))), uniform), None
+
+
+def load(source: str | Path) -> Agent:
+    """Get an agent: a registry name, an entry's folder, or "package.module:make_agent".
+
+    The last runs the code of that module; entries run no code.
+    """
+    text = str(source)
+    if text == "random":
+        return RandomAgent()
+    if text.startswith("hf://"):
+        raise InputError(f"{text}: the hub is not supported yet; give a name or a folder")
+    path = registry.find(text)
+    if path is None and Path(source).is_dir():
+        path = Path(source)
+    if path is not None:
+        return PolicyAgent(checkpoints.load_entry(path))
+    module, colon, function = text.partition(":")
+    if colon and "/" not in module:
+        return _made(text, module, function)
+    known = ", ".join(listed.name for listed in registry.list_agents())
+    raise InputError(
+        f"no agent {text!r}: give a folder, package.module:make_agent, or one of {known}"
+    )
+
+
+def _made(text: str, module: str, function: str) -> Agent:
+    try:
+        made = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"agent {text!r}: {error}") from None
+    if not isinstance(made, Agent):
+        raise InputError(f"agent {text!r}: has no initial_state and act; see nhzoo.Agent")
+    return made
+
+
+def set_row(state: Any, row: int, fresh: Any) -> None:
+    """Copy the only row of `fresh`, a state of batch 1, into row `row` of `state`, in place."""
+    if isinstance(state, np.ndarray) or torch.is_tensor(state):
+        state[row] = fresh[0]
+    elif isinstance(state, Mapping):
+        for name in state:
+            set_row(state[name], row, fresh[name])
+    elif isinstance(state, (tuple, list)):
+        for part, fresh_part in zip(state, fresh, strict=True):
+            set_row(part, row, fresh_part)
+    elif state is not None:
+        raise TypeError(f"an agent's state may hold arrays, not {type(state).__name__}")

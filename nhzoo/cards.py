@@ -1,0 +1,53 @@
+"""Model cards: the README of a zoo entry, written from facts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nhzoo.policy import PolicyConfig
+
+
+def model_card(name: str, config: PolicyConfig, training: dict[str, Any]) -> str:
+    """The card of an entry trained by behavioural cloning; `training` as in its config.json."""
+    loss = training["validation"]
+    held_out = f"{loss['frames']:,} keys of {loss['games']} games"
+    samples = f"{training['samples']:,} samples seen, {training['unique_samples']:,} unique"
+    return f"""---
+library_name: nhzoo
+license: apache-2.0
+pipeline_tag: reinforcement-learning
+tags: [nethack, nle, NetHackChallenge-v0, imitation-learning, behavioral-cloning]
+datasets: [{training["data"]}]
+---
+# {name}
+
+An LSTM agent for NetHack (NLE 1.3, NetHackChallenge interface) with
+**{config.params:,} parameters**, all counted, trained by behavioural cloning of AutoAscend playing
+human monks. It reads what a terminal shows (characters, colours, cursor) and its previous key.
+
+| | |
+|---|---|
+| held-out loss | {loss["loss"]:.4f} nats per key ({held_out}) |
+| held-out accuracy | {loss["accuracy"]:.1%} |
+| data | `{training["data"]}`, {samples} |
+| training compute | {training["flops"]:.3e} exact FLOPs, {config.train_flops:,} a frame |
+| training time | {training["seconds"] / 60:.0f} minutes, {training["threads"]} CPU thread(s) |
+| sampling | softmax at temperature {training["temperature"]} |
+
+```python
+import nhzoo
+agent = nhzoo.load("{name}")
+result = nhzoo.evaluate(agent, "monk-lite-v1", episodes=16, workers=2)
+```
+
+Made by:
+
+```sh
+{training["command"]}
+```
+
+Scores, with protocol, interval and every key pressed, are in `leaderboard/results/{name}/`.
+
+Limits: it imitates, so it has the expert's habits without its plans; trained on monks only; scores
+compare only within one protocol and machine type.
+"""

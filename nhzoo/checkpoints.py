@@ -1,0 +1,207 @@
+"""Zoo entries on disk: config.json, model.safetensors, parity.safetensors, README.md.
+
+An entry may come from anyone, so nothing in it is trusted: sizes are bounded, shapes are compared
+before memory is taken, no pickle is read, and the self-test (a fixed input and the outputs it must
+give) runs at every load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+from nhzoo import features, files
+from nhzoo.envs import ACTION_KEYS
+from nhzoo.errors import InputError
+from nhzoo.policy import ARCHITECTURE, Policy, PolicyConfig, to_tensors
+
+SCHEMA = 1
+MAX_WEIGHTS = 4 << 30
+MAX_PARITY = 4 * files.MEGABYTE
+PARITY_RTOL = 1e-4
+_PARITY_INPUT = {
+    "chars": np.dtype(np.uint8),
+    "colors": np.dtype(np.int8),
+    "cursor": np.dtype(np.uint8),
+    "previous": np.dtype(np.uint8),
+}
+
+ACTION_TABLE = hashlib.sha256(ACTION_KEYS.tobytes()).hexdigest()
+"""SHA-256 of the 121 keys in action order: an entry trained for another table is refused."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an agent picks: `temperature` divides the logits; 0 takes the largest (greedy)."""
+
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A loaded zoo entry. `revision` is the SHA-256 of its weights file."""
+
+    name: str
+    policy: Policy
+    sampling: Sampling
+    config: dict[str, Any]
+    revision: str
+
+
+def save_entry(
+    folder: Path,
+    policy: Policy,
+    sampling: Sampling,
+    training: Mapping[str, Any],
+    description: str,
+    card: str,
+    probe: Mapping[str, np.ndarray[Any, Any]],
+) -> None:
+    """Write an entry. `probe` is the parity input: arrays [T, B, ...] named as in `Batch`."""
+    config = {
+        "schema_version": SCHEMA,
+        "library": "nhzoo",
+        "architecture": ARCHITECTURE,
+        "description": description,
+        "params": policy.config.params,
+        "train_flops_per_frame": policy.config.train_flops,
+        "policy": policy.config.to_dict(),
+        "preprocessing_version": features.VERSION,
+        "action_table_sha256": ACTION_TABLE,
+        "sampling": {"temperature": sampling.temperature},
+        "training": dict(training),
+    }
+    policy.eval()
+    weights = {name: tensor.contiguous() for name, tensor in policy.state_dict().items()}
+    parity = {name: np.ascontiguousarray(probe[name]) for name in _PARITY_INPUT}
+    parity["logits"] = _probe(policy, probe)
+    files.atomic_write(folder / "model.safetensors", safetensors.torch.save(weights))
+    files.atomic_write(folder / "parity.safetensors", safetensors.numpy.save(parity))
+    files.atomic_write(folder / "README.md", card.encode())
+    files.atomic_write(folder / "config.json", files.dump_json(config))
+
+
+def load_entry(folder: Path) -> Entry:
+    """Read an entry and run its self-test; InputError says in one line what is wrong with it."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    where = folder / "config.json"
+    config = files.read_json(files.inside(folder, "config.json"))
+    for field, wanted in (
+        ("schema_version", SCHEMA),
+        ("architecture", ARCHITECTURE),
+        ("preprocessing_version", features.VERSION),
+        ("action_table_sha256", ACTION_TABLE),
+    ):
+        if config.get(field) != wanted:
+            raise InputError(
+                f"{where}: {field} is {config.get(field)!r}, this version of nhzoo reads {wanted!r}"
+            )
+    try:
+        shape = PolicyConfig.from_dict(config.get("policy"))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    if config.get("params") != shape.params:
+        raise InputError(
+            f"{where}: params is {config.get('params')!r}, its widths give {shape.params}"
+        )
+    if shape.params * 4 > MAX_WEIGHTS:
+        raise InputError(f"{where}: {shape.params:,} parameters are more than can be loaded")
+    sampling = _sampling(config.get("sampling"), where)
+    data = files.read_bounded(files.inside(folder, "model.safetensors"), MAX_WEIGHTS)
+    policy = _policy(shape, data, folder / "model.safetensors")
+    _self_test(policy, files.inside(folder, "parity.safetensors"))
+    return Entry(folder.resolve().name, policy, sampling, config, hashlib.sha256(data).hexdigest())
+
+
+def _sampling(value: object, where: Path) -> Sampling:
+    temperature = value.get("temperature") if isinstance(value, dict) else None
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
+        raise InputError(f"{where}: sampling needs a temperature")
+    if not 0 <= temperature <= 100:
+        raise InputError(f"{where}: a temperature of {temperature} is outside 0 to 100")
+    return Sampling(float(temperature))
+
+
+def _policy(config: PolicyConfig, data: bytes, where: Path) -> Policy:
+    """Build the policy from weights whose names, shapes, types and values are checked first."""
+    with torch.device("meta"):
+        policy = Policy(config)
+    wanted = {name: list(tensor.shape) for name, tensor in policy.state_dict().items()}
+    try:
+        held = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+        shapes = {name: list(info["shape"]) for name, info in held}
+        types = {info["dtype"] for _, info in held}
+        if shapes != wanted:
+            names = sorted(
+                name
+                for name in shapes.keys() | wanted.keys()
+                if shapes.get(name) != wanted.get(name)
+            )
+            raise InputError(
+                f"{where}: tensor {names[0]!r} has shape {shapes.get(names[0])}, "
+                f"the config gives {wanted.get(names[0])}"
+            )
+        if types != {"F32"}:
+            raise InputError(f"{where}: holds {', '.join(sorted(types))}, float32 is needed")
+        weights = safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{where}: not valid safetensors ({str(error).splitlines()[0]})") from None
+    for name, tensor in weights.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{where}: tensor {name!r} holds NaN or infinite values")
+    policy.load_state_dict(weights, assign=True)
+    return policy.requires_grad_(False).eval()
+
+
+def _self_test(policy: Policy, path: Path) -> None:
+    try:
+        parity = safetensors.numpy.load(files.read_bounded(path, MAX_PARITY))
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not valid safetensors ({str(error).splitlines()[0]})") from None
+    if set(parity) != {*_PARITY_INPUT, "logits"}:
+        raise InputError(f"{path}: needs exactly {', '.join(_PARITY_INPUT)} and logits")
+    shape = parity["previous"].shape
+    expected = {
+        "chars": (*shape, 24, 80),
+        "colors": (*shape, 24, 80),
+        "cursor": (*shape, 2),
+        "previous": shape,
+    }
+    for name, dtype in _PARITY_INPUT.items():
+        if len(shape) != 2 or parity[name].shape != expected[name] or parity[name].dtype != dtype:
+            raise InputError(f"{path}: {name} has the wrong shape or type")
+    logits = _probe(policy, parity)
+    wanted = parity["logits"]
+    if wanted.shape != logits.shape or not np.isfinite(wanted).all() or 0 in shape:
+        raise InputError(f"{path}: logits have the wrong shape or are not finite")
+    off = np.abs(logits - wanted) / np.maximum(np.abs(wanted), 1.0)
+    if float(off.max(initial=0.0)) > PARITY_RTOL:
+        raise InputError(
+            f"{path}: the self-test fails: outputs differ by {float(off.max()):.1e} "
+            f"(allowed {PARITY_RTOL:.0e}), so the weights are not the published ones"
+        )
+
+
+@torch.no_grad()
+def _probe(policy: Policy, probe: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    time, batch = probe["previous"].shape
+    frames = math.prod((time, batch))
+    encoded = features.encode(
+        probe["chars"].reshape(frames, 24, 80),
+        probe["colors"].reshape(frames, 24, 80),
+        probe["cursor"].reshape(frames, 2),
+        probe["previous"].reshape(frames),
+    )
+    logits, _ = policy(to_tensors(encoded, time, batch), policy.initial_state(batch))
+    return np.ascontiguousarray(logits.numpy())

@@ -1,0 +1,65 @@
+"""What this machine has and lacks for nhzoo."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from nhzoo.packing import cache_folder
+from nhzoo.registry import list_agents
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check and how it went."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
+def examine() -> list[Finding]:
+    """Run all checks; each takes a moment at most."""
+    findings = [Finding("python", True, platform.python_version())]
+    for package in ("nle", "torch", "numpy", "gymnasium", "numba"):
+        try:
+            findings.append(Finding(package, True, version(package)))
+        except PackageNotFoundError:
+            findings.append(Finding(package, False, f"pip install {package}"))
+    findings += [_game(), _cache(), _agents()]
+    return findings
+
+
+def _game() -> Finding:
+    """A game starts, is seeded, and its clock can be pinned."""
+    try:
+        from nhzoo.envs import Game
+        from nhzoo.protocols import GameSpec
+
+        game = Game()
+        game.start(GameSpec(core=1, disp=2))
+        game.close()
+    except Exception as error:
+        return Finding("a NetHack game", False, str(error).splitlines()[0])
+    machine = platform.machine()
+    note = "" if machine == "x86_64" else "; seeds give other dungeons than on x86_64"
+    return Finding("a NetHack game", True, f"starts, seeded and clock pinned, on {machine}{note}")
+
+
+def _cache() -> Finding:
+    folder = cache_folder()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    writable = os.access(existing, os.W_OK)
+    detail = f"{folder}, {free:.0f} GB free" if writable else f"{folder} cannot be written"
+    return Finding("cache for packed frames", writable and free > 1, detail)
+
+
+def _agents() -> Finding:
+    entries = [agent for agent in list_agents() if agent.path]
+    where = Path(entries[0].path).parent if entries and entries[0].path else "none found"
+    return Finding("zoo entries", bool(entries), f"{len(entries)} in {where}")

@@ -1,0 +1,147 @@
+"""Reading files that may be hostile, and writing files that must survive a pulled plug.
+
+Everything that enters from outside (checkpoints, submissions, datasets) is read here, with a size
+limit, inside a root folder, and parsed without running code. Everything that a later run resumes
+from is written here: complete or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import lzma
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from nhzoo.errors import InputError
+
+MEGABYTE = 1 << 20
+
+
+def inside(root: Path, name: str) -> Path:
+    """The file `name` below `root`; InputError when it would leave `root` (.., absolute, link)."""
+    path = root / name
+    resolved, base = path.resolve(), root.resolve()
+    if resolved != base and base not in resolved.parents:
+        raise InputError(f"{path}: points outside {root}; only files inside the folder are read")
+    return path
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes."""
+    try:
+        with open(path, "rb") as file:
+            if not path.is_file():
+                raise InputError(f"{path}: not a regular file")
+            data = file.read(limit + 1)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(data) > limit:
+        raise InputError(f"{path}: larger than the {limit:,} bytes allowed here")
+    return data
+
+
+def parse_json(text: bytes | str, where: str) -> Any:
+    """Strict JSON: no NaN or Infinity, no repeated keys, bounded nesting."""
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
+        raise InputError(f"{where}: not valid JSON ({reason})") from None
+
+
+def read_json(path: Path, limit: int = MEGABYTE) -> dict[str, Any]:
+    """The JSON object held by `path`."""
+    value = parse_json(read_bounded(path, limit), str(path))
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: holds {type(value).__name__}, a JSON object is needed")
+    return value
+
+
+def read_jsonl(path: Path, limit: int = 64 * MEGABYTE) -> list[dict[str, Any]]:
+    """The JSON objects of `path`, one a line; a half-written line is named by its number."""
+    rows = []
+    for number, line in enumerate(read_bounded(path, limit).splitlines(), 1):
+        if not line.strip():
+            continue
+        row = parse_json(line, f"{path}, line {number}")
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: a JSON object is needed")
+        rows.append(row)
+    return rows
+
+
+def decompress_xz(data: bytes, limit: int, where: str) -> bytes:
+    """Unpack one xz stream of at most `limit` bytes (a bomb is refused before it unfolds)."""
+    decompressor = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=256 * MEGABYTE)
+    try:
+        out = decompressor.decompress(data, max_length=limit + 1)
+        if len(out) > limit:
+            raise InputError(f"{where}: unpacks to more than the {limit:,} bytes allowed here")
+        if not decompressor.eof:
+            raise InputError(f"{where}: xz data is truncated")
+    except lzma.LZMAError as error:
+        raise InputError(f"{where}: not valid xz data ({error})") from None
+    if decompressor.unused_data:
+        raise InputError(f"{where}: has {len(decompressor.unused_data)} bytes after the xz data")
+    return out
+
+
+def compress_xz(data: bytes) -> bytes:
+    """The same bytes in, the same bytes out: one fixed preset and check."""
+    return lzma.compress(data, format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC64, preset=6)
+
+
+@contextlib.contextmanager
+def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of `path` only when it was written to the end.
+
+    The data is on the disk before the rename: a crash leaves the old file or the new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, complete or not at all."""
+    with atomic_writer(path) as file:
+        file.write(data)
+
+
+def dump_json(value: Any, indent: int | None = 2) -> bytes:
+    """JSON bytes with a final newline; NaN is refused, key order is kept."""
+    return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()
+
+
+def dump_jsonl(rows: Iterable[dict[str, Any]]) -> bytes:
+    """One compact JSON object a line."""
+    return b"".join(dump_json(row, indent=None) for row in rows)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key is repeated")
+    return result

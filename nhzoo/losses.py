@@ -1,0 +1,111 @@
+"""Cross-entropy and accuracy of an agent on demonstrations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nhzoo import features
+from nhzoo.agents import Agent, PolicyAgent, RandomAgent
+from nhzoo.demonstrations import Batch, count_frames, read_games
+from nhzoo.envs import ACTION_KEYS
+from nhzoo.errors import InputError
+from nhzoo.policy import Policy, State, to_tensors
+
+Array = np.ndarray[Any, Any]
+
+BATCH = 8
+TIME = 64
+
+
+@dataclass
+class Loss:
+    """`loss` is nats per key, `accuracy` the share of keys that had the largest logit.
+
+    `unscored` keys belong to no action of the agent's interface, so no probability is defined.
+    """
+
+    loss: float
+    accuracy: float
+    frames: int
+    games: int
+    unscored: int = 0
+
+
+def tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
+    """The policy's input for a batch of demonstrations."""
+    time, rows = batch.previous.shape
+    encoded = features.encode(
+        batch.chars.reshape(-1, 24, 80),
+        batch.colors.reshape(-1, 24, 80),
+        batch.cursor.reshape(-1, 2),
+        batch.previous.reshape(-1),
+    )
+    return to_tensors(encoded, time, rows)
+
+
+def zero_first(state: State, first: Array) -> State:
+    """The state with the rows zeroed that start a game."""
+    keep = torch.from_numpy(~first)[None, :, None]
+    return state[0] * keep, state[1] * keep
+
+
+@torch.no_grad()
+def measure_loss(
+    policy: Policy,
+    games: Sequence[Path],
+    max_frames: int | None = None,
+    progress: Callable[[int], None] = lambda frames: None,
+) -> Loss:
+    """Mean over every key of packed `games`, state carried from the first frame of each.
+
+    `max_frames` limits the frames taken of each game, from its start.
+    """
+    device = policy.head.weight.device
+    state = policy.initial_state(BATCH)
+    total = correct = 0.0
+    frames = unscored = 0
+    policy.eval()
+    for batch, _ in read_games(games, BATCH, TIME, max_frames):
+        state = zero_first(state, batch.first)
+        inputs = {name: tensor.to(device) for name, tensor in tensors_of(batch).items()}
+        logits, state = policy(inputs, state)
+        target = torch.from_numpy(batch.actions).to(device)
+        known = target >= 0
+        logits, target = logits[known].double(), target[known]
+        total += float(torch.nn.functional.cross_entropy(logits, target, reduction="sum"))
+        correct += int((logits.argmax(-1) == target).sum())
+        frames += len(target)
+        unscored += batch.valid - len(target)
+        progress(frames)
+    return Loss(
+        loss=total / max(1, frames),
+        accuracy=correct / max(1, frames),
+        frames=frames,
+        games=len(games),
+        unscored=unscored,
+    )
+
+
+def measure_agent(
+    agent: Agent,
+    games: Sequence[Path],
+    progress: Callable[[int, int], None] = lambda frames, total: None,
+) -> Loss:
+    """The loss of any agent whose probabilities are known: a zoo entry, or the random agent.
+
+    Logits are taken as the network gives them, at temperature 1, whatever the agent plays at.
+    """
+    total = count_frames(games)
+    if isinstance(agent, PolicyAgent):
+        return measure_loss(agent.entry.policy, games, None, lambda n: progress(n, total))
+    if isinstance(agent, RandomAgent):
+        chance = 1 / len(ACTION_KEYS)
+        return Loss(-math.log(chance), chance, total, len(games))
+    raise InputError("this agent gives actions, not probabilities, so it has no loss")

@@ -1,0 +1,98 @@
+"""Protocols: frozen, versioned evaluations. A score means something only beside a protocol id.
+
+Game i of a protocol is decided by SHA-256 of ``nhzoo:<protocol id>:<i>`` and so are the uniforms
+by which an agent samples, so each game has one legal trace per agent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from nhzoo.errors import InputError
+
+UBIRTHDAY = 1_000_000_000
+"""The clock value (seconds) that protocols write into NetHack's `ubirthday` after a reset."""
+
+
+@dataclass(frozen=True)
+class GameSpec:
+    """All that decides a game before its first key.
+
+    `core` and `disp` seed NetHack's two random number generators; `lgen` gives the level generator
+    one of its own (None: levels come from core). `ubirthday` is in seconds since 1970.
+    """
+
+    core: int
+    disp: int
+    lgen: int | None = None
+    character: str = "mon-hum-neu-mal"
+    playername: str | None = None
+    ubirthday: int = UBIRTHDAY
+
+    @property
+    def name(self) -> str:
+        """The player's name option; by NLE's convention it carries the character."""
+        return self.playername or f"Agent-{self.character}"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One frozen evaluation.
+
+    `step_cap` counts the agent's keys; a game is `stalled` when the game turn has not changed for
+    `no_progress` of them.
+    """
+
+    id: str
+    character: str
+    games: int
+    step_cap: int
+    no_progress: int
+
+    def game(self, index: int) -> GameSpec:
+        """What decides game `index` (0 <= index < games)."""
+        if not 0 <= index < self.games:
+            raise InputError(f"{self.id} has games 0 to {self.games - 1}, there is no game {index}")
+        core, disp = seeds_of(f"nhzoo:{self.id}:{index}")
+        return GameSpec(core=core, disp=disp, character=self.character)
+
+    def uniforms(self, index: int) -> np.random.Generator:
+        """The sampling stream of game `index`: its t-th `.random()` decides step t."""
+        return action_stream(f"nhzoo:{self.id}:{index}:actions")
+
+
+def seeds_of(text: str) -> tuple[int, int]:
+    """Core and display seed, 63 bits each, from SHA-256 of `text`."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1, int.from_bytes(digest[8:16], "big") >> 1
+
+
+def action_stream(text: str) -> np.random.Generator:
+    """Float64 uniforms from Philox, keyed by the first 16 bytes of SHA-256 (big-endian)."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "big")))
+
+
+PROTOCOLS = {
+    protocol.id: protocol
+    for protocol in (
+        Protocol("smoke-v1", "mon-hum-neu-mal", 8, 2_000, 1_000),
+        Protocol("monk-lite-v1", "mon-hum-neu-mal", 128, 100_000, 1_000),
+        Protocol("monk-v1", "mon-hum-neu-mal", 1_024, 100_000, 1_000),
+        Protocol("allroles-v1", "@", 4_096, 100_000, 1_000),
+    )
+}
+
+
+def get_protocol(protocol: str | Protocol) -> Protocol:
+    """The protocol of that id."""
+    if isinstance(protocol, Protocol):
+        return protocol
+    try:
+        return PROTOCOLS[protocol]
+    except KeyError:
+        known = ", ".join(PROTOCOLS)
+        raise InputError(f"unknown protocol {protocol!r}; known are {known}") from None

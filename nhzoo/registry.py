@@ -1,0 +1,76 @@
+"""Which agents there are, by name: what the package carries, and folders the user has added.
+
+An entry is a folder with `config.json`. Bundled ones lie in the package (installed from a wheel) or
+in `agents/` beside it (a checkout); $NHZOO_AGENTS names further folders of entries, joined by ":".
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nhzoo import files
+from nhzoo.errors import InputError
+
+BUILT_IN = {"random": "presses one of the 121 keys, each as likely as any other"}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line of the registry. `path` is None for agents that are code, not weights."""
+
+    name: str
+    path: Path | None
+    params: int | None
+    description: str
+
+
+def folders() -> list[Path]:
+    """Where entries are looked for, first come first served."""
+    package = Path(__file__).parent
+    named = [Path(part) for part in os.environ.get("NHZOO_AGENTS", "").split(":") if part]
+    beside = package.parent / "agents"
+    bundled = [package / "zoo"]
+    if (package.parent / "pyproject.toml").is_file():
+        bundled.append(beside)
+    return [folder for folder in (*named, *bundled) if folder.is_dir()]
+
+
+def find(name: str) -> Path | None:
+    """The folder of the entry of that name, None when there is none."""
+    for folder in folders():
+        if name and "/" not in name and name != ".." and (folder / name / "config.json").is_file():
+            return folder / name
+    return None
+
+
+def list_agents() -> list[Listed]:
+    """Every agent that `load` knows by name, without loading weights (or torch)."""
+    found: dict[str, Listed] = {}
+    for folder in folders():
+        for path in sorted(folder.iterdir()):
+            if (path / "config.json").is_file() and path.name not in found:
+                found[path.name] = _listed(path)
+    code = [Listed(name, None, None, text) for name, text in BUILT_IN.items()]
+    return [*found.values(), *code]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """An entry's config.json, as it stands."""
+    return files.read_json(files.inside(folder, "config.json"))
+
+
+def _listed(path: Path) -> Listed:
+    try:
+        config = read_config(path)
+    except InputError as error:
+        return Listed(path.name, path, None, f"unusable: {error}")
+    params = config.get("params")
+    return Listed(
+        path.name,
+        path,
+        params if isinstance(params, int) else None,
+        str(config.get("description", "")),
+    )

@@ -1,0 +1,153 @@
+"""Result folders: one game a line in `episodes.jsonl`, its keys in `traces/`, a summary on top."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nhzoo import files
+from nhzoo.envs import EpisodeResult
+from nhzoo.errors import InputError
+from nhzoo.progression import MAX_DEPTH, MAX_EXPERIENCE_LEVEL, progression
+from nhzoo.protocols import Protocol
+from nhzoo.statistics import iqm, mean_ci95
+
+SCHEMA = 1
+END_STATUSES = ("death", "ascended", "step_cap", "stalled", "crashed")
+MAX_TRACE = 2_000_000  # keys of one game
+
+Row = dict[str, Any]
+
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "index": int,
+    "core": int,
+    "disp": int,
+    "character": str,
+    "score": (int, float),
+    "steps": int,
+    "turns": int,
+    "depth": int,
+    "max_depth": int,
+    "experience_level": int,
+    "progression": (int, float),
+    "end_status": str,
+    "cause": str,
+    "keys": int,
+    "sha256": str,
+}
+
+
+def episode_row(protocol: Protocol, index: int, result: EpisodeResult, keys: bytes) -> Row:
+    """The line of `episodes.jsonl` for game `index`."""
+    spec = protocol.game(index)
+    values = asdict(result)
+    best_level = values.pop("max_experience_level")
+    reached = progression(
+        min(result.max_depth, MAX_DEPTH),
+        min(best_level, MAX_EXPERIENCE_LEVEL),
+        ascended=result.end_status == "ascended",
+    )
+    row = {
+        "index": index,
+        "core": spec.core,
+        "disp": spec.disp,
+        "character": spec.character,
+        **values,
+        "progression": reached,
+        "keys": len(keys),
+        "sha256": hashlib.sha256(keys).hexdigest(),
+    }
+    return {name: row[name] for name in _FIELDS}
+
+
+def check_row(row: Mapping[str, Any], where: str) -> None:
+    """InputError unless `row` has every field, of the right type, finite and within bounds."""
+    for name, kind in _FIELDS.items():
+        value = row.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise InputError(f"{where}: field {name!r} is missing or of the wrong type")
+        if isinstance(value, (int, float)) and not -(1 << 63) < value < 1 << 63:
+            raise InputError(f"{where}: field {name!r} is out of range")
+    if row["end_status"] not in END_STATUSES:
+        raise InputError(f"{where}: end_status {row['end_status']!r} is not known")
+
+
+def trace_path(folder: Path, index: int) -> Path:
+    """Where the keys of game `index` are."""
+    return folder / "traces" / f"{index}.xz"
+
+
+def write_trace(folder: Path, index: int, keys: bytes) -> None:
+    """Store the keys of one game."""
+    files.atomic_write(trace_path(folder, index), files.compress_xz(keys))
+
+
+def read_trace(folder: Path, index: int) -> bytes:
+    """The keys of one game."""
+    path = files.inside(folder, f"traces/{index}.xz")
+    return files.decompress_xz(files.read_bounded(path, MAX_TRACE), MAX_TRACE, str(path))
+
+
+def read_episodes(folder: Path) -> list[Row]:
+    """The checked lines of `episodes.jsonl`, sorted by index, no index twice."""
+    path = files.inside(folder, "episodes.jsonl")
+    rows = files.read_jsonl(path)
+    for number, row in enumerate(rows, 1):
+        check_row(row, f"{path}, line {number}")
+    rows.sort(key=lambda row: row["index"])
+    for before, row in pairwise(rows):
+        if before["index"] == row["index"]:
+            raise InputError(f"{path}: game {row['index']} is listed twice")
+    return rows
+
+
+def summarize(rows: Sequence[Row]) -> dict[str, Any]:
+    """The summary of `result.json`, but for the speed."""
+    scores = [float(row["score"]) for row in rows]
+
+    def mean(name: str) -> float:
+        return float(np.mean([row[name] for row in rows]))
+
+    return {
+        "episodes": len(rows),
+        "mean_score": float(np.mean(scores)),
+        "mean_score_ci95": list(mean_ci95(scores)),
+        "median_score": float(np.median(scores)),
+        "iqm_score": iqm(scores),
+        "std_score": float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0,
+        "mean_progression": mean("progression"),
+        "mean_turns": mean("turns"),
+        "mean_steps": mean("steps"),
+        "mean_depth": mean("depth"),
+        "max_depth": max(row["max_depth"] for row in rows),
+        "mean_experience_level": mean("experience_level"),
+        "ascensions": sum(row["end_status"] == "ascended" for row in rows),
+        "crashed": sum(row["end_status"] == "crashed" for row in rows),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """What else decides the bits of a result: versions, machine type, CPU capability."""
+    import torch
+
+    def installed(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    packages = ("nhzoo", "nle", "torch", "numpy", "gymnasium")
+    return {
+        "versions": {"python": platform.python_version(), **{p: installed(p) for p in packages}},
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }

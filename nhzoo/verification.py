@@ -1,0 +1,147 @@
+"""Verification: every game of a result is replayed from its seeds and keys, without the agent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nhzoo import files, results
+from nhzoo.envs import Episode, Game
+from nhzoo.errors import InputError, NhzooError
+from nhzoo.protocols import Protocol, get_protocol
+from nhzoo.workers import Crashed, run_tasks
+
+
+@dataclass
+class Verification:
+    """What replaying came to. `reasons` names, by game index, what is wrong with a mismatch.
+
+    `problems` are those of the result as a whole: a summary that its games do not give.
+    """
+
+    protocol: str
+    agent: str
+    episodes: int
+    verified: int = 0
+    mismatched: list[int] = field(default_factory=list)
+    reasons: dict[int, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything was reproduced."""
+        return not self.mismatched and not self.problems
+
+
+class VerifyTask:
+    """Replays one game at a time, in a worker process."""
+
+    slots = 1
+
+    def __init__(self, folder: Path, protocol: Protocol) -> None:
+        self._folder, self._protocol = folder, protocol
+        self._episode = Episode(Game(()))
+        self._item: tuple[int, results.Row] | None = None
+
+    def start(self, key: Hashable, item: Any) -> None:
+        """Take one row of `episodes.jsonl`."""
+        assert isinstance(key, int)
+        self._item = key, item
+
+    def advance(
+        self, mark: Callable[[int, float, float], None]
+    ) -> Iterable[tuple[Hashable, str | None]]:
+        """Replay it; the result is None when it agrees, else what differs."""
+        assert self._item is not None
+        key, row = self._item
+        mark(key, 0, 0)
+        try:
+            reason = self._differs(row)
+        except NhzooError as error:
+            reason = str(error)
+        return [(key, reason)]
+
+    def _differs(self, row: results.Row) -> str | None:
+        index, protocol, episode = row["index"], self._protocol, self._episode
+        spec = protocol.game(index)
+        if row["end_status"] == "crashed":
+            return None if row["keys"] == 0 else "a crashed game has no trace"
+        keys = results.read_trace(self._folder, index)
+        episode.start(spec, protocol.step_cap, protocol.no_progress)
+        opening = bytes(episode.game.keys)
+        if not keys.startswith(opening):
+            return "the trace does not begin with the keys that dismiss the opening text"
+        for step, key in enumerate(keys[len(opening) :], len(opening) + 1):
+            if episode.step(key):
+                if step < len(keys):
+                    return f"the game ends at key {step:,} of {len(keys):,}"
+                break
+        else:
+            return f"the game goes on after the {len(keys):,} keys of its trace"
+        replayed = results.episode_row(protocol, index, episode.result, keys)
+        wrong = [f"{n} is {row[n]!r}, replayed {v!r}" for n, v in replayed.items() if row[n] != v]
+        return "; ".join(wrong) or None
+
+
+def verify(
+    folder: str | Path,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Verification:
+    """Replay every game of a result folder and compare all that it claims."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such result folder")
+    result = files.read_json(files.inside(folder, "result.json"))
+    if result.get("schema_version") != results.SCHEMA:
+        raise InputError(f"{folder}: result.json has a schema version that is not {results.SCHEMA}")
+    protocol = get_protocol(str(result.get("protocol")))
+    rows = results.read_episodes(folder)
+    if not rows:
+        raise InputError(f"{folder}: episodes.jsonl lists no game")
+    outside = [row["index"] for row in rows if not 0 <= row["index"] < protocol.games]
+    if outside:
+        raise InputError(f"{folder}: {protocol.id} has no game {outside[0]}")
+    report = Verification(protocol.id, str(result.get("agent")), len(rows))
+    report.problems = _summary_problems(result, rows)
+    items = [(row["index"], row) for row in rows]
+    for index, reason in run_tasks(
+        VerifyTask, (folder, protocol), items, workers or os.cpu_count() or 1
+    ):
+        assert isinstance(index, int)
+        if isinstance(reason, Crashed):
+            reason = f"NLE ended its process with exit code {reason.exit_code}"
+        if reason is None:
+            report.verified += 1
+        else:
+            report.reasons[index] = reason
+        progress(report.verified + len(report.reasons), len(rows))
+    report.mismatched = sorted(report.reasons)
+    return report
+
+
+def _summary_problems(result: dict[str, Any], rows: list[results.Row]) -> list[str]:
+    claimed = result.get("summary")
+    if not isinstance(claimed, dict):
+        return ["result.json has no summary"]
+    return [
+        f"result.json: {name} is {claimed.get(name)!r}, its games give {value!r}"
+        for name, value in results.summarize(rows).items()
+        if not _same(claimed.get(name), value)
+    ]
+
+
+def _same(claimed: Any, value: Any) -> bool:
+    """Equal up to the last digits of floating point, which other numpy versions may round."""
+    if isinstance(value, list):
+        return (
+            isinstance(claimed, list)
+            and len(claimed) == len(value)
+            and all(_same(a, b) for a, b in zip(claimed, value, strict=True))
+        )
+    if isinstance(claimed, bool) or not isinstance(claimed, (int, float)):
+        return False
+    return bool(abs(claimed - value) <= 1e-9 * max(1.0, abs(value)))

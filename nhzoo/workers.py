@@ -1,0 +1,201 @@
+"""The one pool of worker processes: NetHack's C side may exit or crash, the parent goes on.
+
+A `Task` lives inside a worker and holds up to `slots` items at once. The parent hands items out one
+by one, collects results as they come, and replaces a worker that died: a kill from outside costs
+only time, an item that took its worker down is tried once more and then given back as `Crashed`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+import traceback
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from nhzoo.errors import NhzooError
+
+Key = Hashable
+_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
+_MARK_SIZE = 8
+_MAX_START_FAILURES = 3
+
+
+class Task(Protocol):
+    """What a worker does. Built in the worker, from picklable arguments."""
+
+    slots: int
+    """How many items it works on at once."""
+
+    def start(self, key: Key, item: Any) -> None:
+        """Take one item; called only while a slot is free."""
+
+    def advance(self, mark: Callable[[int, float, float], None]) -> Iterable[tuple[Key, Any]]:
+        """Work for a moment; give (key, result) of finished items, (None, progress) for news.
+
+        Call `mark(number, a, b)` before touching item `number` in a way that may kill the process:
+        should it die, that item is the one to blame, and (a, b) is what is known of it.
+        """
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """The result of an item that took its worker down twice."""
+
+    exit_code: int
+    a: float
+    b: float
+
+
+@dataclass
+class _Worker:
+    process: multiprocessing.process.BaseProcess
+    connection: Connection
+    mark: Any
+    folder: str
+    in_flight: dict[Key, Any] = field(default_factory=dict)
+
+
+def run_tasks(
+    make_task: Callable[..., Task],
+    args: tuple[Any, ...],
+    items: Iterable[tuple[Key, Any]],
+    workers: int,
+    slots: int = 1,
+) -> Iterator[tuple[Key, Any]]:
+    """Work through `items`, (key, item) pairs, on `workers` processes.
+
+    Gives (key, result) in the order of finishing and (None, progress) in between. Integer keys are
+    what `mark` refers to. `slots` is the number of items each worker is handed at once.
+    """
+    queue = deque(items)
+    blamed: dict[Key, int] = {}
+    context = multiprocessing.get_context("spawn")
+    root = tempfile.mkdtemp(prefix="nhzoo-")
+    pool: list[_Worker] = []
+    start_failures = 0
+    try:
+        left = len(queue)
+        pool = [_spawn(context, root, make_task, args) for _ in range(min(workers, left))]
+        while left:
+            for worker in pool:
+                _hand_out(worker, queue, slots)
+            ready = wait([w.connection for w in pool] + [w.process.sentinel for w in pool])
+            for position, worker in enumerate(pool):
+                if worker.connection in ready or worker.process.sentinel in ready:
+                    for key, result in _receive(worker):
+                        if key is not None:
+                            del worker.in_flight[key]
+                            left -= 1
+                            start_failures = 0
+                        yield key, result
+                if worker.process.sentinel not in ready:
+                    continue
+                worker.process.join()
+                code = worker.process.exitcode or 0
+                number, a, b = worker.mark[:3]
+                shutil.rmtree(worker.folder, ignore_errors=True)
+                if code not in _OUTSIDE:
+                    guilty = int(number)
+                    if guilty in worker.in_flight:
+                        blamed[guilty] = blamed.get(guilty, 0) + 1
+                        if blamed[guilty] > 1:
+                            del worker.in_flight[guilty]
+                            left -= 1
+                            yield guilty, Crashed(code, a, b)
+                    else:
+                        start_failures += 1
+                        if start_failures > _MAX_START_FAILURES:
+                            raise NhzooError(f"worker processes end with exit code {code} at once")
+                queue.extendleft(reversed(worker.in_flight.items()))
+                pool[position] = _spawn(context, root, make_task, args)
+    finally:
+        for worker in pool:
+            worker.process.kill()
+            worker.process.join()
+            worker.connection.close()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _spawn(
+    context: Any, root: str, make_task: Callable[..., Task], args: tuple[Any, ...]
+) -> _Worker:
+    ours, theirs = context.Pipe()
+    mark = context.RawArray("d", _MARK_SIZE)
+    mark[0] = -1
+    folder = tempfile.mkdtemp(dir=root)
+    process = context.Process(
+        target=_serve, args=(theirs, mark, folder, os.getpid(), make_task, args), daemon=True
+    )
+    process.start()
+    theirs.close()
+    return _Worker(process, ours, mark, folder)
+
+
+def _hand_out(worker: _Worker, queue: deque[tuple[Key, Any]], slots: int) -> None:
+    while queue and len(worker.in_flight) < slots:
+        key, item = queue.popleft()
+        worker.in_flight[key] = item
+        try:
+            worker.connection.send((key, item))
+        except OSError:  # it has died; its sentinel will say so
+            return
+
+
+def _receive(worker: _Worker) -> Iterator[tuple[Key, Any]]:
+    try:
+        while worker.connection.poll():
+            key, result, error = worker.connection.recv()
+            if error is not None:
+                raise error
+            yield key, result
+    except (EOFError, ConnectionError):
+        return
+
+
+def _serve(
+    connection: Connection,
+    mark: Any,
+    folder: str,
+    parent: int,
+    make_task: Callable[..., Task],
+    args: tuple[Any, ...],
+) -> None:
+    """The life of a worker. It ends when its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    tempfile.tempdir = folder  # NLE leaves folders behind when it is killed
+    held = 0
+
+    def note(number: int, a: float, b: float) -> None:
+        mark[0], mark[1], mark[2] = number, a, b
+
+    try:
+        task = make_task(*args)
+        while os.getppid() == parent:
+            while held < task.slots and (held == 0 or connection.poll()):
+                task.start(*connection.recv())
+                held += 1
+            for key, result in task.advance(note):
+                held -= key is not None
+                connection.send((key, result, None))
+            mark[0] = -1
+    except (EOFError, ConnectionError):
+        pass
+    except NhzooError as error:
+        _last_words(connection, error)
+    except Exception:
+        _last_words(connection, RuntimeError(f"in a worker process:\n{traceback.format_exc()}"))
+    shutil.rmtree(Path(folder), ignore_errors=True)
+
+
+def _last_words(connection: Connection, error: Exception) -> None:
+    with contextlib.suppress(OSError):
+        connection.send((None, None, error))

@@ -1,0 +1,114 @@
+"""Fixtures that many tests share: a debug-size policy, a short recorded game, the shared data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nhzoo import checkpoints, files
+from nhzoo.envs import ACTION_KEYS, Game
+from nhzoo.policy import Policy, PolicyConfig
+from nhzoo.protocols import GameSpec
+
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """Packed frames of tests go to a folder of the test run, shared by its tests."""
+    base = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("NHZOO_CACHE", os.fspath(base))
+
+
+@pytest.fixture(scope="session")
+def expert_monk() -> Path:
+    """The folder of expert games that developers and CI see and users do not."""
+    folder = SHARED / "data" / "expert-monk"
+    if not folder.is_dir():
+        pytest.skip("the shared expert data is not on this machine")
+    return folder
+
+
+def random_keys(count: int, seed: int = 0) -> bytes:
+    """Keys of a player who presses anything, but mostly moves."""
+    random = np.random.default_rng(seed)
+    moves = np.frombuffer(b"hjklyubn", np.uint8)
+    any_key = random.choice(ACTION_KEYS, count)
+    return bytes(np.where(random.random(count) < 0.8, random.choice(moves, count), any_key))
+
+
+def record(folder: Path, games: int, steps: int) -> Path:
+    """Write a trace set of `games` short games; every second one is held out."""
+    game = Game()
+    rows = []
+    for number in range(games):
+        spec = GameSpec(core=50 + number, disp=7, ubirthday=1_700_000_000 + number)
+        game.start(spec)
+        for key in random_keys(steps, number):
+            game.step(key)
+            if game.over:
+                break
+        keys = bytes(game.keys)
+        files.atomic_write(folder / "keys" / f"{number}.xz", files.compress_xz(keys))
+        rows.append(
+            {
+                "game": number,
+                "seeds": {"core": spec.core, "disp": spec.disp, "reseed": False, "lgen": None},
+                "character": spec.character,
+                "playername": spec.name,
+                "fix_moon_phase": True,
+                "ubirthday": spec.ubirthday,
+                "keys": len(keys),
+                "sha256": hashlib.sha256(keys).hexdigest(),
+                "split": "validation" if number % 2 else "train",
+            }
+        )
+    game.close()
+    files.atomic_write(folder / "games.jsonl", files.dump_jsonl(rows))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_set(tmp_path_factory) -> Path:
+    """A trace set of four games of about 600 steps."""
+    return record(tmp_path_factory.mktemp("traces") / "small", games=4, steps=600)
+
+
+def make_entry(folder: Path, seed: int = 0, params: int = 20_000, temperature: float = 1.0) -> Path:
+    """An untrained zoo entry of debug size."""
+    policy = Policy(PolicyConfig.for_params(params), torch.Generator().manual_seed(seed))
+    random = np.random.default_rng(seed)
+    probe = {
+        "chars": random.integers(32, 127, (3, 2, 24, 80)).astype(np.uint8),
+        "colors": random.integers(0, 16, (3, 2, 24, 80)).astype(np.int8),
+        "cursor": np.array([[[5, 40], [22, 79]]] * 3, np.uint8),
+        "previous": random.integers(0, 256, (3, 2)).astype(np.uint8),
+    }
+    checkpoints.save_entry(
+        folder, policy, checkpoints.Sampling(temperature), {}, "untrained", "# a card\n", probe
+    )
+    return folder
+
+
+@pytest.fixture
+def entry(tmp_path) -> Path:
+    """A fresh debug-size entry that a test may damage."""
+    return make_entry(tmp_path / "tiny-agent")
+
+
+@pytest.fixture(scope="session")
+def shared_entry(tmp_path_factory) -> Path:
+    """A debug-size entry that tests only read."""
+    return make_entry(tmp_path_factory.mktemp("entries") / "tiny-agent")
+
+
+def read_rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast lint format bench wheel-test clean
+.PHONY: setup demo test test-fast lint format clean
 
 setup: $(STAMP)
 
@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/nhzoo evaluate bc-lstm-1m --protocol smoke-v1 --out build/demo --reference
+	$(BIN)/nhzoo demo bc-lstm-1m --protocol smoke-v1 --out build/demo
 
 test: $(STAMP)
 	$(BIN)/ruff check .
@@ -24,9 +24,6 @@ test: $(STAMP)
 
 test-fast: $(STAMP)
 	$(BIN)/pytest -q -m "not slow"
-
-bench: $(STAMP)
-	$(BIN)/pytest -q benchmarks
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

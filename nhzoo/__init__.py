@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from gymnasium.envs.registration import register, registry
+from gymnasium.envs import registration
 
 if TYPE_CHECKING:
     from nhzoo.agents import Agent, load
@@ -69,8 +69,8 @@ def register_envs() -> None:
     Called on import, and by gymnasiums that read the entry point `gymnasium.envs` (1.x does not).
     """
     for name, character in (("Monk", "mon-hum-neu-mal"), ("AllRoles", "@")):
-        if f"nhzoo/{name}-v1" not in registry:
-            register(
+        if f"nhzoo/{name}-v1" not in registration.registry:
+            registration.register(
                 id=f"nhzoo/{name}-v1",
                 entry_point="nhzoo.envs:NetHackEnv",
                 kwargs={"character": character},

@@ -137,8 +137,8 @@ def load(source: str | Path) -> Agent:
 def _made(text: str, module: str, function: str) -> Agent:
     try:
         made = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"agent {text!r}: {error}") from None
+    except Exception as error:  # it is the user's code: anything may happen
+        raise InputError(f"agent {text!r}: {type(error).__name__}: {error}") from error
     if not isinstance(made, Agent):
         raise InputError(f"agent {text!r}: has no initial_state and act; see nhzoo.Agent")
     return made

@@ -12,8 +12,8 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ from nhzoo.errors import CheckFailed, InputError
 from nhzoo.losses import Loss, measure_loss, tensors_of, zero_first
 from nhzoo.policy import Policy, PolicyConfig
 
-_MAX_STATE = 16 << 30
-_TIMED_UPDATES = 50  # updates after which a time budget is turned into a number of updates
+# A time budget becomes a number of updates by the speed of updates 10 to 50: the first compile.
+_TIMED_FROM, _TIMED_TO = 10, 50
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class BCConfig:
     params: int
     flops: float | None = None
     minutes: float | None = None
-    batch: int = 8
+    batch: int = 4
     time: int = 32
     streams: int = 64
     lr: float = 2e-3
@@ -65,15 +65,21 @@ class BCConfig:
     save_every: int = 1_000
 
     def __post_init__(self) -> None:
-        if (self.flops is None) == (self.minutes is None):
+        budget = self.minutes if self.flops is None else self.flops
+        if budget is None or (self.flops is not None and self.minutes is not None):
             raise InputError("give a budget: either --flops or --minutes")
-        if (self.flops or self.minutes or 0) <= 0:
-            raise InputError("the budget must be larger than zero")
-        for name in ("batch", "time", "streams", "threads", "log_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name.replace('_', '-')} must be at least 1")
-        if not self.lr > 0:
-            raise InputError("the learning rate must be larger than zero")
+        if not (math.isfinite(budget) and budget > 0):
+            raise InputError("the budget must be a number larger than zero")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            option = f"--{field.name.replace('_', '-')}"
+            if field.type == "int" and not (0 if field.name == "seed" else 1) <= value <= 1 << 30:
+                raise InputError(f"{option} must be at least 1, is {value}")
+            if field.type == "float" and not (math.isfinite(value) and value >= 0):
+                raise InputError(f"{option} must be a number from 0, is {value}")
+        if self.lr == 0:
+            raise InputError("--lr must be larger than zero")
+        PolicyConfig.for_params(self.params)
 
 
 @dataclass
@@ -100,6 +106,7 @@ class Trained:
     config: BCConfig
     updates: int
     frames: int
+    unique_frames: int
     flops: float
     loss: Loss
     seconds: float
@@ -135,7 +142,9 @@ class Run:
         )
         self.streams = Streams(games, config.streams, config.batch, config.time, config.seed)
         self.state = self.policy.initial_state(config.streams)
+        self._games = [path.stem for path in games]
         self.update = self.frames = 0
+        self.losses: list[float] = []  # since the last report
         self.seconds = 0.0
         flops = self.policy.config.train_flops * config.batch * config.time
         self.updates = None if config.flops is None else max(1, int(config.flops / flops))
@@ -158,7 +167,7 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.clip)
-        value = float(loss)
+        value = float(loss.detach())
         if not math.isfinite(value) or not math.isfinite(float(norm)):
             raise CheckFailed(
                 f"update {self.update}: the loss is {value}; the state of before is kept in "
@@ -182,6 +191,8 @@ class Run:
             "updates": self.updates,
             "frames": self.frames,
             "seconds": self.seconds,
+            "losses": self.losses,
+            "games": self._games,
             "streams": self.streams.state(),
         }
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -196,7 +207,7 @@ class Run:
                 changed = sorted(k for k, v in asdict(self.config).items() if before.get(k) != v)
                 raise InputError(
                     f"{self.folder}: holds a run with another {', '.join(changed) or 'version'}; "
-                    "give the same options to go on, or another --out"
+                    "give the same options to go on, or another --run"
                 )
         else:
             files.atomic_write(asked, files.dump_json(asdict(self.config)))
@@ -227,7 +238,14 @@ class Run:
             self.streams.restore(counters["streams"])
             self.update, self.updates = counters["update"], counters["updates"]
             self.frames, self.seconds = counters["frames"], counters["seconds"]
-        except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            self.losses = counters["losses"]
+        except (
+            safetensors.SafetensorError,
+            LookupError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ) as error:
             reason = str(error).splitlines()[0]
             raise InputError(
                 f"{path}: cannot go on from it ({reason}); delete it to start anew"
@@ -244,20 +262,24 @@ def train(
     """Train to the end of the budget, or go on with the run that `folder` holds."""
     run = Run(config, training_games, folder)
     log = folder / "log.jsonl"
+    files.sweep(folder)
     _cut_log(log, run.update)
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=run.update)
-    losses: list[float] = []
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=run.update + 1)
     began, before = time.monotonic(), run.seconds
-    reported = began
-    with _stop_signals() as stopped, open(log, "a") as file:
+    reported, counted = began, run.frames
+    timed = run.seconds  # an interruption before update 50 begins the measurement anew
+    with _stop_signals() as stopped, open(log, "a") as file, closing(writer):
         while run.updates is None or run.update < run.updates:
             value, norm = run.step()
-            losses.append(value)
+            run.losses.append(value)
             run.seconds = before + time.monotonic() - began
-            if run.updates is None and run.update == _TIMED_UPDATES:
+            if run.update == _TIMED_FROM:
+                timed = run.seconds
+            if run.updates is None and run.update == _TIMED_TO:
                 assert config.minutes is not None
-                rate = run.seconds / run.update
-                run.updates = max(run.update, int(config.minutes * 60 / rate))
+                each = (run.seconds - timed) / (_TIMED_TO - _TIMED_FROM)
+                run.updates = _TIMED_TO + int((config.minutes * 60 - run.seconds) / each)
+                run.updates = max(_TIMED_TO, run.updates)
             last = run.update == run.updates
             if run.update % config.log_every == 0 or last:
                 now = time.monotonic()
@@ -266,18 +288,18 @@ def train(
                     updates=run.updates,
                     frames=run.frames,
                     flops=run.flops,
-                    loss=float(np.mean(losses)),
+                    loss=float(np.mean(run.losses)),
                     lr=run.optimizer.param_groups[0]["lr"],
                     grad_norm=norm,
-                    frames_per_second=len(losses) * config.batch * config.time / (now - reported),
+                    frames_per_second=(run.frames - counted) / (now - reported),
                     seconds=run.seconds,
                 )
-                if run.update % config.validate_every == 0 and not last:
+                if run.update % config.validate_every < config.log_every and not last:
                     report.validation = measure_loss(
                         run.policy, validation_games, config.validation_frames
                     )
                     run.policy.train()
-                losses, reported = [], time.monotonic()
+                run.losses, reported, counted = [], time.monotonic(), run.frames
                 _log(report, file, writer)
                 progress(report)
             if run.update % config.save_every == 0 or last or stopped:
@@ -285,9 +307,17 @@ def train(
                 run.save()
             if stopped and not last:
                 raise Interrupted(f"stopped after update {run.update}; the same command goes on")
-    writer.close()
     loss = measure_loss(run.policy, validation_games)
-    return Trained(run.policy, config, run.update, run.frames, run.flops, loss, run.seconds)
+    return Trained(
+        run.policy,
+        config,
+        run.update,
+        run.frames,
+        run.streams.unique_frames,
+        run.flops,
+        loss,
+        run.seconds,
+    )
 
 
 def publish(
@@ -302,7 +332,7 @@ def publish(
 ) -> dict[str, Any]:
     """Write the zoo entry, and the run's row of the contract's table of runs, to `ledger` too."""
     config, policy = trained.config, trained.policy
-    unique = min(trained.frames, count_frames(training_games))
+    unique = min(trained.frames, trained.unique_frames, count_frames(training_games))
     training = {
         "method": "bc",
         "data": config.data,
@@ -345,10 +375,8 @@ def publish(
         "data": config.data,
     }
     if ledger:
-        held = files.read_bounded(ledger, 64 * files.MEGABYTE) if ledger.exists() else b""
-        lines = [line for line in held.splitlines(keepends=True) if line.strip()]
-        other = [line for line in lines if json.loads(line).get("run_id") != row["run_id"]]
-        files.atomic_write(ledger, b"".join(other) + files.dump_jsonl([row]))
+        held = files.read_jsonl(ledger) if ledger.exists() else []
+        files.atomic_write(ledger, files.dump_jsonl([r for r in held if r != row] + [row]))
     return row
 
 

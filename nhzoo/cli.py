@@ -62,7 +62,9 @@ def info(agent: str, as_json: bool) -> None:
 
     path = registry.find(agent) or (Path(agent) if Path(agent).is_dir() else None)
     if path is None:
-        raise InputError(f"no entry {agent!r}; `nhzoo list` shows those there are")
+        raise InputError(
+            f"no entry {agent!r}; `nhzoo list` shows the entries (those with parameters)"
+        )
     config = registry.read_config(path)
     if as_json:
         display.print_json({"name": path.name, "path": str(path), **config})
@@ -320,7 +322,7 @@ def train() -> None:
 @click.option("--batch", default=4, show_default=True, help="Games in an update.")
 @click.option("--time", default=32, show_default=True, help="Steps in an update.")
 @click.option("--streams", default=64, show_default=True, help="Games open at once.")
-@click.option("--lr", default=4e-3, show_default=True, help="Peak learning rate.")
+@click.option("--lr", default=2e-3, show_default=True, help="Peak learning rate.")
 @click.option("--warmup", default=100, show_default=True, help="Updates of warm-up.")
 @click.option("--weight-decay", default=0.01, show_default=True, help="AdamW's.")
 @click.option(
@@ -332,7 +334,7 @@ def train() -> None:
 @click.option("--run", "folder", type=OUT, required=True, help="State and logs of the run.")
 @click.option("--out", type=OUT, required=True, help="Where the zoo entry goes.")
 @click.option(
-    "--ledger", type=click.Path(path_type=Path), help="Append the run's row to this file."
+    "--ledger", type=click.Path(path_type=Path), help="Add the run's row to this table of runs."
 )
 @WORKERS
 @AS_JSON
@@ -355,8 +357,10 @@ def train_bc(
     Example: nhzoo train bc --params 100000 --flops 1e12 --run runs/100k --out agents/my-100k
     """
     from nhzoo import bc
+    from nhzoo.checkpoints import Sampling
 
     config = bc.BCConfig(data=data, **options)
+    Sampling(temperature)
     training = _packed(data, "train", workers)
     validation = _packed(data, "validation", workers)
     with display.LiveProgress(f"train {out.name}", "updates") as bar:
@@ -391,7 +395,7 @@ def main() -> None:
         sys.exit(130)
     except NhzooError as error:
         if debug:
-            traceback.print_exc()
+            display.say(getattr(error, "trace", "") or traceback.format_exc())
         display.say(f"nhzoo: {error}")
         sys.exit(error.exit_code)
     except BrokenPipeError:
@@ -399,8 +403,14 @@ def main() -> None:
         sys.exit(0)
     except OSError as error:
         if debug:
-            raise
+            traceback.print_exc()
         display.say(f"nhzoo: {error.filename or 'a file'}: {error.strerror or error}")
+        sys.exit(2)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        reason = str(error).splitlines()[0] if str(error) else "no message"
+        display.say(f"nhzoo: {type(error).__name__}: {reason} (a bug? --debug shows where)")
         sys.exit(2)
 
 

@@ -69,8 +69,8 @@ class _Reader:
 class Streams:
     """Endless training batches from packed games.
 
-    `games` are read in an order shuffled anew each epoch; the first game of each stream begins at a
-    random step. `games` may be sharded among processes before (one process, one part).
+    `games` are read in an order shuffled anew each epoch. Streams begin spread evenly over the
+    games, so that what they read first hardly overlaps.
     """
 
     def __init__(
@@ -89,11 +89,19 @@ class Streams:
         self._order: tuple[int, Array] = (-1, np.empty(0, np.int64))
         self._at = np.zeros(streams, np.int64)  # each stream's game
         self._readers: list[_Reader] = []
-        offsets = np.random.default_rng([seed, 1]).random(streams)
+        self._blocks = [np.zeros(-(-GameFrames(p).length // time), bool) for p in self._games]
+        start = np.random.default_rng([seed, 1]).random(len(self._games))
+        share = -(-streams // len(self._games))  # streams that begin in one game
         for stream in range(streams):
-            self._readers.append(self._next_reader(stream))
-            length = self._readers[stream].game.length
-            self._readers[stream].position = int(offsets[stream] * length) // time * time
+            reader = self._next_reader(stream)
+            within = (stream // len(self._games) + start[self._at[stream]]) / share
+            reader.position = int(within * reader.length) // time * time
+            self._readers.append(reader)
+
+    @property
+    def unique_frames(self) -> int:
+        """How many different frames have been read so far (padding of last blocks counted)."""
+        return self._time * sum(int(np.count_nonzero(blocks)) for blocks in self._blocks)
 
     def next(self) -> tuple[Batch, slice]:
         """The next batch, and which streams its rows are."""
@@ -103,11 +111,11 @@ class Streams:
         first = np.zeros(self._batch, bool)
         for row, stream in enumerate(range(rows.start, rows.stop)):
             if self._readers[stream].position >= self._readers[stream].length:
-                self._readers[stream].game.close()
                 self._readers[stream] = self._next_reader(stream)
                 self._fresh[stream] = True
             first[row] = self._fresh[stream]
             self._fresh[stream] = False
+            self._blocks[self._at[stream]][self._readers[stream].position // self._time] = True
         self._previous[rows][first] = 0
         return _gather(self._readers[rows], self._time, first, self._previous[rows]), rows
 
@@ -120,6 +128,7 @@ class Streams:
             "positions": [reader.position for reader in self._readers],
             "previous": self._previous.tolist(),
             "fresh": self._fresh.tolist(),
+            "blocks": np.packbits(np.concatenate(self._blocks)).tobytes().hex(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -128,8 +137,10 @@ class Streams:
         self._at = np.array(state["games"], np.int64)
         self._previous = np.array(state["previous"], np.uint8)
         self._fresh = np.array(state["fresh"], bool)
-        for reader in self._readers:
-            reader.game.close()
+        lengths = [len(blocks) for blocks in self._blocks]
+        packed = np.frombuffer(bytes.fromhex(state["blocks"]), np.uint8)
+        seen = np.unpackbits(packed, count=sum(lengths)).astype(bool)
+        self._blocks = [part.copy() for part in np.split(seen, np.cumsum(lengths)[:-1])]
         self._readers = [
             _Reader(self._games[game], position)
             for game, position in zip(self._at, state["positions"], strict=True)
@@ -147,12 +158,7 @@ class Streams:
 
 def count_frames(games: Sequence[Path]) -> int:
     """Frames of packed games together."""
-    total = 0
-    for path in games:
-        game = GameFrames(path)
-        total += game.length
-        game.close()
-    return total
+    return sum(GameFrames(path).length for path in games)
 
 
 def read_games(
@@ -171,8 +177,6 @@ def read_games(
         for row in range(batch):
             reader = readers[row]
             if reader is None or reader.position >= reader.length:
-                if reader is not None:
-                    reader.game.close()
                 at[row] = next(queue, -1)
                 readers[row] = None if at[row] < 0 else _Reader(games[at[row]], 0, limit)
                 first[row], last[row] = True, 0

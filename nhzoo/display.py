@@ -58,9 +58,15 @@ class LiveProgress:
             say(f"{self._title}: {done:,.0f}/{total:,.0f} {self._unit} {note}")
 
 
+def clean(text: str) -> str:
+    """Text from outside, without control characters or what cannot be encoded."""
+    plain = text.encode("utf-8", "replace").decode()
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in plain)
+
+
 def say(text: str) -> None:
     """A message to the user, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(clean(text), file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:
@@ -77,13 +83,14 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(header_style="bold")
     for column, name in enumerate(head):
         numeric = all(isinstance(row[column], (int, float)) or row[column] is None for row in rows)
         table.add_column(name, justify="right" if numeric and rows else "left")
     for line in texts:
-        table.add_row(*line)
+        table.add_row(*map(Text, line))
     Console().print(table)
 
 
@@ -91,7 +98,7 @@ def _text(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
+        return clean(str(value))
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from nhzoo.packing import cache_folder
 from nhzoo.registry import list_agents
 
 
@@ -51,6 +50,8 @@ def _game() -> Finding:
 
 
 def _cache() -> Finding:
+    from nhzoo.packing import cache_folder
+
     folder = cache_folder()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free / 1e9

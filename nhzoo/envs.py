@@ -116,6 +116,7 @@ class Game:
     def close(self) -> None:
         """Free the game's library image and its temporary folder."""
         if self._nle is not None:
+            self._finalizer.detach()
             self._nle.close()
             self._nle = None
             self.observation = {}
@@ -128,7 +129,7 @@ class Game:
         self._player = player
         self.observation = dict(zip(self._names, self._nle._obs, strict=True))
         # Not a method of self, so that a forgotten Game is still closed when it is collected.
-        weakref.finalize(self, self._nle.close)
+        self._finalizer = weakref.finalize(self, self._nle.close)
 
 
 def _empty(folder: Path) -> None:
@@ -312,6 +313,8 @@ class NetHackEnv(gymnasium.Env[dict[str, np.ndarray[Any, Any]], np.int64]):
             protocol = get_protocol(options["protocol"])
             spec = protocol.game(int(options.get("episode", 0)))
             return spec, (protocol.step_cap, protocol.no_progress)
+        if "episode" in options:
+            raise InputError("reset option episode: needs the option protocol beside it")
         if "game" in options:
             return options["game"], self._limits
         core, disp = (int(seed) for seed in self.np_random.integers(0, 2**63, size=2))

@@ -7,6 +7,7 @@ which order games ended, or what was interrupted in between.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from nhzoo import files, results
 from nhzoo.agents import Agent, PolicyAgent, load, set_row
@@ -53,12 +55,10 @@ class Evaluation:
 class PlayTask:
     """Plays up to `batch` games at once with one copy of the agent, in a worker process."""
 
-    def __init__(self, source: str | Agent, protocol: Protocol, batch: int) -> None:
-        import torch
-
+    def __init__(self, agent: Agent, protocol: Protocol, batch: int) -> None:
         torch.set_num_threads(1)
         self.slots = batch
-        self._agent = load(source) if isinstance(source, str) else source
+        self._agent = agent
         self._protocol = protocol
         names = tuple(getattr(self._agent, "observation_keys", TTY))
         self._episodes = [Episode(Game(names)) for _ in range(batch)]
@@ -83,6 +83,7 @@ class PlayTask:
             if self._uniforms[slot] is None:
                 self._begin(slot, mark)
             self._observe(slot)
+        mark(-1, 0, 0)  # what happens in the agent is no game's fault
         actions, self._state = self._agent.act(self._observation, self._state, self._uniform)
         finished = []
         for slot in active:
@@ -140,7 +141,7 @@ def evaluate(
     if workers < 1 or batch < 1:
         raise InputError("at least one worker and a batch of one are needed")
     source: str | Agent = str(agent) if isinstance(agent, (str, Path)) else agent
-    loaded = load(source) if isinstance(source, str) else source
+    loaded = load(source) if isinstance(source, str) else source  # once: workers get this one
     identity = _identity(source, loaded, protocol, batch)
     folder = Path(out) if out is not None else None
     rows = _resume(folder, identity) if folder else {}
@@ -153,7 +154,7 @@ def evaluate(
     log = open(folder / "episodes.jsonl", "ab") if folder else None
     try:
         for index, outcome in run_tasks(
-            PlayTask, (source, protocol, batch), items, workers, slots=_slots(batch, workers, todo)
+            PlayTask, (loaded, protocol, batch), items, workers, slots=_slots(batch, workers, todo)
         ):
             if index is None:
                 state.steps += outcome
@@ -191,7 +192,7 @@ def _slots(batch: int, workers: int, todo: list[int]) -> int:
 
 def _crashed(crash: Crashed) -> tuple[EpisodeResult, bytes]:
     cause = f"NLE ended its process with exit code {crash.exit_code}"
-    result = EpisodeResult(crash.a, int(crash.b), end_status="crashed", cause=cause)
+    result = EpisodeResult(end_status="crashed", cause=cause)
     return result, b""
 
 
@@ -215,6 +216,8 @@ def _identity(source: str | Agent, agent: Agent, protocol: Protocol, batch: int)
 def _resume(folder: Path, identity: dict[str, Any]) -> dict[int, results.Row]:
     """The finished games that `folder` holds, after making sure that they are of the same agent."""
     path = folder / "evaluation.json"
+    files.sweep(folder)
+    files.sweep(folder / "traces")
     if path.exists():
         before = files.read_json(path)
         differing = [name for name in identity if before.get(name) != identity[name]]
@@ -237,10 +240,18 @@ def _resume(folder: Path, identity: dict[str, Any]) -> dict[int, results.Row]:
     for number, line in enumerate(whole.splitlines(), 1):
         row = files.parse_json(line, f"{log}, line {number}")
         results.check_row(row, f"{log}, line {number}")
-        if results.trace_path(folder, row["index"]).exists():
+        if _trace_is_whole(folder, row):
             kept[row["index"]] = row
     files.atomic_write(log, files.dump_jsonl(kept.values()))
     return kept
+
+
+def _trace_is_whole(folder: Path, row: results.Row) -> bool:
+    try:
+        keys = results.read_trace(folder, row["index"])
+    except InputError:
+        return False
+    return bool(hashlib.sha256(keys).hexdigest() == row["sha256"])
 
 
 def _finish(folder: Path, result: dict[str, Any], rows: list[results.Row], played: bool) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import lzma
+import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,7 +26,10 @@ MEGABYTE = 1 << 20
 def inside(root: Path, name: str) -> Path:
     """The file `name` below `root`; InputError when it would leave `root` (.., absolute, link)."""
     path = root / name
-    resolved, base = path.resolve(), root.resolve()
+    try:
+        resolved, base = path.resolve(), root.resolve()
+    except (OSError, RuntimeError):
+        raise InputError(f"{path}: its links lead nowhere") from None
     if resolved != base and base not in resolved.parents:
         raise InputError(f"{path}: points outside {root}; only files inside the folder are read")
     return path
@@ -33,15 +38,17 @@ def inside(root: Path, name: str) -> Path:
 def read_bounded(path: Path, limit: int) -> bytes:
     """The bytes of a regular file of at most `limit` bytes."""
     try:
-        with open(path, "rb") as file:
-            if not path.is_file():
+        # Not to wait for a writer, should it be a pipe.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise InputError(f"{path}: not a regular file")
-            data = file.read(limit + 1)
+            data = file.read(limit + 1) if status.st_size <= limit else b""
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    if len(data) > limit:
+    if status.st_size > limit or len(data) > limit:
         raise InputError(f"{path}: larger than the {limit:,} bytes allowed here")
     return data
 
@@ -51,7 +58,12 @@ def parse_json(text: bytes | str, where: str) -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8")
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+        return json.loads(
+            text,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            object_pairs_hook=_no_repeats,
+        )
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
         raise InputError(f"{where}: not valid JSON ({reason})") from None
@@ -106,7 +118,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     The data is on the disk before the rename: a crash leaves the old file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -126,6 +138,12 @@ def atomic_write(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def sweep(folder: Path) -> None:
+    """Delete what killed `atomic_write`s have left in a folder."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
 def dump_json(value: Any, indent: int | None = 2) -> bytes:
     """JSON bytes with a final newline; NaN is refused, key order is kept."""
     return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()
@@ -138,6 +156,13 @@ def dump_jsonl(rows: Iterable[dict[str, Any]]) -> bytes:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is out of range")
+    return value
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import zstandard
@@ -35,7 +35,7 @@ Array = np.ndarray[Any, Any]
 def field_layout(name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of one frame of a field: "keys" or the name of an NLE observation."""
     if name == "keys":
-        return (), np.dtype(np.uint8)
+        return (), np.dtype(np.uint8)  # always there, once
     try:
         layout = nethack.OBSERVATION_DESC[name]
     except KeyError:
@@ -46,7 +46,7 @@ def field_layout(name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 def write_game(path: Path, frames: Any, fields: Sequence[str], meta: Mapping[str, Any]) -> int:
     """Pack an iterator of (frame, key) into `path`, complete or not at all. Returns the frames."""
-    fields = ("keys", *fields)
+    fields = ("keys", *(name for name in fields if name != "keys"))
     buffers = {
         name: np.zeros((CHUNK, *shape), dtype)
         for name, (shape, dtype) in ((name, field_layout(name)) for name in fields)
@@ -83,18 +83,16 @@ def write_game(path: Path, frames: Any, fields: Sequence[str], meta: Mapping[str
 
 
 class GameFrames:
-    """Random access to one packed game. Holds one file handle and no frames."""
+    """Random access to one packed game. Holds no frames, and no open file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = open(path, "rb")
+            with open(path, "rb") as file:
+                index = self._read_index(file)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        try:
-            index = self._read_index()
-        except (struct.error, zlib.error, ValueError, KeyError, OSError):
-            self._file.close()
+        except (struct.error, zlib.error, ValueError, KeyError):
             raise InputError(f"{path}: not a whole packed game; delete it and pack again") from None
         self.fields: tuple[str, ...] = tuple(index["fields"])
         self.meta: dict[str, Any] = index["meta"]
@@ -105,13 +103,16 @@ class GameFrames:
     def chunk(self, number: int) -> dict[str, Array]:
         """Frames from `number` x 512 on, of every field: arrays [frames, ...], "keys" [frames]."""
         offset, size, crc = self._chunks[number]
-        self._file.seek(offset)
-        data = self._file.read(size)
+        with open(self.path, "rb") as file:
+            file.seek(offset)
+            data = file.read(size)
         if len(data) != size or zlib.crc32(data) != crc:
             raise InputError(f"{self.path}: chunk {number} is damaged; delete it and pack again")
         count = min(CHUNK, self.length - number * CHUNK)
         sizes = [dtype.itemsize * int(np.prod(shape)) for shape, dtype in self._layout]
-        raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=count * sum(sizes))
+        if zstandard.frame_content_size(data) != count * sum(sizes):
+            raise InputError(f"{self.path}: chunk {number} has another size than its index says")
+        raw = zstandard.ZstdDecompressor().decompress(data)
         rows = np.frombuffer(raw, np.uint8)
         result, start = {}, 0
         for name, (shape, dtype), width in zip(self.fields, self._layout, sizes, strict=True):
@@ -121,20 +122,16 @@ class GameFrames:
             result[name] = plain.view(dtype).reshape(count, *shape)
         return result
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _read_index(self) -> dict[str, Any]:
-        magic, version, start, size = _HEADER.unpack(self._file.read(_HEADER.size))
+    def _read_index(self, file: IO[bytes]) -> dict[str, Any]:
+        magic, version, start, size = _HEADER.unpack(file.read(_HEADER.size))
         if magic != _MAGIC:
             raise ValueError("not a packed game")
         if version != FORMAT:
             raise InputError(f"{self.path}: packed by another version; delete it and pack again")
         if size > _MAX_INDEX:
             raise ValueError("index too large")
-        self._file.seek(start)
-        data = self._file.read(size)
+        file.seek(start)
+        data = file.read(size)
         if len(data) != size or zlib.crc32(data[:-4]).to_bytes(4, "little") != data[-4:]:
             raise ValueError("index damaged")
         index: dict[str, Any] = json.loads(zlib.decompress(data[:-4]))

@@ -7,9 +7,12 @@ each frame. It holds no glyphs, blstats or inventory.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import shutil
 import sqlite3
 import tempfile
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +34,12 @@ class NldGame:
     game: str
     gameid: int
     points: int
-    split: str = "train"
+
+    @property
+    def split(self) -> str:
+        """About one game in ten is held out, by a hash of its path: fixed, whatever is added."""
+        number = int.from_bytes(hashlib.sha256(self.game.encode()).digest()[:4], "big")
+        return "train" if number % 10 else "validation"
 
 
 class NldFolder:
@@ -40,8 +48,9 @@ class NldFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.name = folder.resolve().name
-        self._scratch = tempfile.TemporaryDirectory(prefix="nhzoo-nld-")
-        self._database = str(Path(self._scratch.name) / "ttyrecs.db")
+        scratch = tempfile.mkdtemp(prefix="nhzoo-nld-")
+        weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
+        self._database = str(Path(scratch) / "ttyrecs.db")
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 nle.dataset.db.create(self._database)
@@ -56,6 +65,15 @@ class NldFolder:
             raise InputError(f"{folder}: cannot be read as NLD data ({reason})") from None
         if not self.games:
             raise InputError(f"{folder}: no ttyrec with a line in an xlogfile was found below it")
+
+    @property
+    def digest(self) -> str:
+        """A short name for exactly these files, for caches."""
+        parts = []
+        for game in self.games:
+            status = (self.folder / game.game).stat()
+            parts.append(f"{game.game} {status.st_size} {status.st_mtime_ns}")
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def frames(self, game: NldGame) -> Iterator[tuple[dict[str, np.ndarray[Any, Any]], int]]:
         """Give (frame, key) for every step of one game; the arrays are reused, copy to keep."""

@@ -60,8 +60,9 @@ def pack(
     games: dict[str, Trace | NldGame]
     if isinstance(demonstrations, NldFolder):
         fields = [name for name in fields if name in TTY]
-        games = {_file_name(game.game): game for game in demonstrations.games}
-        digest = "nld"
+        chosen = [game for game in demonstrations.games if split in (None, game.split)]
+        games = {_file_name(game.game): game for game in chosen}
+        digest = demonstrations.digest
     else:
         games = {trace.game: trace for trace in demonstrations.select(split)}
         digest = demonstrations.digest
@@ -135,7 +136,6 @@ def _packed_length(path: Path, fields: Sequence[str]) -> int | None:
         game = packed.GameFrames(path)
     except InputError:
         return None  # of another version or damaged: packed again
-    game.close()
     return game.length if set(fields) <= set(game.fields) else None
 
 

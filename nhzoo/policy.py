@@ -32,6 +32,8 @@ class PolicyConfig:
     hidden: int
     cell: int
     crop: int
+    spots: int
+    spots_rows: int
     patch: int
     map: int
     message: int
@@ -43,27 +45,38 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1 << 24:
+            limit = 1 << 20 if field.name.endswith("_rows") else 1 << 14
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
                 raise InputError(
-                    f"policy config: {field.name} must be an integer from 1, is {value!r}"
+                    f"policy config: {field.name} must be an integer, 1 to {limit}, is {value!r}"
                 )
 
     @classmethod
     def of_width(cls, hidden: int, params: int) -> PolicyConfig:
-        """All widths from the LSTM's; the large tables get at most an eighth of `params` each."""
+        """All widths from the LSTM's; three large tables get a share of `params` at most.
+
+        Tables cost few FLOPs, so a network with large ones sees more frames for its compute; small
+        networks need their parameters elsewhere.
+        """
+        largest = 0.44 * min(1.0, (params / 1e6) ** 0.25)
         root = math.sqrt(hidden / 192)
-        message, status = max(2, round(32 * root)), max(2, round(16 * root))
-        share = params // 8
+        spots, message, status = (max(2, round(width * root)) for width in (36, 32, 16))
+
+        def rows(all_rows: int, share: float, width: int) -> int:
+            return max(1, min(all_rows, int(params * share) // width))
+
         return cls(
             hidden=hidden,
             cell=max(2, round(8 * root)),
-            crop=max(4, round(hidden / 2)),
+            crop=max(4, round(hidden / 4)),
+            spots=spots,
+            spots_rows=rows(seen.CELLS * seen.CELL_SYMBOLS, largest, spots),
             patch=max(2, round(12 * root)),
             map=max(4, round(hidden / 2)),
             message=message,
-            message_rows=max(1, min(MAX_MESSAGE_ROWS, share // message)),
+            message_rows=rows(MAX_MESSAGE_ROWS, 0.125, message),
             status=status,
-            status_rows=max(1, min(seen.STATUS_CELLS * seen.STATUS_SYMBOLS, share // status)),
+            status_rows=rows(seen.STATUS_CELLS * seen.STATUS_SYMBOLS, 0.125, status),
             where=max(2, round(16 * root)),
         )
 
@@ -89,13 +102,14 @@ class PolicyConfig:
     @property
     def joined(self) -> int:
         """Width of what the encoders give together."""
-        return self.crop + self.map + self.message + self.status + self.where
+        return self.crop + self.spots + self.map + self.message + self.status + self.where
 
     @property
     def params(self) -> int:
         """The exact number of parameters, tables, biases and head included."""
         tables = (
-            (seen.CHARS + seen.COLORS) * self.cell
+            seen.CELL_SYMBOLS * self.cell
+            + self.spots_rows * self.spots
             + seen.PATCH_CELLS * seen.CHARS * self.patch
             + self.message_rows * self.message
             + self.status_rows * self.status
@@ -123,7 +137,7 @@ class PolicyConfig:
 
     def _lookups(self) -> int:
         return (
-            2 * seen.CELLS * self.cell
+            2 * seen.CELLS * (self.cell + self.spots)
             + seen.PATCHES * seen.PATCH_CELLS * self.patch
             + 2 * seen.WORDS * self.message
             + seen.STATUS_CELLS * self.status
@@ -161,7 +175,8 @@ class Policy(nn.Module):
         def table(rows: int, width: int, scale: float) -> nn.Parameter:
             return nn.Parameter(torch.randn(rows, width, generator=generator) * scale)
 
-        self.cells = table(seen.CHARS + seen.COLORS, config.cell, 0.5)
+        self.cells = table(seen.CELL_SYMBOLS, config.cell, 0.5)
+        self.spots = table(config.spots_rows, config.spots, 0.1)
         self.patches = table(seen.PATCH_CELLS * seen.CHARS, config.patch, 0.3)
         self.patch_bias = nn.Parameter(torch.zeros(config.patch))
         self.message = table(config.message_rows, config.message, 0.3)
@@ -196,6 +211,7 @@ class Policy(nn.Module):
         joined = torch.cat(
             [
                 torch.relu(self.crop(crop)),
+                torch.relu(table_sum(self.spots, _hashed(features["spots"], self.spots))),
                 torch.relu(self.map(torch.relu(patches).flatten(-2))),
                 torch.relu(table_sum(self.message, _hashed(features["message"], self.message))),
                 torch.relu(table_sum(self.status, _hashed(features["status"], self.status))),

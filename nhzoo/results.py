@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
@@ -68,8 +68,10 @@ def episode_row(protocol: Protocol, index: int, result: EpisodeResult, keys: byt
     return {name: row[name] for name in _FIELDS}
 
 
-def check_row(row: Mapping[str, Any], where: str) -> None:
+def check_row(row: object, where: str) -> None:
     """InputError unless `row` has every field, of the right type, finite and within bounds."""
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: a JSON object is needed")
     for name, kind in _FIELDS.items():
         value = row.get(name)
         if not isinstance(value, kind) or isinstance(value, bool):

@@ -30,7 +30,8 @@ def mean_ci95(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
     below = (np.count_nonzero(means < centre) + 0.5 * np.count_nonzero(means == centre)) / RESAMPLES
     bias = stats.norm.ppf(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
     left_out = centre - x  # proportional to jackknife mean minus its average
-    acceleration = -(left_out**3).sum() / (6 * (left_out**2).sum() ** 1.5)
+    spread = (left_out**2).sum() ** 1.5
+    acceleration = -(left_out**3).sum() / (6 * spread) if spread > 0 else 0.0
     z = stats.norm.ppf([0.025, 0.975])
     shifted = bias + (bias + z) / (1 - acceleration * (bias + z))
     low, high = np.quantile(means, stats.norm.cdf(shifted))

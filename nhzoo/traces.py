@@ -70,7 +70,9 @@ class TraceSet:
     @property
     def digest(self) -> str:
         """A short name for exactly these games, for caches."""
-        text = "".join(f"{trace.spec}{trace.sha256}" for trace in self.traces)
+        text = "".join(
+            f"{t.spec}{t.sha256}{t.score}{','.join(t.frame_hashes)}" for t in self.traces
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -138,10 +140,15 @@ def _trace(row: dict[str, Any], folder: Path, where: str) -> Trace:
     if not 0 <= ubirthday < 1 << 40:
         raise InputError(f"{where}: ubirthday {ubirthday} is not a time in seconds")
     score = row.get("env_score")
-    if score is not None and not isinstance(score, (int, float)):
-        raise InputError(f"{where}: field 'env_score' is not a number")
+    if score is not None and (not isinstance(score, (int, float)) or abs(score) > 1 << 62):
+        raise InputError(f"{where}: field 'env_score' is not a score")
+    sha256 = need("sha256", str)
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise InputError(f"{where}: field 'sha256' is not 64 hexadecimal digits")
     hashes = row.get("frame_hashes", [])
-    if not isinstance(hashes, list) or not all(isinstance(value, str) for value in hashes):
+    if not isinstance(hashes, list) or not all(
+        isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16}", value) for value in hashes
+    ):
         raise InputError(f"{where}: field 'frame_hashes' is not a list of texts")
     spec = GameSpec(
         core=numbers[0],
@@ -155,7 +162,7 @@ def _trace(row: dict[str, Any], folder: Path, where: str) -> Trace:
         game=game,
         spec=spec,
         length=length,
-        sha256=need("sha256", str),
+        sha256=sha256,
         score=score,
         split=str(row.get("split", "train")),
         frame_hashes=tuple(hashes),

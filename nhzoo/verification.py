@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nhzoo import files, results
-from nhzoo.envs import Episode, Game
+from nhzoo.envs import Episode, EpisodeResult, Game
 from nhzoo.errors import InputError, NhzooError
 from nhzoo.protocols import Protocol, get_protocol
 from nhzoo.workers import Crashed, run_tasks
@@ -68,7 +68,8 @@ class VerifyTask:
         index, protocol, episode = row["index"], self._protocol, self._episode
         spec = protocol.game(index)
         if row["end_status"] == "crashed":
-            return None if row["keys"] == 0 else "a crashed game has no trace"
+            crashed = EpisodeResult(end_status="crashed", cause=row["cause"])
+            return _different(row, results.episode_row(protocol, index, crashed, b""))
         keys = results.read_trace(self._folder, index)
         episode.start(spec, protocol.step_cap, protocol.no_progress)
         opening = bytes(episode.game.keys)
@@ -81,9 +82,12 @@ class VerifyTask:
                 break
         else:
             return f"the game goes on after the {len(keys):,} keys of its trace"
-        replayed = results.episode_row(protocol, index, episode.result, keys)
-        wrong = [f"{n} is {row[n]!r}, replayed {v!r}" for n, v in replayed.items() if row[n] != v]
-        return "; ".join(wrong) or None
+        return _different(row, results.episode_row(protocol, index, episode.result, keys))
+
+
+def _different(row: results.Row, replayed: results.Row) -> str | None:
+    wrong = [f"{n} is {row[n]!r}, replayed {v!r}" for n, v in replayed.items() if row[n] != v]
+    return "; ".join(wrong) or None
 
 
 def verify(
@@ -107,6 +111,8 @@ def verify(
         raise InputError(f"{folder}: {protocol.id} has no game {outside[0]}")
     report = Verification(protocol.id, str(result.get("agent")), len(rows))
     report.problems = _summary_problems(result, rows)
+    if [row["index"] for row in rows] != list(range(len(rows))):
+        report.problems.append(f"the games are not 0 to {len(rows) - 1}: some were left out")
     items = [(row["index"], row) for row in rows]
     for index, reason in run_tasks(
         VerifyTask, (folder, protocol), items, workers or os.cpu_count() or 1
@@ -143,5 +149,7 @@ def _same(claimed: Any, value: Any) -> bool:
             and all(_same(a, b) for a, b in zip(claimed, value, strict=True))
         )
     if isinstance(claimed, bool) or not isinstance(claimed, (int, float)):
+        return False
+    if isinstance(claimed, int) and not -(1 << 63) < claimed < 1 << 63:
         return False
     return bool(abs(claimed - value) <= 1e-9 * max(1.0, abs(value)))

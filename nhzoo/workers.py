@@ -26,7 +26,7 @@ from nhzoo.errors import NhzooError
 Key = Hashable
 _OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
 _MARK_SIZE = 8
-_MAX_START_FAILURES = 3
+_MAX_IDLE_DEATHS = 10  # of workers, one after another, without a finished item between
 
 
 class Task(Protocol):
@@ -44,6 +44,17 @@ class Task(Protocol):
         Call `mark(number, a, b)` before touching item `number` in a way that may kill the process:
         should it die, that item is the one to blame, and (a, b) is what is known of it.
         """
+
+
+class WorkerError(NhzooError):
+    """Code that ran in a worker raised; `trace` is its traceback."""
+
+    def __init__(self, reason: str, trace: str = "") -> None:
+        super().__init__(reason)
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return WorkerError, (str(self), self.trace)
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,8 @@ def run_tasks(
     context = multiprocessing.get_context("spawn")
     root = tempfile.mkdtemp(prefix="nhzoo-")
     pool: list[_Worker] = []
-    start_failures = 0
+    dead: list[_Worker] = []
+    idle_deaths = 0
     try:
         left = len(queue)
         pool = [_spawn(context, root, make_task, args) for _ in range(min(workers, left))]
@@ -95,7 +107,7 @@ def run_tasks(
                         if key is not None:
                             del worker.in_flight[key]
                             left -= 1
-                            start_failures = 0
+                            idle_deaths = 0
                         yield key, result
                 if worker.process.sentinel not in ready:
                     continue
@@ -103,20 +115,30 @@ def run_tasks(
                 code = worker.process.exitcode or 0
                 number, a, b = worker.mark[:3]
                 shutil.rmtree(worker.folder, ignore_errors=True)
-                if code not in _OUTSIDE:
-                    guilty = int(number)
-                    if guilty in worker.in_flight:
-                        blamed[guilty] = blamed.get(guilty, 0) + 1
-                        if blamed[guilty] > 1:
-                            del worker.in_flight[guilty]
-                            left -= 1
-                            yield guilty, Crashed(code, a, b)
-                    else:
-                        start_failures += 1
-                        if start_failures > _MAX_START_FAILURES:
-                            raise NhzooError(f"worker processes end with exit code {code} at once")
+                guilty = int(number)
+                idle_deaths += 1
+                if code not in _OUTSIDE and guilty in worker.in_flight:
+                    blamed[guilty] = blamed.get(guilty, 0) + 1
+                    if blamed[guilty] > 1:
+                        del worker.in_flight[guilty]
+                        left -= 1
+                        idle_deaths = 0
+                        yield guilty, Crashed(code, a, b)
+                if idle_deaths >= _MAX_IDLE_DEATHS:
+                    raise NhzooError(
+                        f"{idle_deaths} worker processes ended one after another (the last with "
+                        f"exit code {code}): out of memory, or a main script without a guard "
+                        'if __name__ == "__main__"?'
+                    )
                 queue.extendleft(reversed(worker.in_flight.items()))
-                pool[position] = _spawn(context, root, make_task, args)
+                worker.in_flight.clear()
+                if queue:
+                    pool[position] = _spawn(context, root, make_task, args)
+                else:
+                    dead.append(worker)
+            for worker in dead:
+                pool.remove(worker)
+            dead.clear()
     finally:
         for worker in pool:
             worker.process.kill()
@@ -151,14 +173,16 @@ def _hand_out(worker: _Worker, queue: deque[tuple[Key, Any]], slots: int) -> Non
 
 
 def _receive(worker: _Worker) -> Iterator[tuple[Key, Any]]:
-    try:
-        while worker.connection.poll():
+    while True:
+        try:
+            if not worker.connection.poll():
+                return
             key, result, error = worker.connection.recv()
-            if error is not None:
-                raise error
-            yield key, result
-    except (EOFError, ConnectionError):
-        return
+        except (EOFError, OSError):  # it was killed, perhaps in the middle of a message
+            return
+        if error is not None:
+            raise error
+        yield key, result
 
 
 def _serve(
@@ -177,25 +201,47 @@ def _serve(
     def note(number: int, a: float, b: float) -> None:
         mark[0], mark[1], mark[2] = number, a, b
 
-    try:
-        task = make_task(*args)
-        while os.getppid() == parent:
-            while held < task.slots and (held == 0 or connection.poll()):
-                task.start(*connection.recv())
-                held += 1
-            for key, result in task.advance(note):
-                held -= key is not None
-                connection.send((key, result, None))
-            mark[0] = -1
-    except (EOFError, ConnectionError):
-        pass
-    except NhzooError as error:
-        _last_words(connection, error)
-    except Exception:
-        _last_words(connection, RuntimeError(f"in a worker process:\n{traceback.format_exc()}"))
+    os.dup2(2, 1)  # stdout is the parent's: a foreign agent that prints must not spoil its JSON
+    with contextlib.suppress(_ParentGoneError):
+        try:
+            task = make_task(*args)
+            while os.getppid() == parent:
+                while held < task.slots and (held == 0 or _asked(connection)):
+                    task.start(*_next(connection))
+                    held += 1
+                for key, result in task.advance(note):
+                    held -= key is not None
+                    _tell(connection, (key, result, None))
+                mark[0] = -1
+        except NhzooError as error:
+            _tell(connection, (None, None, error))
+        except Exception as error:
+            trace = traceback.format_exc()
+            reason = f"in a worker process: {type(error).__name__}: {error}"
+            _tell(connection, (None, None, WorkerError(reason, trace)))
     shutil.rmtree(Path(folder), ignore_errors=True)
 
 
-def _last_words(connection: Connection, error: Exception) -> None:
-    with contextlib.suppress(OSError):
-        connection.send((None, None, error))
+class _ParentGoneError(Exception):
+    """The other end of the pipe is closed: nobody waits for this worker any more."""
+
+
+def _asked(connection: Connection) -> bool:
+    try:
+        return connection.poll()
+    except (EOFError, OSError):
+        raise _ParentGoneError from None
+
+
+def _next(connection: Connection) -> Any:
+    try:
+        return connection.recv()
+    except (EOFError, OSError):
+        raise _ParentGoneError from None
+
+
+def _tell(connection: Connection, message: Any) -> None:
+    try:
+        connection.send(message)
+    except OSError:
+        raise _ParentGoneError from None

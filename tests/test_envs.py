@@ -120,6 +120,15 @@ def test_level_seed_display_seed_and_core_seed_all_reach_the_game():
     game.close()
 
 
+def step_until_end(env):
+    """Press Escape until the environment says that it is over."""
+    steps, terminated, truncated, info = 0, False, False, {}
+    while not (terminated or truncated):
+        _, _, terminated, truncated, info = env.step(ESCAPE)
+        steps += 1
+    return steps, terminated, truncated, info["end_status"]
+
+
 class _Counting(NetHackChallenge):
     """Plain NLE with a short limit, to show its halved timeout."""
 
@@ -130,32 +139,21 @@ class _Counting(NetHackChallenge):
 def test_no_progress_counts_once_a_step_and_truncates():
     env = NetHackEnv(no_progress=50)
     env.reset(seed=1)
-    for steps in range(1, 200):
-        _, _, terminated, truncated, info = env.step(ESCAPE)
-        if terminated or truncated:
-            break
-    assert (steps, terminated, truncated, info["end_status"]) == (50, False, True, "stalled")
+    assert step_until_end(env) == (50, False, True, "stalled")
     env.close()
 
     plain = _Counting()
     plain.reset()
-    for plain_steps in range(1, 200):
-        _, _, terminated, truncated, _ = plain.step(ESCAPE)
-        if terminated or truncated:
-            break
+    steps, terminated, _, _ = step_until_end(plain)
     plain.close()
-    assert plain_steps < 50  # the trap: half
+    assert steps < 50  # the trap: half
     assert terminated  # and an abort is called a death
 
 
 def test_the_step_cap_truncates_and_a_quit_terminates():
     env = NetHackEnv(step_cap=7)
     env.reset(seed=1)
-    for steps in range(1, 20):
-        _, _, terminated, truncated, info = env.step(ESCAPE)
-        if terminated or truncated:
-            break
-    assert (steps, terminated, truncated, info["end_status"]) == (7, False, True, "step_cap")
+    assert step_until_end(env) == (7, False, True, "step_cap")
     env.close()
 
     env = NetHackEnv()

@@ -1,0 +1,238 @@
+"""The command line: thin, documented, one line for every error, JSON alone on stdout."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+import nhzoo
+from nhzoo.cli import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "nhzoo", *map(os.fspath, arguments)],
+        capture_output=True,
+        text=True,
+        **options,
+    )
+
+
+def commands(group=cli, path=()):
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(commands())
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_is_documented_and_has_an_example(path):
+    command = COMMANDS[path]
+    example = re.search(r"Example: (nhzoo .*)", command.help or "")
+    assert example, "no example in its help"
+    words = example.group(1).split()[1:]
+    assert tuple(words[: len(path)]) == path
+    assert f"`nhzoo {' '.join(path)}" in README
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, f"{option.opts} has no help"
+
+
+def test_the_readme_names_no_command_or_option_that_is_not_there():
+    known = {" ".join(path) for path in COMMANDS} | {path[0] for path in COMMANDS if len(path) > 1}
+    for line in re.findall(r"^(?:\$ )?nhzoo (.*)$", README, re.M):
+        words = line.split("#")[0].split()
+        path = next((tuple(words[:n]) for n in (2, 1) if tuple(words[:n]) in COMMANDS), None)
+        assert path, f"README: nhzoo {line} is none of {sorted(known)}"
+        options = {name for option in COMMANDS[path].params for name in option.opts}
+        for word in words:
+            if word.startswith("--"):
+                assert word in options, f"README: nhzoo {line} has no option {word}"
+
+
+def test_the_readme_shows_the_tree():
+    for path in (ROOT / "nhzoo").glob("*.py"):
+        assert re.search(rf"\b{re.escape(path.name)}\b", README), (
+            f"{path.name} is not in the README"
+        )
+    for name in re.findall(r"^  (\w+\.py) ", README, re.M):
+        assert (ROOT / "nhzoo" / name).exists(), f"the README shows {name}, which is not there"
+
+
+def test_public_names_are_there_and_documented():
+    assert sorted(nhzoo.__all__[1:]) == sorted(dir(nhzoo))[1:] or set(nhzoo.__all__) == set(
+        dir(nhzoo)
+    )
+    for name in nhzoo.__all__:
+        assert getattr(nhzoo, name).__doc__ or name == "PROTOCOLS"
+    with pytest.raises(AttributeError):
+        nhzoo.nothing  # noqa: B018
+
+
+def imports(path: Path) -> set[str]:
+    """The nhzoo modules that a module imports at its top level."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nhzoo"):
+            inner = (node.module or "").partition(".")[2]
+            found |= {inner} if inner else {alias.name for alias in node.names}
+    return found
+
+
+def test_imports_go_one_way():
+    graph = {path.stem: imports(path) for path in (ROOT / "nhzoo").glob("*.py")}
+    graph = {name: {m for m in needed if m in graph} for name, needed in graph.items()}
+    graph["__init__"] = set()
+    order: list[str] = []
+    while graph:
+        free = sorted(name for name, needed in graph.items() if needed <= set(order))
+        assert free, f"these import each other: {sorted(graph)}"
+        order += free
+        for name in free:
+            del graph[name]
+
+
+def test_help_and_list_answer_at_once_without_torch():
+    for arguments in (["--help"], ["list"]):
+        code = (
+            f"import sys; sys.argv = ['nhzoo', *{arguments!r}]\n"
+            "import nhzoo.cli\n"
+            "try: nhzoo.cli.main()\n"
+            "except SystemExit as e: assert not e.code\n"
+            "assert not {'torch', 'nle', 'numba', 'scipy'} & set(sys.modules)"
+        )
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        assert time.monotonic() - began < 10  # a hang, not a speed; what counts is asserted above
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ((), 0, "Usage"),
+        (("bogus",), 2, "No such command"),
+        (("evaluate",), 2, "Missing argument"),
+        (("evaluate", "random", "--out", "x"), 2, "--protocol"),
+        (("evaluate", "random", "--protocol", "nope", "--out", "x"), 2, "unknown protocol"),
+        (("evaluate", "no-agent", "--protocol", "smoke-v1", "--out", "x"), 2, "no agent"),
+        (
+            ("evaluate", "random", "--protocol", "smoke-v1", "--episodes", "0", "--out", "x"),
+            2,
+            "8 games",
+        ),
+        (("verify", "nowhere"), 2, "no such result folder"),
+        (("info", "nobody"), 2, "no entry"),
+        (("loss", "random", "--data", "nowhere"), 2, "no dataset"),
+        (("loss", "random", "--data", "autoascend-monk-v1", "--split", "x"), 2, "no usable game"),
+        (("train", "bc", "--params", "5", "--flops", "1", "--run", "r", "--out", "o"), 2, "10,000"),
+        (("train", "bc", "--params", "20000", "--run", "r", "--out", "o"), 2, "budget"),
+        (("watch", "random", "--episode", "99"), 2, "no game 99"),
+    ],
+)
+def test_errors_are_one_line_with_the_contracts_exit_code(arguments, code, says, tmp_path):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr + done.stdout
+    if code:
+        assert done.stdout == ""
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_evaluate_verify_and_loss_give_json_alone(shared_entry, small_set, tmp_path):
+    out = tmp_path / "result"
+    done = run(
+        "evaluate", shared_entry, "--protocol", "smoke-v1", "--episodes", 2, "--json", "--out", out
+    )
+    result = json.loads(done.stdout)
+    assert result == json.loads((out / "result.json").read_text())
+    checked = json.loads(run("verify", out, "--json").stdout)
+    assert (checked["episodes"], checked["verified"], checked["mismatched"]) == (2, 2, [])
+    measured = json.loads(run("loss", shared_entry, "--data", small_set, "--json").stdout)
+    assert {"loss", "accuracy", "frames", "games"} <= set(measured)
+    assert measured["games"] == 4
+    trace = next((out / "traces").iterdir())
+    trace.write_bytes(trace.read_bytes()[:-4])
+    failed = run("verify", out, "--json")
+    assert failed.returncode == 1
+    assert json.loads(failed.stdout)["mismatched"] == [0]
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [("list",), ("data", "list"), ("doctor",), ("info",)], ids=" ".join
+)
+def test_reports_have_json_and_tables(command, shared_entry):
+    more = (shared_entry,) if command == ("info",) else ()
+    done = run(*command, *more, "--json")
+    assert isinstance(json.loads(done.stdout), dict)
+    assert run(*command, *more).stdout
+
+
+def test_watch_draws_the_game(shared_entry):
+    pyte = pytest.importorskip("pyte")
+    done = run("watch", shared_entry, "--speed", "0", "--max-steps", "5")
+    assert done.returncode == 0
+    screen = pyte.Screen(80, 26)
+    pyte.Stream(screen).feed(done.stdout.replace("\n", "\r\n"))
+    shown = "\n".join(screen.display)
+    assert "Dlvl:1" in shown
+    assert "tiny-agent · smoke-v1 game 0" in shown
+    assert "after 5 steps" in done.stderr
+
+
+def test_training_from_the_command_line_gives_a_loadable_agent(small_set, tmp_path):
+    arguments = (
+        "train",
+        "bc",
+        "--data",
+        small_set,
+        "--params",
+        20_000,
+        "--flops",
+        2e8,
+        "--batch",
+        2,
+    )
+    arguments += (
+        "--time",
+        8,
+        "--streams",
+        2,
+        "--run",
+        tmp_path / "run",
+        "--out",
+        tmp_path / "agent",
+    )
+    done = run(*map(str, arguments), "--json")
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    assert {"run_id", "params", "samples", "flops", "loss"} <= set(row)
+    assert row["flops"] <= 2e8
+    assert run("info", tmp_path / "agent", "--json").returncode == 0
+
+
+def test_no_disk_is_one_line():
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "nhzoo", "list"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,372 @@
+"""Evaluation and verification on real games, with a debug-size network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nhzoo import evaluate, files, results, verify
+from nhzoo.agents import RandomAgent
+from nhzoo.envs import ACTION_KEYS, EpisodeResult
+from nhzoo.errors import InputError
+from nhzoo.progression import progression
+from nhzoo.protocols import PROTOCOLS, get_protocol
+from nhzoo.statistics import iqm, mean_ci95
+from tests.conftest import make_entry, read_rows
+
+NHZOO = (sys.executable, "-m", "nhzoo")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What has to be the same: the games and their traces."""
+    paths = [folder / "episodes.jsonl", *sorted((folder / "traces").iterdir())]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def played(shared_entry, tmp_path_factory) -> Path:
+    """Four games of the debug-size agent, by one worker without interruption."""
+    folder = tmp_path_factory.mktemp("results") / "one"
+    evaluate(shared_entry, "smoke-v1", episodes=4, workers=1, out=folder, batch=4)
+    return folder
+
+
+def test_protocol_seeds_are_the_contracts():
+    for protocol in PROTOCOLS.values():
+        for index in (0, 3, protocol.games - 1):
+            digest = hashlib.sha256(f"nhzoo:{protocol.id}:{index}".encode()).digest()
+            spec = protocol.game(index)
+            assert spec.core == int.from_bytes(digest[:8], "big") >> 1
+            assert spec.disp == int.from_bytes(digest[8:16], "big") >> 1
+            assert (spec.lgen, spec.ubirthday) == (None, 1_000_000_000)
+            assert spec.character == protocol.character
+        with pytest.raises(InputError):
+            protocol.game(protocol.games)
+
+
+def test_uniforms_are_the_contracts():
+    digest = hashlib.sha256(b"nhzoo:monk-v1:3:actions").digest()
+    philox = np.random.Philox(key=int.from_bytes(digest[:16], "big"))
+    expected = np.random.Generator(philox).random(100)
+    stream = get_protocol("monk-v1").uniforms(3)
+    assert [stream.random() for _ in range(100)] == expected.tolist()
+
+
+def test_a_result_folder_is_the_contracts(played):
+    result = json.loads((played / "result.json").read_text())
+    rows = read_rows(played)
+    assert [row["index"] for row in rows] == [0, 1, 2, 3]
+    assert result["protocol"] == "smoke-v1"
+    assert result["agent"] == "tiny-agent"
+    assert len(result["weights_sha256"]) == 64
+    for name in [
+        "episodes",
+        "mean_score",
+        "mean_score_ci95",
+        "median_score",
+        "iqm_score",
+        "std_score",
+        "mean_progression",
+        "mean_turns",
+        "mean_steps",
+        "mean_depth",
+        "max_depth",
+        "mean_experience_level",
+        "ascensions",
+        "crashed",
+        "env_steps_per_second",
+    ]:
+        assert name in result["summary"]
+    for row in rows:
+        for name in [
+            "index",
+            "core",
+            "disp",
+            "character",
+            "score",
+            "steps",
+            "turns",
+            "depth",
+            "max_depth",
+            "experience_level",
+            "end_status",
+            "cause",
+            "keys",
+            "sha256",
+        ]:
+            assert name in row
+        keys = results.read_trace(played, row["index"])
+        assert hashlib.sha256(keys).hexdigest() == row["sha256"]
+        assert len(keys) == row["keys"] >= row["steps"]
+        assert set(keys) <= set(ACTION_KEYS.tolist())
+
+
+def test_workers_order_and_resuming_do_not_matter(shared_entry, played, tmp_path):
+    two = tmp_path / "two"
+    evaluate(shared_entry, "smoke-v1", episodes=2, workers=2, out=two, batch=4)
+    evaluate(shared_entry, "smoke-v1", episodes=4, workers=2, out=two, batch=4)
+    assert contents(two) == contents(played)
+
+
+@pytest.mark.slow
+def test_killed_half_way_and_resumed_it_is_byte_identical(shared_entry, played, tmp_path):
+    folder = tmp_path / "killed"
+    command = [*NHZOO, "evaluate", os.fspath(shared_entry), "--protocol", "smoke-v1", "--batch"]
+    command += ["4", "--episodes", "4", "--out", os.fspath(folder), "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    log = folder / "episodes.jsonl"
+    while not (log.exists() and log.read_bytes().count(b"\n") >= 1):
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert not (folder / "result.json").exists()
+    with open(log, "ab") as file:
+        file.write(b'{"index": 3, "core": 12')  # a line that the kill cut short
+    subprocess.run(command, check=True, capture_output=True)
+    assert contents(folder) == contents(played)
+    assert verify(folder).ok
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_nothing_but_time(shared_entry, played, tmp_path):
+    folder = tmp_path / "worker-killed"
+    command = [*NHZOO, "evaluate", os.fspath(shared_entry), "--protocol", "smoke-v1", "--batch"]
+    command += ["4", "--episodes", "4", "--out", os.fspath(folder), "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    killed = 0
+    while process.poll() is None and killed < 3:
+        for children in Path(f"/proc/{process.pid}/task").glob("*/children"):
+            for pid in children.read_text().split():
+                line = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if b"spawn_main" in line:
+                    time.sleep(1.0)
+                    os.kill(int(pid), signal.SIGKILL)
+                    killed += 1
+                    break
+        time.sleep(0.2)
+    assert process.wait() == 0
+    assert killed
+    assert contents(folder) == contents(played)
+
+
+def test_verify_reproduces_every_game(played):
+    report = verify(played, workers=2)
+    assert report.ok
+    assert (report.episodes, report.verified, report.mismatched) == (4, 4, [])
+
+
+def change_row(folder, index, **changes):
+    rows = read_rows(folder)
+    rows[index].update(changes)
+    files.atomic_write(folder / "episodes.jsonl", files.dump_jsonl(rows))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"score": 12_345.0}, "score is 12345.0"),
+        ({"turns": 99_999}, "turns"),
+        ({"max_depth": 40}, "max_depth"),
+        ({"experience_level": 30}, "experience_level"),
+        ({"progression": 0.9}, "progression"),
+        ({"end_status": "ascended"}, "end_status"),
+        ({"core": 1}, "core"),
+        ({"sha256": "0" * 64}, "sha256"),
+        ({"keys": 1}, "keys"),
+        ({"steps": 1}, "steps"),
+        ({"end_status": "crashed", "score": 1_000_003.0}, "score is 1000003.0"),
+    ],
+)
+def test_altered_games_are_caught_and_named(played, tmp_path, changes, reason):
+    folder = tmp_path / "altered"
+    shutil.copytree(played, folder)
+    change_row(folder, 2, **changes)
+    report = verify(folder, workers=1)
+    assert report.mismatched == [2]
+    assert reason in report.reasons[2]
+
+
+def test_altered_traces_are_caught_and_named(played, tmp_path):
+    folder = tmp_path / "altered"
+    shutil.copytree(played, folder)
+    keys = results.read_trace(folder, 1)
+    results.write_trace(folder, 1, keys[:-5])
+    results.write_trace(folder, 0, results.read_trace(folder, 0) + b"jjj")
+    path = results.trace_path(folder, 3)
+    path.write_bytes(path.read_bytes()[:-7])
+    results.trace_path(folder, 2).unlink()
+    report = verify(folder, workers=2)
+    assert report.mismatched == [0, 1, 2, 3]
+    assert "ends at key" in report.reasons[0]
+    assert "goes on after" in report.reasons[1]
+    assert "no such file" in report.reasons[2]
+    assert "truncated" in report.reasons[3]
+
+
+def test_an_altered_summary_is_caught(played, tmp_path):
+    folder = tmp_path / "altered"
+    shutil.copytree(played, folder)
+    result = json.loads((folder / "result.json").read_text())
+    result["summary"]["mean_score"] += 1
+    (folder / "result.json").write_text(json.dumps(result))
+    report = verify(folder)
+    assert not report.ok
+    assert report.problems == [
+        f"result.json: mean_score is {result['summary']['mean_score']!r}, "
+        f"its games give {result['summary']['mean_score'] - 1!r}"
+    ]
+
+
+def test_leaving_games_out_is_a_problem(played, tmp_path):
+    folder = tmp_path / "picked"
+    shutil.copytree(played, folder)
+    rows = [row for row in read_rows(folder) if row["index"] != 1]
+    files.atomic_write(folder / "episodes.jsonl", files.dump_jsonl(rows))
+    result = json.loads((folder / "result.json").read_text())
+    result["summary"] |= results.summarize(rows)
+    (folder / "result.json").write_text(json.dumps(result))
+    report = verify(folder)
+    assert not report.ok
+    assert report.problems == ["the games are not 0 to 2: some were left out"]
+
+
+def test_a_trace_that_a_kill_damaged_is_played_again(shared_entry, played, tmp_path):
+    folder = tmp_path / "damaged"
+    shutil.copytree(played, folder)
+    path = results.trace_path(folder, 1)
+    path.write_bytes(path.read_bytes()[:-9])
+    results.trace_path(folder, 2).unlink()
+    (folder / ".evaluation.json.abc.tmp").touch()
+    (folder / "traces" / ".3.xz.abc.tmp").touch()
+    evaluate(shared_entry, "smoke-v1", episodes=4, workers=2, out=folder, batch=4)
+    assert contents(folder) == contents(played)
+
+
+def test_results_of_something_else_are_refused(shared_entry, played, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(played, folder)
+    with pytest.raises(InputError, match="another agent"):
+        evaluate("random", "smoke-v1", episodes=4, out=folder, batch=4)
+    with pytest.raises(InputError, match="another protocol"):
+        evaluate(shared_entry, "monk-lite-v1", episodes=4, out=folder, batch=4)
+    with pytest.raises(InputError, match="another batch"):
+        evaluate(shared_entry, "smoke-v1", episodes=4, out=folder, batch=5)
+    other = make_entry(tmp_path / "tiny-agent", seed=9)
+    with pytest.raises(InputError, match="another revision"):
+        evaluate(other, "smoke-v1", episodes=4, out=folder, batch=4)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        evaluate(shared_entry, "smoke-v1", episodes=1, out=tmp_path / "full")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"protocol": "monk-v0"},
+        {"protocol": "smoke-v1", "episodes": 0},
+        {"protocol": "smoke-v1", "episodes": 9},
+        {"protocol": "smoke-v1", "workers": 0},
+        {"protocol": "smoke-v1", "batch": 0},
+    ],
+)
+def test_options_that_cannot_be(options):
+    with pytest.raises(InputError):
+        evaluate("random", **options)
+
+
+class Stuck:
+    """An agent from outside that can be pickled: it presses Escape forever."""
+
+    name, revision, observation_keys = "stuck", None, ("blstats",)
+
+    def initial_state(self, batch):
+        return {"steps": np.zeros(batch, np.int64)}
+
+    def act(self, observation, state, uniform):
+        assert observation["blstats"].shape == (len(uniform), 27)
+        state["steps"] += 1
+        return np.full(len(uniform), list(ACTION_KEYS).index(27)), state
+
+
+def test_an_agent_object_plays_and_stalls():
+    done = evaluate(Stuck(), "monk-v1", episodes=2, workers=1, batch=2)
+    assert [row["end_status"] for row in done.episodes] == ["stalled", "stalled"]
+    assert [row["steps"] for row in done.episodes] == [1000, 1000]
+
+
+def test_a_random_agents_games_do_not_depend_on_the_batch():
+    games = [
+        evaluate(RandomAgent(), "smoke-v1", episodes=3, workers=1, batch=batch).episodes
+        for batch in (1, 3)
+    ]
+    assert games[0] == games[1]
+
+
+def test_damaged_result_folders_are_named(played, tmp_path):
+    with pytest.raises(InputError, match="no such result folder"):
+        verify(tmp_path / "nothing")
+    folder = tmp_path / "bad"
+    for name, text, reason in (
+        ("result.json", "{", "not valid JSON"),
+        ("result.json", '{"schema_version": 7}', "schema version"),
+        ("episodes.jsonl", "", "lists no game"),
+        ("episodes.jsonl", '{"index": 0}\n', "field 'core'"),
+        ("episodes.jsonl", "nonsense\n", "line 1"),
+    ):
+        shutil.copytree(played, folder)
+        (folder / name).write_text(text)
+        with pytest.raises(InputError, match=reason):
+            verify(folder)
+        shutil.rmtree(folder)
+    shutil.copytree(played, folder)
+    rows = read_rows(folder)
+    files.atomic_write(folder / "episodes.jsonl", files.dump_jsonl([*rows, rows[0]]))
+    with pytest.raises(InputError, match="game 0 is listed twice"):
+        verify(folder)
+    change = [*rows[:3], rows[3] | {"index": 77}]
+    files.atomic_write(folder / "episodes.jsonl", files.dump_jsonl(change))
+    with pytest.raises(InputError, match="no game 77"):
+        verify(folder)
+
+
+def test_progression_keeps_the_best_level():
+    drained = EpisodeResult(
+        max_depth=3, experience_level=1, max_experience_level=9, end_status="death"
+    )
+    row = results.episode_row(get_protocol("smoke-v1"), 0, drained, b"")
+    assert row["progression"] == progression(3, 9)
+    assert row["experience_level"] == 1
+
+
+def test_intervals_cover_the_mean_of_heavy_tails():
+    """Of samples like NetHack's scores, 95 % intervals should hold the mean about that often."""
+    random = np.random.default_rng(0)
+    true_mean = np.exp(0.5)
+    held = 0
+    for _ in range(100):
+        low, high = mean_ci95(np.exp(random.normal(size=100)))
+        held += low <= true_mean <= high
+    assert 86 <= held <= 100
+
+
+def test_statistics_of_small_samples():
+    assert mean_ci95([5.0]) == (5.0, 5.0)
+    assert mean_ci95([2.0, 2.0, 2.0]) == (2.0, 2.0)
+    low, high = mean_ci95([0.0, 10.0, 20.0, 30.0])
+    assert 0 <= low < 15 < high <= 30
+    assert mean_ci95([0.0, 1.0, 5.0]) == mean_ci95([0.0, 1.0, 5.0])
+    assert iqm([0, 1, 2, 100]) == 1.5
+    with pytest.raises(ValueError, match="no values"):
+        mean_ci95([])

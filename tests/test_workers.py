@@ -1,0 +1,141 @@
+"""The pool: whatever happens to a worker, every item comes back exactly once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from nhzoo.errors import InputError, NhzooError
+from nhzoo.workers import Crashed, run_tasks
+
+
+class Squares:
+    """Squares numbers, two at a time; some of them are trouble."""
+
+    slots = 2
+
+    def __init__(self, trouble: dict[int, str], folder: str):
+        self._held: list[tuple[int, int]] = []
+        self._trouble, self._folder = trouble, Path(folder)
+        if trouble.get(-1) == "exit at once":
+            os._exit(3)
+
+    def start(self, key, item):
+        self._held.append((key, item))
+
+    def advance(self, mark):
+        key, item = self._held.pop(0)
+        mark(key, item, 7)
+        trouble = self._trouble.get(key)
+        once = self._folder / str(key)
+        if trouble and (trouble.startswith("always") or not once.exists()):
+            once.touch()
+            if "exit" in trouble:
+                os._exit(1)
+            if "kill" in trouble:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if "input" in trouble:
+                raise InputError("bad item")
+            if "bug" in trouble:
+                raise ZeroDivisionError("oops")
+        yield key, item * item
+        yield None, "news"
+
+
+def run(trouble, tmp_path, workers=2, items=12):
+    results = {}
+    for key, result in run_tasks(
+        Squares, (trouble, str(tmp_path)), [(i, i) for i in range(items)], workers, slots=2
+    ):
+        if key is None:
+            assert result == "news"
+        else:
+            assert key not in results
+            results[key] = result
+    return results
+
+
+GOOD = {i: i * i for i in range(12)}
+
+
+def test_every_item_comes_back_once(tmp_path):
+    assert run({}, tmp_path, workers=1) == GOOD
+    assert run({}, tmp_path, workers=3) == GOOD
+    assert run({}, tmp_path, items=0) == {}
+
+
+def test_a_worker_that_dies_once_costs_only_time(tmp_path):
+    assert run({3: "once exit", 5: "once kill", 0: "once exit"}, tmp_path) == GOOD
+
+
+def test_an_item_that_always_takes_its_worker_down_is_given_back(tmp_path):
+    results = run({4: "always exit"}, tmp_path)
+    assert results.pop(4) == Crashed(exit_code=1, a=4.0, b=7.0)
+    assert results == {i: i * i for i in range(12) if i != 4}
+
+
+def test_errors_of_a_task_reach_the_caller(tmp_path):
+    with pytest.raises(InputError, match="bad item"):
+        run({2: "always input"}, tmp_path)
+    with pytest.raises(NhzooError, match="ZeroDivisionError: oops"):
+        run({2: "always bug"}, tmp_path)
+    with pytest.raises(NhzooError, match="exit code 3"):
+        run({-1: "exit at once"}, tmp_path)
+
+
+@pytest.mark.slow
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    script = textwrap.dedent(
+        f"""
+        import sys, time
+        from nhzoo.workers import run_tasks
+        from tests.test_workers import Sleeper
+        if __name__ == "__main__":
+            for _ in run_tasks(Sleeper, ({str(tmp_path)!r},), [(0, 0), (1, 1)], 2):
+                pass
+        """
+    )
+    path = tmp_path / "main_script.py"
+    path.write_text(script)
+    root = Path(__file__).parents[1]
+    process = subprocess.Popen([sys.executable, path], env=os.environ | {"PYTHONPATH": str(root)})
+    while len(list(tmp_path.glob("pid-*"))) < 2:
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    pids = [int(found.name[4:]) for found in tmp_path.glob("pid-*")]
+    for _ in range(100):
+        if not any(alive(pid) for pid in pids):
+            break
+        time.sleep(0.1)
+    assert not any(alive(pid) for pid in pids)
+
+
+class Sleeper:
+    slots = 1
+
+    def __init__(self, folder):
+        (Path(folder) / f"pid-{os.getpid()}").touch()
+
+    def start(self, key, item):
+        pass
+
+    def advance(self, mark):
+        time.sleep(0.1)
+        return []
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"

@@ -49,8 +49,8 @@ class BCConfig:
     flops: float | None = None
     minutes: float | None = None
     batch: int = 4
-    time: int = 32
-    streams: int = 64
+    time: int = 64
+    streams: int = 512
     lr: float = 2e-3
     warmup: int = 100
     final_lr: float = 0.02

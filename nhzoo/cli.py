@@ -31,7 +31,7 @@ def cli(debug: bool) -> None:
 @cli.command("list")
 @AS_JSON
 def list_command(as_json: bool) -> None:
-    r"""The agents that can be loaded by name.
+    """The agents that can be loaded by name.
 
     \b
     Example: nhzoo list
@@ -53,7 +53,7 @@ def list_command(as_json: bool) -> None:
 @click.argument("agent")
 @AS_JSON
 def info(agent: str, as_json: bool) -> None:
-    r"""One zoo entry: sizes, training, held-out loss. Weights are not loaded.
+    """One zoo entry: sizes, training, held-out loss. Weights are not loaded.
 
     \b
     Example: nhzoo info bc-lstm-1m
@@ -81,7 +81,7 @@ def info(agent: str, as_json: bool) -> None:
 @cli.command()
 @AS_JSON
 def doctor(as_json: bool) -> None:
-    r"""What this machine has and lacks for nhzoo.
+    """What this machine has and lacks for nhzoo.
 
     \b
     Example: nhzoo doctor
@@ -107,7 +107,7 @@ def doctor(as_json: bool) -> None:
 @click.option("--speed", default=8.0, show_default=True, help="Steps per second; 0: no waiting.")
 @click.option("--max-steps", type=click.IntRange(1), help="Stop after this many steps.")
 def watch(agent: str, protocol: str, episode: int, speed: float, max_steps: int | None) -> None:
-    r"""Watch an agent play in this terminal, in colour. Ctrl-C stops.
+    """Watch an agent play in this terminal, in colour. Ctrl-C stops.
 
     \b
     Example: nhzoo watch bc-lstm-1m --episode 3
@@ -138,7 +138,7 @@ def evaluate(
     out: Path,
     as_json: bool,
 ) -> None:
-    r"""Play a protocol's games and measure the agent.
+    """Play a protocol's games and measure the agent.
 
     \b
     Example: nhzoo evaluate bc-lstm-1m --protocol monk-lite-v1 --out results/bc-lstm-1m
@@ -156,7 +156,7 @@ def evaluate(
 @click.option("--out", type=OUT, required=True, help="Where the results go.")
 @WORKERS
 def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
-    r"""Evaluate an agent beside the random agent, and the expert's own games.
+    """Evaluate an agent beside the random agent, and the expert's own games.
 
     \b
     Example: nhzoo demo bc-lstm-1m --out build/demo
@@ -192,7 +192,7 @@ def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
 @WORKERS
 @AS_JSON
 def verify(folder: Path, workers: int | None, as_json: bool) -> None:
-    r"""Replay every game of a result folder and compare all that it claims.
+    """Replay every game of a result folder and compare all that it claims.
 
     \b
     Example: nhzoo verify results/bc-lstm-1m
@@ -223,7 +223,7 @@ def verify(folder: Path, workers: int | None, as_json: bool) -> None:
 @WORKERS
 @AS_JSON
 def loss(agent: str, data: str, split: str | None, workers: int | None, as_json: bool) -> None:
-    r"""Cross-entropy (nats per key) and accuracy of an agent on demonstrations.
+    """Cross-entropy (nats per key) and accuracy of an agent on demonstrations.
 
     Every key of every game counts; the state is carried from each game's first frame.
 
@@ -256,7 +256,7 @@ def data() -> None:
 @data.command("list")
 @AS_JSON
 def data_list(as_json: bool) -> None:
-    r"""The datasets that the package carries.
+    """The datasets that the package carries.
 
     \b
     Example: nhzoo data list
@@ -285,7 +285,7 @@ def data_list(as_json: bool) -> None:
 def data_pack(
     source: str, split: str | None, extra: tuple[str, ...], workers: int | None, as_json: bool
 ) -> None:
-    r"""Replay or convert demonstrations into the packed frame cache, checking every game.
+    """Replay or convert demonstrations into the packed frame cache, checking every game.
 
     SOURCE is a dataset's name, a trace-set folder or an NLD folder. Run again to go on.
 
@@ -320,8 +320,8 @@ def train() -> None:
 @click.option("--flops", type=float, help="Budget in exact training FLOPs, for example 2e13.")
 @click.option("--minutes", type=float, help="Budget in minutes instead.")
 @click.option("--batch", default=4, show_default=True, help="Games in an update.")
-@click.option("--time", default=32, show_default=True, help="Steps in an update.")
-@click.option("--streams", default=64, show_default=True, help="Games open at once.")
+@click.option("--time", default=64, show_default=True, help="Steps in an update.")
+@click.option("--streams", default=512, show_default=True, help="Games open at once.")
 @click.option("--lr", default=2e-3, show_default=True, help="Peak learning rate.")
 @click.option("--warmup", default=100, show_default=True, help="Updates of warm-up.")
 @click.option("--weight-decay", default=0.01, show_default=True, help="AdamW's.")
@@ -349,7 +349,7 @@ def train_bc(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Behavioural cloning on demonstrations, within a FLOPs or time budget.
+    """Behavioural cloning on demonstrations, within a FLOPs or time budget.
 
     Run again with the same options to resume after Ctrl-C or a crash.
 

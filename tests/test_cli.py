@@ -236,3 +236,14 @@ def test_no_disk_is_one_line():
         )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_train_options_have_the_librarys_defaults():
+    from dataclasses import fields
+
+    from nhzoo.bc import BCConfig
+
+    defaults = {field.name: field.default for field in fields(BCConfig)}
+    for option in COMMANDS["train", "bc"].params:
+        if option.name in defaults and not option.required and option.name != "data":
+            assert option.default == defaults[option.name], option.name

@@ -1,0 +1,57 @@
+"""What pip installs: the wheel alone, outside a checkout, has agents and data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+_USE = """
+import json, sys
+import nhzoo
+from nhzoo.traces import open_traces
+names = [agent.name for agent in nhzoo.list_agents() if agent.path]
+print(json.dumps({
+    "file": nhzoo.__file__,
+    "agents": names,
+    "loaded": [nhzoo.load(name).name for name in names],
+    "games": len(open_traces("autoascend-monk-v1").traces),
+}))
+"""
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_agents_and_data(tmp_path):
+    pytest.importorskip("hatchling")
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"),
+            *("--wheel-dir", tmp_path, ROOT),
+        ],
+        check=True,
+        cwd=tmp_path,
+    )
+    (wheel,) = tmp_path.glob("nhzoo-*.whl")
+    installed = tmp_path / "installed"
+    zipfile.ZipFile(wheel).extractall(installed)
+    done = subprocess.run(
+        [sys.executable, "-c", _USE],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.fspath(installed), "NHZOO_AGENTS": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    import json
+
+    found = json.loads(done.stdout)
+    assert found["file"].startswith(os.fspath(installed))
+    entries = sorted(path.parent.name for path in (ROOT / "agents").glob("*/config.json"))
+    assert sorted(found["agents"]) == sorted(found["loaded"]) == entries
+    assert found["games"] == 93

@@ -55,6 +55,7 @@ class BCConfig:
     warmup: int = 100
     final_lr: float = 0.02
     weight_decay: float = 0.01
+    dropout: float = 0.0
     beta2: float = 0.99
     clip: float = 1.0
     seed: int = 0
@@ -77,6 +78,8 @@ class BCConfig:
                 raise InputError(f"{option} must be at least 1, is {value}")
             if field.type == "float" and not (math.isfinite(value) and value >= 0):
                 raise InputError(f"{option} must be a number from 0, is {value}")
+        if self.dropout >= 1:
+            raise InputError("--dropout must be below 1")
         if self.lr == 0:
             raise InputError("--lr must be larger than zero")
         PolicyConfig.for_params(self.params)
@@ -133,6 +136,7 @@ class Run:
         self.config, self.folder = config, folder
         generator = torch.Generator().manual_seed(config.seed)
         self.policy = Policy(PolicyConfig.for_params(config.params), generator)
+        self.policy.dropout = config.dropout
         self.optimizer = torch.optim.AdamW(
             self.policy.parameters(),
             lr=config.lr,
@@ -159,6 +163,7 @@ class Run:
 
     def step(self) -> tuple[float, float]:
         """One update. Returns its loss (nats per key) and the gradient's norm before clipping."""
+        torch.manual_seed((self.config.seed << 32) + self.update)  # dropout's, resumed or not
         batch, rows = self.streams.next()
         state = zero_first((self.state[0][:, rows], self.state[1][:, rows]), batch.first)
         logits, (h, c) = self.policy(tensors_of(batch), state)
@@ -220,6 +225,8 @@ class Run:
             with safetensors.safe_open(path, "pt") as file:
                 counters = json.loads(file.metadata()["counters"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if counters["games"] != self._games:
+                raise ValueError("it was trained on other games")
             self.policy.load_state_dict(
                 {
                     k.removeprefix("policy."): v

@@ -329,6 +329,7 @@ def train() -> None:
     "--seed", default=0, show_default=True, help="Decides the start and the data's order."
 )
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
+@click.option("--dropout", default=0.0, show_default=True, help="Of what the encoders give.")
 @click.option("--temperature", default=1.0, show_default=True, help="At which the agent samples.")
 @click.option("--description", default="", help="A line for `nhzoo list`.")
 @click.option("--run", "folder", type=OUT, required=True, help="State and logs of the run.")

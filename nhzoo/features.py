@@ -22,8 +22,6 @@ VERSION = 1
 ROWS, COLS = 24, 80
 CHARS = 96  # printable ASCII, from the space on; anything else reads as a space
 COLORS = 16
-CELL_SYMBOLS = CHARS + COLORS
-GREY = 7  # the colour of most of a map
 CROP = 11  # cells on a side, the cursor in the middle
 PATCH_ROWS, PATCH_COLS = 3, 4  # cells of one patch of the map
 GRID_ROWS, GRID_COLS = 7, 19  # patches, the cursor in the middle one
@@ -43,9 +41,7 @@ Array = np.ndarray[Any, Any]
 class Features:
     """Index arrays of n frames, int32, -1 for nothing.
 
-    `crop` [n, 121, 2]: character row and colour row of every cell round the cursor. `spots`
-    [n, 242]: the same cells as position x character and position x colour, blanks and plain grey
-    left out. `map`
+    `crop` [n, 121, 2]: character row and colour row of every cell round the cursor. `map`
     [n, 133, 12]: position-in-patch x character, patches counted from the cursor. `message` [n, 48]:
     hashes (not yet reduced to a table's size) of words and neighbouring words of the top line.
     `status` [n, 80]: position x symbol of the bottom line. `where` [n, 3]: the previous key,
@@ -53,7 +49,6 @@ class Features:
     """
 
     crop: Array
-    spots: Array
     map: Array
     message: Array
     status: Array
@@ -69,7 +64,6 @@ def encode(chars: Array, colors: Array, cursor: Array, previous_keys: Array) -> 
         )
     features = Features(
         crop=np.empty((n, CELLS, 2), np.int32),
-        spots=np.full((n, 2 * CELLS), -1, np.int32),
         map=np.empty((n, PATCHES, PATCH_CELLS), np.int32),
         message=np.full((n, 2 * WORDS), -1, np.int32),
         status=np.empty((n, STATUS_CELLS), np.int32),
@@ -81,7 +75,6 @@ def encode(chars: Array, colors: Array, cursor: Array, previous_keys: Array) -> 
         np.ascontiguousarray(cursor, np.uint8),
         np.ascontiguousarray(previous_keys, np.uint8),
         features.crop,
-        features.spots,
         features.map,
         features.message,
         features.status,
@@ -117,7 +110,6 @@ def _encode(
     cursor: Array,
     previous: Array,
     crop: Array,
-    spots: Array,
     grid: Array,
     message: Array,
     status: Array,
@@ -132,12 +124,7 @@ def _encode(
                 if 0 <= y < ROWS and 0 <= x < COLS:
                     char = screen[y, x] - 32
                     crop[i, cell, 0] = char if 0 <= char < CHARS else 0
-                    color = colors[i, y, x] & 15
-                    crop[i, cell, 1] = CHARS + color
-                    if 0 < char < CHARS:
-                        spots[i, cell] = cell * CELL_SYMBOLS + char
-                        if color != GREY:
-                            spots[i, CELLS + cell] = cell * CELL_SYMBOLS + CHARS + color
+                    crop[i, cell, 1] = CHARS + (colors[i, y, x] & 15)
                 else:
                     crop[i, cell, 0] = -1
                     crop[i, cell, 1] = -1

@@ -32,8 +32,6 @@ class PolicyConfig:
     hidden: int
     cell: int
     crop: int
-    spots: int
-    spots_rows: int
     patch: int
     map: int
     message: int
@@ -53,30 +51,20 @@ class PolicyConfig:
 
     @classmethod
     def of_width(cls, hidden: int, params: int) -> PolicyConfig:
-        """All widths from the LSTM's; three large tables get a share of `params` at most.
-
-        Tables cost few FLOPs, so a network with large ones sees more frames for its compute; small
-        networks need their parameters elsewhere.
-        """
-        largest = 0.44 * min(1.0, (params / 1e6) ** 0.25)
+        """All widths from the LSTM's; the large tables get at most an eighth of `params` each."""
         root = math.sqrt(hidden / 192)
-        spots, message, status = (max(2, round(width * root)) for width in (36, 32, 16))
-
-        def rows(all_rows: int, share: float, width: int) -> int:
-            return max(1, min(all_rows, int(params * share) // width))
-
+        message, status = max(2, round(32 * root)), max(2, round(16 * root))
+        share = params // 8
         return cls(
             hidden=hidden,
             cell=max(2, round(8 * root)),
-            crop=max(4, round(hidden / 4)),
-            spots=spots,
-            spots_rows=rows(seen.CELLS * seen.CELL_SYMBOLS, largest, spots),
+            crop=max(4, round(hidden / 2)),
             patch=max(2, round(12 * root)),
             map=max(4, round(hidden / 2)),
             message=message,
-            message_rows=rows(MAX_MESSAGE_ROWS, 0.125, message),
+            message_rows=max(1, min(MAX_MESSAGE_ROWS, share // message)),
             status=status,
-            status_rows=rows(seen.STATUS_CELLS * seen.STATUS_SYMBOLS, 0.125, status),
+            status_rows=max(1, min(seen.STATUS_CELLS * seen.STATUS_SYMBOLS, share // status)),
             where=max(2, round(16 * root)),
         )
 
@@ -102,14 +90,13 @@ class PolicyConfig:
     @property
     def joined(self) -> int:
         """Width of what the encoders give together."""
-        return self.crop + self.spots + self.map + self.message + self.status + self.where
+        return self.crop + self.map + self.message + self.status + self.where
 
     @property
     def params(self) -> int:
         """The exact number of parameters, tables, biases and head included."""
         tables = (
-            seen.CELL_SYMBOLS * self.cell
-            + self.spots_rows * self.spots
+            (seen.CHARS + seen.COLORS) * self.cell
             + seen.PATCH_CELLS * seen.CHARS * self.patch
             + self.message_rows * self.message
             + self.status_rows * self.status
@@ -137,7 +124,7 @@ class PolicyConfig:
 
     def _lookups(self) -> int:
         return (
-            2 * seen.CELLS * (self.cell + self.spots)
+            2 * seen.CELLS * self.cell
             + seen.PATCHES * seen.PATCH_CELLS * self.patch
             + 2 * seen.WORDS * self.message
             + seen.STATUS_CELLS * self.status
@@ -171,12 +158,12 @@ class Policy(nn.Module):
     def __init__(self, config: PolicyConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
+        self.dropout = 0.0  # of what the encoders give, in training mode only
 
         def table(rows: int, width: int, scale: float) -> nn.Parameter:
             return nn.Parameter(torch.randn(rows, width, generator=generator) * scale)
 
-        self.cells = table(seen.CELL_SYMBOLS, config.cell, 0.5)
-        self.spots = table(config.spots_rows, config.spots, 0.1)
+        self.cells = table(seen.CHARS + seen.COLORS, config.cell, 0.5)
         self.patches = table(seen.PATCH_CELLS * seen.CHARS, config.patch, 0.3)
         self.patch_bias = nn.Parameter(torch.zeros(config.patch))
         self.message = table(config.message_rows, config.message, 0.3)
@@ -211,7 +198,6 @@ class Policy(nn.Module):
         joined = torch.cat(
             [
                 torch.relu(self.crop(crop)),
-                torch.relu(table_sum(self.spots, _hashed(features["spots"], self.spots))),
                 torch.relu(self.map(torch.relu(patches).flatten(-2))),
                 torch.relu(table_sum(self.message, _hashed(features["message"], self.message))),
                 torch.relu(table_sum(self.status, _hashed(features["status"], self.status))),
@@ -219,6 +205,7 @@ class Policy(nn.Module):
             ],
             dim=-1,
         )
+        joined = nn.functional.dropout(joined, self.dropout, self.training)
         return torch.relu(self.join(joined))
 
 

@@ -112,6 +112,7 @@ def run_tasks(
                 if worker.process.sentinel not in ready:
                     continue
                 worker.process.join()
+                worker.connection.close()
                 code = worker.process.exitcode or 0
                 number, a, b = worker.mark[:3]
                 shutil.rmtree(worker.folder, ignore_errors=True)

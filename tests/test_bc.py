@@ -28,6 +28,7 @@ DEBUG = bc.BCConfig(
     save_every=10,
     validate_every=20,
     validation_frames=64,
+    dropout=0.1,
 )
 
 

@@ -113,7 +113,6 @@ def test_any_screen_gives_indices_within_their_tables(chars, colors, row, col):
     found = features.encode(chars, colors.view(np.int8), cursor, np.array([0, 255], np.uint8))
     limits = {
         "crop": features.CHARS + features.COLORS,
-        "spots": features.CELLS * features.CELL_SYMBOLS,
         "map": features.PATCH_CELLS * features.CHARS,
         "message": 1 << 31,
         "status": features.STATUS_CELLS * features.STATUS_SYMBOLS,
@@ -138,8 +137,6 @@ def test_features_see_what_they_are_meant_to():
     middle = features.CELLS // 2
     assert found.crop[0, middle].tolist() == [ord("@") - 32, features.CHARS + 15]
     assert found.crop[0, middle + 1].tolist() == [ord("d") - 32, features.CHARS + 3]
-    assert (found.spots >= 0).sum() == 4  # two characters, and two colours that are not grey
-    assert found.spots[0, middle] == middle * features.CELL_SYMBOLS + ord("@") - 32
     assert (found.map >= 0).sum() == 2  # blanks add nothing, the message and status are not map
     assert (found.message >= 0).sum() == 6  # three words and as many pairs
     status = found.status[0]

@@ -5,7 +5,7 @@ set -euo pipefail
 
 nhzoo data pack autoascend-monk-v1
 
-nhzoo train bc --params 1000000 --flops 2e13 --streams 512 --time 64 --batch 4 --lr 2e-3 --dropout 0.1 \
+nhzoo train bc --params 1000000 --flops 2e13 --streams 512 --time 64 --batch 2 --lr 2e-3 --dropout 0.1 --temperature 0.8 \
     --description "LSTM of 1,000,000 parameters, cloned from AutoAscend's human monks" \
     --run build/runs/bc-lstm-1m --out agents/bc-lstm-1m --ledger training/runs.jsonl
 

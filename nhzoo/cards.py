@@ -36,8 +36,10 @@ human monks. It reads what a terminal shows (characters, colours, cursor) and it
 
 ```python
 import nhzoo
-agent = nhzoo.load("{name}")
-result = nhzoo.evaluate(agent, "monk-lite-v1", episodes=16, workers=2)
+
+if __name__ == "__main__":  # evaluate() starts worker processes
+    agent = nhzoo.load("{name}")
+    result = nhzoo.evaluate(agent, "monk-lite-v1", episodes=16, workers=2)
 ```
 
 Made by:

@@ -27,6 +27,12 @@ from tests.conftest import make_entry, read_rows
 NHZOO = (sys.executable, "-m", "nhzoo")
 
 
+def evaluate_command(entry: Path, out: Path) -> list[str]:
+    """The evaluation of `played`, with two workers, from the command line."""
+    options = ["--protocol", "smoke-v1", "--episodes", "4", "--batch", "4", "--workers", "2"]
+    return [*NHZOO, "evaluate", os.fspath(entry), *options, "--out", os.fspath(out)]
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """What has to be the same: the games and their traces."""
     paths = [folder / "episodes.jsonl", *sorted((folder / "traces").iterdir())]
@@ -121,8 +127,7 @@ def test_workers_order_and_resuming_do_not_matter(shared_entry, played, tmp_path
 @pytest.mark.slow
 def test_killed_half_way_and_resumed_it_is_byte_identical(shared_entry, played, tmp_path):
     folder = tmp_path / "killed"
-    command = [*NHZOO, "evaluate", os.fspath(shared_entry), "--protocol", "smoke-v1", "--batch"]
-    command += ["4", "--episodes", "4", "--out", os.fspath(folder), "--workers", "2"]
+    command = evaluate_command(shared_entry, folder)
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     log = folder / "episodes.jsonl"
     while not (log.exists() and log.read_bytes().count(b"\n") >= 1):
@@ -141,8 +146,7 @@ def test_killed_half_way_and_resumed_it_is_byte_identical(shared_entry, played, 
 @pytest.mark.slow
 def test_a_killed_worker_costs_nothing_but_time(shared_entry, played, tmp_path):
     folder = tmp_path / "worker-killed"
-    command = [*NHZOO, "evaluate", os.fspath(shared_entry), "--protocol", "smoke-v1", "--batch"]
-    command += ["4", "--episodes", "4", "--out", os.fspath(folder), "--workers", "2"]
+    command = evaluate_command(shared_entry, folder)
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     killed = 0
     while process.poll() is None and killed < 3:

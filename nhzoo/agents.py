@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +11,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from nle.env.base import NLE_SPACE_ITEMS
 
 from nhzoo import checkpoints, features, registry
+from nhzoo.autoascend import autoascend
+from nhzoo.bots import BotAgent, BotSource
 from nhzoo.envs import ACTION_KEYS, TTY
 from nhzoo.errors import InputError
 from nhzoo.policy import to_tensors
@@ -111,18 +116,24 @@ class RandomAgent:
 
 
 def load(source: str | Path) -> Agent:
-    """Get an agent: a registry name, an entry's folder, or "package.module:make_agent".
+    """Get an agent: a registry name, an entry's folder, a bot's, or "package.module:make_agent".
 
-    The last runs the code of that module; entries run no code.
+    The last runs the code of that module; what it makes is an `Agent`, or a bot or blocking player
+    (see `nhzoo.bots`), which then plays in processes of its own. So does a bot from a folder whose
+    `bot.py` defines `make_agent()`. Entries run no code.
     """
     text = str(source)
     if text == "random":
         return RandomAgent()
+    if text == "autoascend":
+        return autoascend()
     if text.startswith("hf://"):
         raise InputError(f"{text}: the hub is not supported yet; give a name or a folder")
     path = registry.find(text)
     if path is None and Path(source).is_dir():
         path = Path(source)
+    if path is not None and (path / "bot.py").is_file() and not (path / "config.json").exists():
+        return _bot_of_folder(path.resolve())
     if path is not None:
         return PolicyAgent(checkpoints.load_entry(path))
     module, colon, function = text.partition(":")
@@ -139,9 +150,40 @@ def _made(text: str, module: str, function: str) -> Agent:
         made = getattr(importlib.import_module(module), function)()
     except Exception as error:  # it is the user's code: anything may happen
         raise InputError(f"agent {text!r}: {type(error).__name__}: {error}") from error
-    if not isinstance(made, Agent):
+    if isinstance(made, Agent):
+        return made
+    if not (hasattr(made, "reset") and hasattr(made, "act")) and not callable(made):
         raise InputError(f"agent {text!r}: has no initial_state and act; see nhzoo.Agent")
-    return made
+    if hasattr(made, "close"):
+        with contextlib.suppress(Exception):
+            made.close()
+    name, revision = str(getattr(made, "name", text)), getattr(made, "revision", None)
+    agent = BotAgent(BotSource(module, function), name, None if revision is None else str(revision))
+    return _seeing(agent, getattr(made, "observation_keys", None))
+
+
+def _bot_of_folder(folder: Path) -> BotAgent:
+    """A bot by the folder of its code; its revision is a hash of the files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.is_file() and not any(p == "__pycache__" or p[0] == "." for p in inside.parts):
+            with open(path, "rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{inside} {content}\n".encode())
+    source = BotSource("bot", folder=str(folder))
+    agent = BotAgent(source, folder.name, digest.hexdigest()[:16])
+    return _seeing(agent, agent.probe())
+
+
+def _seeing(agent: BotAgent, names: Any) -> BotAgent:
+    """Give a bot the observations that it declares, if it declares any."""
+    if names is not None:
+        unknown = [name for name in names if name not in dict(NLE_SPACE_ITEMS)]
+        if unknown:
+            raise InputError(f"agent {agent.name!r}: NLE has no observation {unknown[0]!r}")
+        agent.observation_keys = tuple(names)
+    return agent
 
 
 def set_row(state: Any, row: int, fresh: Any) -> None:

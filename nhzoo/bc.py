@@ -7,6 +7,7 @@ same number of threads it ends with the bits of a run that was never interrupted
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import signal
@@ -343,6 +344,7 @@ def publish(
     training = {
         "method": "bc",
         "data": config.data,
+        "data_sha256": _digest(training_games),
         "samples": trained.frames,
         "unique_samples": unique,
         "flops": trained.flops,
@@ -354,7 +356,8 @@ def publish(
         "recipe": asdict(config),
         "command": command,
     }
-    probe = next(iter(read_games(validation_games[:2], 2, 4)))[0]
+    screens = next(iter(read_games(validation_games[:2], 2, 4, view="screens")))[0].inputs
+    probe = dict(zip(("chars", "colors", "cursor", "previous"), screens.values(), strict=True))
     save_entry(
         folder,
         policy,
@@ -362,7 +365,7 @@ def publish(
         training,
         description,
         model_card(folder.name, policy.config, training),
-        {name: getattr(probe, name) for name in ("chars", "colors", "cursor", "previous")},
+        probe,
     )
     row = {
         "run_id": folder.name,
@@ -380,11 +383,18 @@ def publish(
         "depth": 1,
         "seconds": round(trained.seconds, 1),
         "data": config.data,
+        "data_sha256": training["data_sha256"],
     }
     if ledger:
         held = files.read_jsonl(ledger) if ledger.exists() else []
         files.atomic_write(ledger, files.dump_jsonl([r for r in held if r != row] + [row]))
     return row
+
+
+def _digest(games: list[Path]) -> str:
+    """Which games a run was trained on: a dataset may have grown since."""
+    names = "\n".join(sorted(path.name for path in games))
+    return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
 def _log(report: Progress, file: Any, writer: SummaryWriter) -> None:

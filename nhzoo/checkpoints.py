@@ -72,7 +72,7 @@ def save_entry(
     card: str,
     probe: Mapping[str, np.ndarray[Any, Any]],
 ) -> None:
-    """Write an entry. `probe` is the parity input: arrays [T, B, ...] named as in `Batch`."""
+    """Write an entry. `probe`: chars, colors, cursor, previous [T, B, ...], the parity input."""
     config = {
         "schema_version": SCHEMA,
         "library": "nhzoo",

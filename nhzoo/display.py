@@ -99,7 +99,9 @@ def _text(value: Any) -> str:
         return "-"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return clean(str(value))
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    if isinstance(value, int) or abs(value) >= 1_000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
 
 
 def score_text(summary: dict[str, Any]) -> str:

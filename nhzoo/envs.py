@@ -58,15 +58,19 @@ class Game:
         self._names = tuple(dict.fromkeys((*observation_keys, *_ACCOUNTING)))
         self._nle: nethack.Nethack | None = None
         self._player = ""
+        self._ttyrec: Path | None = None
         self.observation: dict[str, np.ndarray[Any, Any]] = {}
         self.spec: GameSpec | None = None
         self.keys = bytearray()
         self.done = False
 
-    def start(self, spec: GameSpec) -> None:
-        """Begin the game that `spec` decides; nothing of earlier games reaches it."""
-        if self._nle is None or spec.name != self._player:
-            self._open(spec.name)
+    def start(self, spec: GameSpec, ttyrec: Path | None = None) -> None:
+        """Begin the game that `spec` decides; nothing of earlier games reaches it.
+
+        `ttyrec` is a file that the game is recorded into (version 3, bz2); whole after `close`.
+        """
+        if self._nle is None or spec.name != self._player or ttyrec or self._ttyrec:
+            self._open(spec.name, ttyrec)
         nle = self._nle
         assert nle is not None
         _empty(Path(nle._vardir))
@@ -113,6 +117,12 @@ class Game:
             _, self.done = nle.step(SPACE if waits else ESCAPE)
         return _cause(Path(nle._vardir)), nle.how_done() == nethack.ASCENDED
 
+    @property
+    def xlogfile(self) -> Path:
+        """NetHack's own log: one line when the game's closing screens have been dismissed."""
+        assert self._nle is not None, "start a game first"
+        return Path(self._nle._vardir) / "xlogfile"
+
     def close(self) -> None:
         """Free the game's library image and its temporary folder."""
         if self._nle is not None:
@@ -121,12 +131,15 @@ class Game:
             self._nle = None
             self.observation = {}
 
-    def _open(self, player: str) -> None:
+    def _open(self, player: str, ttyrec: Path | None) -> None:
         self.close()
         self._nle = nethack.Nethack(
-            observation_keys=self._names, playername=player, ttyrec=None, fix_moon_phase=True
+            observation_keys=self._names,
+            playername=player,
+            ttyrec=os.fspath(ttyrec) if ttyrec else None,
+            fix_moon_phase=True,
         )
-        self._player = player
+        self._player, self._ttyrec = player, ttyrec
         self.observation = dict(zip(self._names, self._nle._obs, strict=True))
         # Not a method of self, so that a forgotten Game is still closed when it is collected.
         self._finalizer = weakref.finalize(self, self._nle.close)

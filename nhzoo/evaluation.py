@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,14 @@ class PlayTask:
             index, episode = self._index[slot], self._episodes[slot]
             assert index is not None
             mark(index, episode.result.score, episode.result.steps)
-            if episode.step(int(ACTION_KEYS[actions[slot]])):
+            action = int(actions[slot])
+            if action < 0:
+                _give_up(self._agent, episode.result)
+            if action < 0 or episode.step(int(ACTION_KEYS[action])):
                 finished.append((index, (episode.result, bytes(episode.game.keys))))
                 self._index[slot] = None
+                if hasattr(self._agent, "end_game"):
+                    self._agent.end_game()
         self._steps += len(active)
         if time.monotonic() - self._told > _NEWS_SECONDS:
             finished.append((None, self._steps))  # type: ignore[arg-type]
@@ -119,6 +124,12 @@ class PlayTask:
         self._uniform[slot] = stream.random()
 
 
+def _give_up(agent: Agent, result: EpisodeResult) -> None:
+    """End a game for which the agent gave action -1: it failed, or its time is up."""
+    result.end_status = "stalled" if getattr(agent, "timed_out", False) else "crashed"
+    result.cause = getattr(agent, "failure", None) or "the agent gave no action"
+
+
 def evaluate(
     agent: str | Path | Agent,
     protocol: str | Protocol,
@@ -127,11 +138,13 @@ def evaluate(
     out: str | Path | None = None,
     batch: int = BATCH,
     progress: Callable[[Progress], None] = lambda progress: None,
+    skip: Sequence[int] = (),
 ) -> Evaluation:
     """Play games 0 to `episodes` - 1 of a protocol (all by default) and measure them.
 
     With `out`, games are written there as they end and a second call goes on where the first
-    stopped. `agent` is what `nhzoo.load` takes, or an agent that can be pickled.
+    stopped. `agent` is what `nhzoo.load` takes, or an agent that can be pickled; an agent's
+    `max_batch` bounds the batch. Games in `skip` are left out: they are somewhere else already.
     """
     protocol = get_protocol(protocol)
     episodes = protocol.games if episodes is None else episodes
@@ -142,12 +155,14 @@ def evaluate(
         raise InputError("at least one worker and a batch of one are needed")
     source: str | Agent = str(agent) if isinstance(agent, (str, Path)) else agent
     loaded = load(source) if isinstance(source, str) else source  # once: workers get this one
+    batch = min(batch, getattr(loaded, "max_batch", batch))
     identity = _identity(source, loaded, protocol, batch)
     folder = Path(out) if out is not None else None
     rows = _resume(folder, identity) if folder else {}
-    todo = [index for index in range(episodes) if index not in rows]
-    state = Progress(episodes - len(todo), episodes, 0, 0.0)
-    state.scores = [rows[index]["score"] for index in range(episodes) if index in rows]
+    asked = [index for index in range(episodes) if index not in skip]
+    todo = [index for index in asked if index not in rows]
+    state = Progress(len(asked) - len(todo), len(asked), 0, 0.0)
+    state.scores = [rows[index]["score"] for index in asked if index in rows]
     began, ended_steps = time.monotonic(), 0
     progress(state)
     items = [(index, None) for index in todo]
@@ -178,7 +193,10 @@ def evaluate(
     done = [rows[index] for index in sorted(rows)]
     speed = ended_steps / max(1e-9, time.monotonic() - began)
     summary = results.summarize(done) | {"env_steps_per_second": speed if todo else None}
-    result_file = {"schema_version": results.SCHEMA, **identity, "workers": workers}
+    # Clocks decide how such games end, so playing them again need not give the same bytes.
+    exempt = identity["limits"] is not None
+    result_file = {"schema_version": results.SCHEMA, **identity, "exempt": exempt}
+    result_file["workers"] = workers
     result_file["summary"] = summary
     if folder:
         _finish(folder, result_file, done, bool(todo))
@@ -209,6 +227,7 @@ def _identity(source: str | Agent, agent: Agent, protocol: Protocol, batch: int)
         "protocol": protocol.id,
         "device": "cpu",
         "batch": batch,
+        "limits": getattr(agent, "limits", None),
         **results.environment(),
     }
 

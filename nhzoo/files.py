@@ -12,8 +12,11 @@ import json
 import lzma
 import math
 import os
+import re
 import stat
 import tempfile
+import time
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -33,6 +36,11 @@ def inside(root: Path, name: str) -> Path:
     if resolved != base and base not in resolved.parents:
         raise InputError(f"{path}: points outside {root}; only files inside the folder are read")
     return path
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether `name` can name a file of ours: letters, digits, ".", "_", "-"; 128 at most."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name) is not None
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
@@ -106,6 +114,18 @@ def decompress_xz(data: bytes, limit: int, where: str) -> bytes:
     return out
 
 
+def inflate(data: bytes, limit: int, where: str) -> bytes:
+    """Unpack zlib data of at most `limit` bytes."""
+    decompressor = zlib.decompressobj()
+    try:
+        out = decompressor.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise InputError(f"{where}: not valid zlib data ({error})") from None
+    if len(out) > limit or not decompressor.eof:
+        raise InputError(f"{where}: zlib data is truncated or larger than allowed")
+    return out
+
+
 def compress_xz(data: bytes) -> bytes:
     """The same bytes in, the same bytes out: one fixed preset and check."""
     return lzma.compress(data, format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC64, preset=6)
@@ -138,10 +158,15 @@ def atomic_write(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def sweep(folder: Path) -> None:
-    """Delete what killed `atomic_write`s have left in a folder."""
+def sweep(folder: Path, older_than: float = 0.0) -> None:
+    """Delete what killed `atomic_write`s have left in a folder.
+
+    Where other processes may be writing just now, leave what is not `older_than` seconds.
+    """
     for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - leftover.stat().st_mtime >= older_than:
+                leftover.unlink()
 
 
 def dump_json(value: Any, indent: int | None = 2) -> bytes:

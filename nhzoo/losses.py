@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from nhzoo import features
 from nhzoo.agents import Agent, PolicyAgent, RandomAgent
 from nhzoo.demonstrations import Batch, count_frames, read_games
 from nhzoo.envs import ACTION_KEYS
 from nhzoo.errors import InputError
-from nhzoo.policy import Policy, State, to_tensors
+from nhzoo.policy import Policy, State
 
 Array = np.ndarray[Any, Any]
 
@@ -40,14 +39,7 @@ class Loss:
 
 def tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
     """The policy's input for a batch of demonstrations."""
-    time, rows = batch.previous.shape
-    encoded = features.encode(
-        batch.chars.reshape(-1, 24, 80),
-        batch.colors.reshape(-1, 24, 80),
-        batch.cursor.reshape(-1, 2),
-        batch.previous.reshape(-1),
-    )
-    return to_tensors(encoded, time, rows)
+    return {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
 
 
 def zero_first(state: State, first: Array) -> State:

@@ -8,13 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nhzoo import files
 from nhzoo import frames as packed
 from nhzoo.envs import TTY, Game
 from nhzoo.errors import InputError, NhzooError
-from nhzoo.nld import NldFolder, NldGame, is_nld_folder
+from nhzoo.exports import PackedSet
+from nhzoo.nld import NldFolder, NldGame
 from nhzoo.replay import replay
-from nhzoo.traces import Trace, TraceSet, bundled_names, open_traces
+from nhzoo.sources import open_demonstrations
+from nhzoo.traces import Trace, TraceSet
 from nhzoo.workers import Crashed, run_tasks
+
+_STALE_SECONDS = 3_600  # what a killed writer left behind; another may be at work in the cache
 
 
 def cache_folder() -> Path:
@@ -26,21 +31,30 @@ def cache_folder() -> Path:
 
 @dataclass
 class PackReport:
-    """What packing came to. `refused` maps a game's name to the reason it was left out."""
+    """What packing came to.
 
+    `games` are the packed files that can be used and `scores` theirs, None where not recorded.
+    `refused` maps a game's name to the reason it was left out; `left_out` a file of the dataset
+    that belongs to no game.
+    """
+
+    name: str
     folder: Path
     games: list[Path] = field(default_factory=list)
+    scores: list[float | None] = field(default_factory=list)
     frames: int = 0
     packed: int = 0
     already: int = 0
     refused: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
-def open_demonstrations(source: str | Path) -> TraceSet | NldFolder:
-    """A bundled dataset's name, a trace-set folder, or an NLD folder."""
-    if source not in bundled_names() and is_nld_folder(Path(source)):
-        return NldFolder(Path(source))
-    return open_traces(source)
+@dataclass(frozen=True)
+class _Item:
+    name: str
+    game: Any
+    path: Path
+    score: float | None
 
 
 def pack(
@@ -54,34 +68,37 @@ def pack(
     """Pack the games of `source` that are not in the cache yet; run again to go on.
 
     A game that does not replay as recorded is refused, named in the report and never trained on.
-    `progress` is called with the report and the number of games as they finish.
+    Packed sets are checked and used where they are. `progress` is called with the report and the
+    number of games as they finish.
     """
-    demonstrations = open_demonstrations(source)
-    games: dict[str, Trace | NldGame]
-    if isinstance(demonstrations, NldFolder):
-        fields = [name for name in fields if name in TTY]
-        chosen = [game for game in demonstrations.games if split in (None, game.split)]
-        games = {_file_name(game.game): game for game in chosen}
-        digest = demonstrations.digest
-    else:
-        games = {trace.game: trace for trace in demonstrations.select(split)}
-        digest = demonstrations.digest
     for name in fields:
         packed.field_layout(name)
-    folder = (cache or cache_folder()) / "frames" / f"{demonstrations.name}-{digest}"
-    report = PackReport(folder)
+    data = open_demonstrations(source)
+    folder = data.folder
+    if not isinstance(data, PackedSet):
+        folder = (cache or cache_folder()) / "frames" / data.name
+        files.sweep(folder, older_than=_STALE_SECONDS)
+    if isinstance(data, NldFolder) and not set(fields) <= {"keys", *TTY}:
+        extra = ", ".join(sorted(set(fields) - {"keys", *TTY}))
+        raise InputError(f"{data.folder}: ttyrecs hold what a terminal shows, they have no {extra}")
+    items = _items(data, split, folder)
+    report = PackReport(data.name, folder)
+    if isinstance(data, NldFolder):
+        report.left_out = dict(data.left_out)
     todo = []
-    for number, (name, game) in enumerate(games.items()):
-        path = folder / f"{name}.frames"
-        report.games.append(path)
-        if (length := _packed_length(path, fields)) is None:
-            todo.append((number, (game, path)))
-        else:
-            report.already += 1
-            report.frames += length
-    progress(report, len(games))
-    names = list(games)
-    root = demonstrations.folder if isinstance(demonstrations, NldFolder) else None
+    for number, item in enumerate(items):
+        if isinstance(data, PackedSet):
+            reason = _unusable(data, item, fields)
+            if reason:
+                report.refused[item.name] = reason
+                continue
+        elif not _is_packed(item.path, fields):
+            todo.append((number, (item.game, item.path)))
+            continue
+        report.already += 1
+        report.frames += packed.frames_in(item.path)
+        progress(report, len(items))
+    root = data.folder if isinstance(data, NldFolder) else None
     cpus = workers or os.cpu_count() or 1
     for key, result in run_tasks(PackTask, (tuple(fields), root), todo, cpus):
         if isinstance(result, int):
@@ -90,9 +107,11 @@ def pack(
         else:
             reason = f"NLE exits with {result.exit_code}" if isinstance(result, Crashed) else result
             assert isinstance(key, int)
-            report.refused[names[key]] = reason
-        progress(report, len(games))
-    report.games = [path for path in report.games if path.stem not in report.refused]
+            report.refused[items[key].name] = reason
+        progress(report, len(items))
+    kept = [item for item in items if item.name not in report.refused]
+    report.games = [item.path for item in kept]
+    report.scores = [item.score for item in kept]
     return report
 
 
@@ -120,7 +139,9 @@ class PackTask:
         key, (game, path) = self._item
         mark(key, 0, 0)
         source = self._nld.frames(game) if self._nld else replay(game, self._game)  # type: ignore[arg-type]
-        meta = {"game": game.game, "split": game.split}
+        meta = {"game": _name(game), "split": game.split}
+        if self._nld:
+            meta["has_keys"] = self._nld.has_keys
         try:
             yield key, packed.write_game(path, source, self._fields, meta)
         except NhzooError as error:
@@ -129,15 +150,52 @@ class PackTask:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def _packed_length(path: Path, fields: Sequence[str]) -> int | None:
-    if not path.exists():
-        return None
+def _items(data: TraceSet | NldFolder | PackedSet, split: str | None, folder: Path) -> list[_Item]:
+    """The games of one split, and where their frames are or will be.
+
+    A file's name holds a digest of what its game is, so that datasets of one name, or one that has
+    grown or changed, do not get in each other's way.
+    """
+    found: list[tuple[Any, str, Path, float | None]]
+    if isinstance(data, PackedSet):
+        found = [(game, game.game, data.path(game), game.score) for game in data.games]
+    elif isinstance(data, NldFolder):
+        paths = {game: f"{_name(game)}-{data.fingerprint(game)}" for game in data.games}
+        found = [
+            (game, game.game, folder / (path + packed.SUFFIX), game.points)
+            for game, path in paths.items()
+        ]
+    else:
+        found = [
+            (trace, trace.game, folder / f"{trace.game}-{trace.digest}{packed.SUFFIX}", trace.score)
+            for trace in data.traces
+        ]
+    return [
+        _Item(name, game, path, score)
+        for game, name, path, score in found
+        if split in (None, game.split)
+    ]
+
+
+def _name(game: Trace | NldGame) -> str:
+    """A game's name as a file's: ttyrecs are named by their path."""
+    return game.game.removesuffix(".bz2").replace("/", "-").replace(":", ".")
+
+
+def _unusable(data: PackedSet, item: _Item, fields: Sequence[str]) -> str:
+    """Why a packed game cannot be used, "" when it can."""
     try:
-        game = packed.GameFrames(path)
+        data.check(item.game)
+        held = packed.GameFrames(item.path).fields
+    except InputError as error:
+        return str(error)
+    lacking = ", ".join(sorted(set(fields) - set(held)))
+    return f"{item.path}: was packed without {lacking}" if lacking else ""
+
+
+def _is_packed(path: Path, fields: Sequence[str]) -> bool:
+    """Whether a game is in the cache, whole, of this version and with all fields."""
+    try:
+        return path.exists() and set(fields) <= set(packed.GameFrames(path).fields)
     except InputError:
-        return None  # of another version or damaged: packed again
-    return game.length if set(fields) <= set(game.fields) else None
-
-
-def _file_name(ttyrec: str) -> str:
-    return ttyrec.removesuffix(".bz2").replace("/", "-")
+        return False

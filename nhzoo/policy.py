@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nhzoo import features as seen
 from nhzoo.errors import InputError
 from nhzoo.features import Features
-from nhzoo.tables import table_sum
+from nhzoo.tables import symbol_sum, table_sum
 
 ARCHITECTURE = "nhzoo-lstm-1"
 ACTIONS = 121
@@ -169,6 +169,14 @@ class Policy(nn.Module):
         self.message = table(config.message_rows, config.message, 0.3)
         self.status = table(config.status_rows, config.status, 0.1)
         self.where = table(seen.WHERE_ROWS, config.where, 0.5)
+        for name, layout in (
+            ("crop", seen.CROP_LAYOUT),
+            ("map", seen.MAP_LAYOUT),
+            ("status", seen.status_layout(config.status_rows)),
+            ("where", seen.WHERE_LAYOUT),
+        ):  # no parameters, and not in checkpoints: they follow from the preprocessing
+            self.register_buffer(f"{name}_places", torch.from_numpy(layout.places), False)
+            self.register_buffer(f"{name}_rows", torch.from_numpy(layout.rows), False)
         self.crop = _linear(seen.CELLS * config.cell, config.crop, generator)
         self.map = _linear(seen.PATCHES * config.patch, config.map, generator)
         self.join = _linear(config.joined, config.hidden, generator)
@@ -193,20 +201,26 @@ class Policy(nn.Module):
 
     def encode(self, features: Mapping[str, Tensor]) -> Tensor:
         """What the LSTM gets: [T, B, hidden]."""
-        crop = table_sum(self.cells, features["crop"]).flatten(-2)
-        patches = table_sum(self.patches, features["map"]) + self.patch_bias
+        message = features["message"]
+        words = torch.where(message < 0, message, message % len(self.message))
+        crop = self._sum(self.cells, features["crop"].flatten(-2), "crop")
+        patches = self._sum(self.patches, features["map"].flatten(-2), "map") + self.patch_bias
         joined = torch.cat(
             [
-                torch.relu(self.crop(crop)),
+                torch.relu(self.crop(crop.flatten(-2))),
                 torch.relu(self.map(torch.relu(patches).flatten(-2))),
-                torch.relu(table_sum(self.message, _hashed(features["message"], self.message))),
-                torch.relu(table_sum(self.status, _hashed(features["status"], self.status))),
-                table_sum(self.where, features["where"]),
+                torch.relu(table_sum(self.message, words)),
+                torch.relu(self._sum(self.status, features["status"], "status").flatten(-2)),
+                self._sum(self.where, features["where"], "where").flatten(-2),
             ],
             dim=-1,
         )
         joined = nn.functional.dropout(joined, self.dropout, self.training)
         return torch.relu(self.join(joined))
+
+    def _sum(self, table: Tensor, symbols: Tensor, name: str) -> Tensor:
+        places, rows = self.get_buffer(f"{name}_places"), self.get_buffer(f"{name}_rows")
+        return symbol_sum(table, symbols, places, rows)
 
 
 def to_tensors(features: Features, time: int, batch: int) -> dict[str, Tensor]:
@@ -216,11 +230,6 @@ def to_tensors(features: Features, time: int, batch: int) -> dict[str, Tensor]:
         for field in fields(features)
         for array in [getattr(features, field.name)]
     }
-
-
-def _hashed(indices: Tensor, table: Tensor) -> Tensor:
-    """Indices brought into the table's number of rows; -1 stays."""
-    return torch.where(indices < 0, indices, indices % len(table))
 
 
 def _linear(

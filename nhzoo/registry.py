@@ -14,7 +14,10 @@ from typing import Any
 from nhzoo import files
 from nhzoo.errors import InputError
 
-BUILT_IN = {"random": "presses one of the 121 keys, each as likely as any other"}
+BUILT_IN = {
+    "random": "presses one of the 121 keys, each as likely as any other",
+    "autoascend": "the bot that won the NetHack Challenge of 2021 (needs the extra expert)",
+}
 
 
 @dataclass(frozen=True)

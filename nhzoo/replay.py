@@ -20,6 +20,9 @@ SCORE_SLACK = 10
 screen and the step of the death agree.
 """
 
+GOES_ON = ("step_cap", "stalled", "crashed")
+"""End statuses of games that were broken off: no key ended them."""
+
 Frame = Mapping[str, np.ndarray[Any, Any]]
 
 
@@ -61,7 +64,9 @@ def replay(trace: Trace, game: Game) -> Iterator[tuple[Frame, int]]:
         if not game.over:
             score = int(blstats[nethack.NLE_BL_SCORE])
     if trace.score is not None:
-        if not game.over:
+        if game.over and trace.end_status in GOES_ON:
+            raise Diverged(f"game {trace.game}: is over, recorded as {trace.end_status}")
+        if not game.over and trace.end_status not in GOES_ON:
             raise Diverged(f"game {trace.game}: went on after its last key")
         if abs(score - first_score - trace.score) > SCORE_SLACK:
             reached = score - first_score

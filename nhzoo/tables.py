@@ -23,7 +23,29 @@ def table_sum(table: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     if table.device.type == "cpu" and table.dtype == torch.float32:
         result: torch.Tensor = _TableSum.apply(table, indices)  # type: ignore[no-untyped-call]
         return result
-    flat = indices.reshape(-1, indices.shape[-1]).long()
+    return _bag(table, indices.long())
+
+
+def symbol_sum(
+    table: torch.Tensor, symbols: torch.Tensor, places: torch.Tensor, rows: torch.Tensor
+) -> torch.Tensor:
+    """Sum the rows of `table` [rows, width] that symbols select: [..., groups, width].
+
+    `symbols` uint8 [..., n]; `places` int32 [groups, k] and `rows` int32 [k, 256] as in
+    `features.Layout`: group g sums table row rows[j, symbols[..., places[g, j]]] over j.
+    """
+    if table.device.type == "cpu" and table.dtype == torch.float32:
+        result: torch.Tensor = _SymbolSum.apply(  # type: ignore[no-untyped-call]
+            table, symbols, places, rows
+        )
+        return result
+    chosen = symbols[..., places.long()].long()
+    return _bag(table, rows.long()[torch.arange(len(rows), device=rows.device), chosen])
+
+
+def _bag(table: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """`table_sum` by torch's own operations, on any device."""
+    flat = indices.reshape(-1, indices.shape[-1])
     padded = torch.cat([table, table.new_zeros(1, table.shape[1])])
     flat = torch.where(flat < 0, len(table), flat)
     summed = torch.nn.functional.embedding_bag(flat, padded, mode="sum")
@@ -76,3 +98,63 @@ def _scatter_rows(grad: Array, indices: Array, out: Array) -> None:
             if row >= 0:
                 for d in range(width):
                     out[row, d] += grad[i, d]
+
+
+class _SymbolSum(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        table: torch.Tensor,
+        symbols: torch.Tensor,
+        places: torch.Tensor,
+        rows: torch.Tensor,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(symbols, places, rows)
+        ctx.rows = len(table)
+        out = torch.zeros(*symbols.shape[:-1], len(places), table.shape[1])
+        _add_symbols(
+            table.detach().numpy(),
+            symbols.numpy().reshape(-1, symbols.shape[-1]),
+            places.numpy(),
+            rows.numpy(),
+            out.numpy().reshape(-1, len(places), table.shape[1]),
+        )
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        symbols, places, rows = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        out = torch.zeros(ctx.rows, grad.shape[-1])
+        _scatter_symbols(
+            grad.numpy().reshape(-1, len(places), grad.shape[-1]),
+            symbols.numpy().reshape(-1, symbols.shape[-1]),
+            places.numpy(),
+            rows.numpy(),
+            out.numpy(),
+        )
+        return out, None, None, None
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_symbols(table: Array, symbols: Array, places: Array, rows: Array, out: Array) -> None:
+    width = table.shape[1]
+    for i in range(symbols.shape[0]):
+        for group in range(places.shape[0]):
+            for k in range(places.shape[1]):
+                row = rows[k, symbols[i, places[group, k]]]
+                if row >= 0:
+                    for d in range(width):
+                        out[i, group, d] += table[row, d]
+
+
+@numba.njit(cache=True, nogil=True)
+def _scatter_symbols(grad: Array, symbols: Array, places: Array, rows: Array, out: Array) -> None:
+    width = out.shape[1]
+    for i in range(symbols.shape[0]):
+        for group in range(places.shape[0]):
+            for k in range(places.shape[1]):
+                row = rows[k, symbols[i, places[group, k]]]
+                if row >= 0:
+                    for d in range(width):
+                        out[row, d] += grad[i, group, d]

@@ -29,7 +29,10 @@ _SEED = range(1 << 64)
 
 @dataclass(frozen=True)
 class Trace:
-    """One recorded game. `score` is the sum of score rewards, None when it was not recorded."""
+    """One recorded game. `score` is the sum of score rewards, None when it was not recorded.
+
+    `end_status` is one of an evaluation's; None in sets of games that all were played to their end.
+    """
 
     game: str
     spec: GameSpec
@@ -41,6 +44,15 @@ class Trace:
     path: Path
     turns: int | None = None
     max_depth: int | None = None
+    role: str | None = None
+    end_status: str | None = None
+    agent: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits for exactly this game, as recorded; caches are named by it."""
+        text = f"{self.spec}{self.sha256}{self.score}{self.split}{','.join(self.frame_hashes)}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def keys(self) -> bytes:
         """The raw keys, checked against the recorded length and hash."""
@@ -66,14 +78,6 @@ class TraceSet:
     def select(self, split: str | None) -> tuple[Trace, ...]:
         """The games of one split ("train", "validation"); all for None."""
         return tuple(trace for trace in self.traces if split is None or trace.split == split)
-
-    @property
-    def digest(self) -> str:
-        """A short name for exactly these games, for caches."""
-        text = "".join(
-            f"{t.spec}{t.sha256}{t.score}{','.join(t.frame_hashes)}" for t in self.traces
-        )
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def bundled_names() -> list[str]:
@@ -169,7 +173,14 @@ def _trace(row: dict[str, Any], folder: Path, where: str) -> Trace:
         path=files.inside(folder, f"keys/{game}.xz"),
         turns=row["turns"] if isinstance(row.get("turns"), int) else None,
         max_depth=row["maxlvl"] if isinstance(row.get("maxlvl"), int) else None,
+        role=_text(row, "role"),
+        end_status=_text(row, "end_status"),
+        agent=_text(row, "agent"),
     )
+
+
+def _text(row: dict[str, Any], field: str) -> str | None:
+    return row[field] if isinstance(row.get(field), str) else None
 
 
 def _option(text: str, where: str) -> str:

@@ -41,8 +41,8 @@ class VerifyTask:
 
     slots = 1
 
-    def __init__(self, folder: Path, protocol: Protocol) -> None:
-        self._folder, self._protocol = folder, protocol
+    def __init__(self, folder: Path, protocol: Protocol, exempt: bool) -> None:
+        self._folder, self._protocol, self._exempt = folder, protocol, exempt
         self._episode = Episode(Game(()))
         self._item: tuple[int, results.Row] | None = None
 
@@ -67,7 +67,7 @@ class VerifyTask:
     def _differs(self, row: results.Row) -> str | None:
         index, protocol, episode = row["index"], self._protocol, self._episode
         spec = protocol.game(index)
-        if row["end_status"] == "crashed":
+        if row["end_status"] == "crashed" and row["keys"] == row["turns"] == 0:  # NLE did
             crashed = EpisodeResult(end_status="crashed", cause=row["cause"])
             return _different(row, results.episode_row(protocol, index, crashed, b""))
         keys = results.read_trace(self._folder, index)
@@ -81,8 +81,18 @@ class VerifyTask:
                     return f"the game ends at key {step:,} of {len(keys):,}"
                 break
         else:
-            return f"the game goes on after the {len(keys):,} keys of its trace"
+            if not self._may_give_up(row):
+                return f"the game goes on after the {len(keys):,} keys of its trace"
+            # When an agent failed only it can say; up to there, the game has to be the same.
+            episode.result.end_status, episode.result.cause = row["end_status"], row["cause"]
         return _different(row, results.episode_row(protocol, index, episode.result, keys))
+
+    def _may_give_up(self, row: results.Row) -> bool:
+        """Whether the row says that its agent failed, or ran out of time, in mid-game."""
+        status = row["end_status"]
+        return bool(row["cause"]) and (
+            status == "crashed" or (status == "stalled" and self._exempt)
+        )
 
 
 def _different(row: results.Row, replayed: results.Row) -> str | None:
@@ -114,9 +124,8 @@ def verify(
     if [row["index"] for row in rows] != list(range(len(rows))):
         report.problems.append(f"the games are not 0 to {len(rows) - 1}: some were left out")
     items = [(row["index"], row) for row in rows]
-    for index, reason in run_tasks(
-        VerifyTask, (folder, protocol), items, workers or os.cpu_count() or 1
-    ):
+    args = (folder, protocol, result.get("exempt") is True)
+    for index, reason in run_tasks(VerifyTask, args, items, workers or os.cpu_count() or 1):
         assert isinstance(index, int)
         if isinstance(reason, Crashed):
             reason = f"NLE ended its process with exit code {reason.exit_code}"

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from nhzoo.agents import Agent
+from nhzoo.bots import BotAgent
 from nhzoo.envs import ACTION_KEYS, TTY, Episode, EpisodeResult, Game
 from nhzoo.protocols import Protocol
 
@@ -73,8 +74,11 @@ def watch(
             began = time.monotonic()
             observation = {name: live[name][None].copy() for name in names}
             actions, state = agent.act(observation, state, np.array([uniforms.random()]))
-            key = int(ACTION_KEYS[int(actions[0])])
             result = episode.result
+            if actions[0] < 0:  # a bot that has failed
+                result.end_status, result.cause = "crashed", str(getattr(agent, "failure", ""))
+                break
+            key = int(ACTION_KEYS[int(actions[0])])
             status = f"step {result.steps:,}  score {result.score:,.0f}  key {key_name(key)}"
             screen = render(*(live[name] for name in TTY))
             stream.write(f"{_HOME}{screen}\n{title}  {status}\x1b[K\n")
@@ -86,4 +90,6 @@ def watch(
         stream.write(_RESET)
         stream.flush()
         episode.game.close()
+        if isinstance(agent, BotAgent):
+            agent.close()
     return episode.result

@@ -210,19 +210,18 @@ def test_loss_counts_every_key_with_the_state_carried(games, tmp_path):
         for path in games[1]:
             game = GameFrames(path)
             state, previous = policy.initial_state(1), 0
-            for number in range(-(-game.length // 512)):
-                chunk = game.chunk(number)
-                for i, key in enumerate(chunk["keys"]):
-                    encoded = features.encode(
-                        chunk["tty_chars"][i : i + 1],
-                        chunk["tty_colors"][i : i + 1],
-                        chunk["tty_cursor"][i : i + 1],
-                        np.array([previous], np.uint8),
-                    )
-                    logits, state = policy(to_tensors(encoded, 1, 1), state)
-                    total -= float(logits[0, 0].double().log_softmax(-1)[ACTION_OF_KEY[key]])
-                    previous = key
-                    frames += 1
+            shown = game.read(0, game.length)
+            for i, key in enumerate(shown["keys"]):
+                encoded = features.encode(
+                    shown["tty_chars"][i : i + 1],
+                    shown["tty_colors"][i : i + 1],
+                    shown["tty_cursor"][i : i + 1],
+                    np.array([previous], np.uint8),
+                )
+                logits, state = policy(to_tensors(encoded, 1, 1), state)
+                total -= float(logits[0, 0].double().log_softmax(-1)[ACTION_OF_KEY[key]])
+                previous = key
+                frames += 1
     assert measured.frames == frames
     assert measured.loss == pytest.approx(total / frames, rel=1e-5)
     assert measure_agent(RandomAgent(), games[1]).loss == pytest.approx(np.log(121))

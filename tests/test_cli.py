@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -142,6 +143,19 @@ def test_help_and_list_answer_at_once_without_torch():
         (("train", "bc", "--params", "5", "--flops", "1", "--run", "r", "--out", "o"), 2, "10,000"),
         (("train", "bc", "--params", "20000", "--run", "r", "--out", "o"), 2, "budget"),
         (("watch", "random", "--episode", "99"), 2, "no game 99"),
+        (("data", "stats", "nowhere"), 2, "no dataset"),
+        (("data", "add", "nowhere"), 2, "no such folder"),
+        (("data", "pack", "autoascend-monk-v1", "--with", "glifs"), 2, "unknown frame field"),
+        (
+            ("data", "record", "random", "--protocol", "x", "--episodes", "1", "--out", "r"),
+            2,
+            "unk",
+        ),
+        (
+            ("data", "record", "random", "--protocol", "smoke-v1", "--episodes", "0", "--out", "r"),
+            2,
+            "at least one episode",
+        ),
     ],
 )
 def test_errors_are_one_line_with_the_contracts_exit_code(arguments, code, says, tmp_path):
@@ -181,6 +195,49 @@ def test_reports_have_json_and_tables(command, shared_entry):
     done = run(*command, *more, "--json")
     assert isinstance(json.loads(done.stdout), dict)
     assert run(*command, *more).stdout
+
+
+def test_recorded_games_are_packed_exported_named_and_looked_at(
+    shared_entry, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("NHZOO_DATA", str(tmp_path / "data"))
+    out, packed = tmp_path / "games", tmp_path / "frames"
+    limits = ("--protocol", "smoke-v1", "--episodes", 3, "--workers", 2)
+    done = run(
+        "data", "record", shared_entry, *limits, "--out", out, "--ttyrecs", tmp_path / "t", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    recorded = json.loads(done.stdout)
+    assert (recorded["games"], recorded["ttyrecs"]["written"]) == (3, 3)
+    found = json.loads(run("data", "pack", out, "--export", packed, "--json").stdout)
+    assert (found["games"], found["frames"], found["refused"]) == (3, recorded["keys"], {})
+    assert json.loads(run("data", "add", packed, "--name", "mine", "--json").stdout)["games"] == 3
+    assert json.loads(run("data", "add", tmp_path / "t", "--json").stdout)["kind"] == "nld-aa"
+    named = {row["name"] for row in json.loads(run("data", "list", "--json").stdout)["datasets"]}
+    assert {"mine", "t", "autoascend-monk-v1"} <= named
+    kept = json.loads(run("data", "stats", out, "--json").stdout)
+    assert (kept["games"], kept["keys"]) == (3, recorded["keys"])
+    by_ttyrec = json.loads(run("data", "stats", "t", "--json").stdout)
+    assert by_ttyrec["games"] == 3
+    assert by_ttyrec["scores"]["mean"] >= 0
+    measured = json.loads(run("loss", shared_entry, "--data", "mine", "--json").stdout)
+    assert measured["games"] == 3
+    assert measured["frames"] + measured["unscored"] == recorded["keys"]
+    shown = run("data", "stats", "mine")
+    assert shown.returncode == 0
+    assert "3 games" in shown.stdout
+
+
+def test_a_game_that_diverges_is_refused_in_a_line_and_the_rest_is_packed(small_set, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(small_set, folder)
+    rows = [json.loads(line) for line in (folder / "games.jsonl").read_text().splitlines()]
+    rows[1]["frame_hashes"] = ["0123456789abcdef"]
+    (folder / "games.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    done = run("data", "pack", folder, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["games"] == 3
+    assert "refused 1: game 1: the screen before key 0 differs" in done.stderr
 
 
 def test_watch_draws_the_game(shared_entry):

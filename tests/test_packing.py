@@ -1,25 +1,40 @@
 from __future__ import annotations
 
+import os
+import resource
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nhzoo import files, frames, packing
-from nhzoo.demonstrations import ACTION_OF_KEY, Streams, read_games
+from nhzoo import exports, features, files, frames, packing
+from nhzoo.demonstrations import ACTION_OF_KEY, Batch, Streams, read_games
 from nhzoo.envs import ACTION_KEYS, TTY, Game
 from nhzoo.errors import InputError
 from nhzoo.nld import NldFolder
 from nhzoo.replay import replay
 from nhzoo.traces import open_traces
+from tests.conftest import record
 
 
 def whole(path: Path) -> dict[str, np.ndarray]:
     game = frames.GameFrames(path)
-    chunks = [game.chunk(i) for i in range(-(-game.length // frames.CHUNK))]
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in game.fields}
+    return game.read(0, game.length)
+
+
+def same_batch(a: Batch, b: Batch) -> None:
+    assert a.inputs.keys() == b.inputs.keys()
+    for name in a.inputs:
+        np.testing.assert_array_equal(a.inputs[name], b.inputs[name])
+    np.testing.assert_array_equal(a.actions, b.actions)
+    np.testing.assert_array_equal(a.first, b.first)
+    assert a.valid == b.valid
 
 
 def test_packed_frames_are_the_frames(small_set, tmp_path):
@@ -72,7 +87,7 @@ def test_a_game_that_diverges_is_refused_and_named(small_set, tmp_path):
     report = packing.pack(folder, workers=2, cache=tmp_path)
     assert list(report.refused) == ["1"]
     assert "screen before key 0 differs" in report.refused["1"]
-    assert [path.stem for path in report.games] == ["0", "2", "3"]
+    assert [path.stem.split("-")[0] for path in report.games] == ["0", "2", "3"]
 
 
 def test_unknown_fields_and_missing_data(small_set, tmp_path):
@@ -109,8 +124,7 @@ def test_batches_of_an_nld_folder_are_those_of_the_traces(expert_monk, tmp_path)
     path = tmp_path / "replayed.frames"
     frames.write_game(path, replay(trace, Game()), TTY, {})
     for (a, _), (b, _) in zip(read_games(from_nld, 1, 64), read_games([path], 1, 64), strict=True):
-        for name in ("chars", "colors", "cursor", "previous", "actions"):
-            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+        same_batch(a, b)
 
 
 def test_a_folder_that_is_no_nld_data(tmp_path):
@@ -123,7 +137,7 @@ def test_a_folder_that_is_no_nld_data(tmp_path):
 def test_streams_read_every_frame_of_an_epoch_and_carry_keys(small_set, tmp_path):
     games = packing.pack(small_set, workers=2, cache=tmp_path).games
     packed = {path: whole(path) for path in games}
-    streams = Streams(games, streams=4, batch=2, time=16, seed=3)
+    streams = Streams(games, streams=4, batch=2, time=16, seed=3, view="screens")
     followed: list[list[tuple]] = [[] for _ in range(4)]
     for _ in range(400):
         batch, rows = streams.next()
@@ -132,8 +146,8 @@ def test_streams_read_every_frame_of_an_epoch_and_carry_keys(small_set, tmp_path
                 (
                     batch.first[row],
                     batch.actions[:, row],
-                    batch.previous[:, row],
-                    batch.chars[:, row],
+                    batch.inputs["previous_key"][:, row],
+                    batch.inputs["tty_chars"][:, row],
                 )
             )
     for pieces in followed:
@@ -163,10 +177,188 @@ def test_streams_go_on_exactly_where_they_were(small_set, tmp_path):
     resumed = Streams(games, 4, 2, 16, seed=1)
     resumed.restore(state)
     for a, b in zip(reference[137:], batches(resumed, 163), strict=True):
-        for name in ("chars", "colors", "cursor", "previous", "actions", "first"):
-            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+        same_batch(a, b)
 
 
 def test_every_key_of_the_table_has_an_action():
     assert (ACTION_KEYS[ACTION_OF_KEY[ACTION_KEYS]] == ACTION_KEYS).all()
     assert (ACTION_OF_KEY >= 0).sum() == 118
+
+
+def test_the_policys_view_is_the_screens_encoded(small_set, tmp_path):
+    games = packing.pack(small_set, workers=2, cache=tmp_path).games
+    for (seen, at), (shown, same) in zip(
+        read_games(games, 3, 50), read_games(games, 3, 50, view="screens"), strict=True
+    ):
+        assert at.tolist() == same.tolist()
+        np.testing.assert_array_equal(seen.actions, shown.actions)
+        inputs = shown.inputs
+        encoded = features.encode(
+            inputs["tty_chars"].reshape(-1, 24, 80),
+            inputs["tty_colors"].reshape(-1, 24, 80),
+            inputs["tty_cursor"].reshape(-1, 2),
+            inputs["previous_key"].reshape(-1),
+        )
+        real = seen.actions >= 0
+        for name, array in vars(encoded).items():
+            whole_batch = array.reshape(*real.shape, *array.shape[1:])
+            np.testing.assert_array_equal(seen.inputs[name][real], whole_batch[real])
+
+
+def test_the_first_pass_of_the_streams_reads_nearly_every_frame_once(small_set, tmp_path):
+    games = packing.pack(small_set, workers=2, cache=tmp_path).games
+    total = sum(frames.frames_in(path) for path in games)
+    streams = Streams(games, streams=16, batch=4, time=4, seed=1)
+    read = 0
+    while read < total:
+        read += streams.next()[0].valid
+    assert streams.unique_frames > 0.93 * total
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_together_read_what_one_would_and_any_number_goes_on(small_set, tmp_path, world):
+    games = packing.pack(small_set, workers=2, cache=tmp_path).games
+
+    def streams(rank: int, world: int) -> Streams:
+        return Streams(games, 16, 4, 20, seed=2, shard=(rank, world))
+
+    alone = streams(0, 1)
+    parts = [streams(rank, world) for rank in range(world)]
+    for step in range(90):
+        if step == 50:  # all states are the same: go on from one, as other processes
+            states = [part.state() for part in (alone, *parts)]
+            assert all(state == states[0] for state in states)
+            parts = [streams(rank, world) for rank in range(world)]
+            for part in (alone, *parts):
+                part.restore(states[-1])
+        batch, rows = alone.next()
+        for rank, part in enumerate(parts):
+            piece, its = part.next()
+            mine = slice(rank * 4 // world, (rank + 1) * 4 // world)
+            assert its == slice(rows.start + mine.start, rows.start + mine.stop)
+            np.testing.assert_array_equal(piece.actions, batch.actions[:, mine])
+            np.testing.assert_array_equal(piece.first, batch.first[mine])
+            for name in batch.inputs:
+                np.testing.assert_array_equal(piece.inputs[name], batch.inputs[name][:, mine])
+    with pytest.raises(InputError, match="does not divide among 3 processes"):
+        Streams(games, 16, 4, 20, shard=(0, 3))
+
+
+def test_datasets_of_one_name_do_not_meet_in_the_cache(small_set, tmp_path):
+    other = record(tmp_path / "elsewhere" / small_set.name, games=3, steps=80)
+    first = packing.pack(small_set, workers=2, cache=tmp_path / "cache")
+    second = packing.pack(other, workers=2, cache=tmp_path / "cache")
+    assert first.folder == second.folder
+    assert (second.packed, second.already) == (3, 0)
+    assert not set(first.games) & set(second.games)
+    assert packing.pack(small_set, workers=1, cache=tmp_path / "cache").already == 4
+
+
+def test_a_dataset_that_grew_packs_only_what_is_new(small_set, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(small_set, folder)
+    rows = files.read_jsonl(folder / "games.jsonl")
+    files.atomic_write(folder / "games.jsonl", files.dump_jsonl(rows[:2]))
+    assert packing.pack(folder, workers=1, cache=tmp_path / "cache").packed == 2
+    files.atomic_write(folder / "games.jsonl", files.dump_jsonl(rows))
+    grown = packing.pack(folder, workers=1, cache=tmp_path / "cache")
+    assert (grown.already, grown.packed) == (2, 2)
+
+
+def test_exported_frames_are_a_dataset(small_set, tmp_path):
+    report = packing.pack(small_set, workers=2, cache=tmp_path / "cache")
+    out = tmp_path / "carried"
+    exports.export("small", list(zip(report.games, report.scores, strict=True)), out)
+    again = {path: path.stat().st_mtime_ns for path in out.glob("*.frames")}
+    exports.export("small", list(zip(report.games, report.scores, strict=True)), out)
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.frames")} == again
+    used = packing.pack(out, split="train", workers=1, cache=tmp_path / "unused")
+    assert not (tmp_path / "unused").exists()
+    assert [path.name for path in used.games] == ["0.frames", "2.frames"]
+    assert used.frames == sum(frames.frames_in(path) for path in report.games[::2])
+    for mine, theirs in zip(
+        read_games(report.games[::2], 1, 64), read_games(used.games, 1, 64), strict=True
+    ):
+        same_batch(mine[0], theirs[0])
+
+
+def test_exported_frames_that_are_not_whole_are_left_out_and_named(small_set, tmp_path):
+    report = packing.pack(small_set, workers=2, cache=tmp_path / "cache")
+    out = tmp_path / "carried"
+    exports.export("small", list(zip(report.games, report.scores, strict=True)), out)
+    (out / "0.frames").unlink()
+    data = bytearray((out / "1.frames").read_bytes())
+    data[100] ^= 1
+    (out / "1.frames").write_bytes(data)
+    used = packing.pack(out, workers=1)
+    assert [path.name for path in used.games] == ["2.frames", "3.frames"]
+    assert set(used.refused) == {"0", "1"}
+    assert "copy it again" in used.refused["1"]
+    lacking = packing.pack(out, (*TTY, "glyphs"), workers=1)
+    assert "was packed without glyphs" in lacking.refused["2"]
+    index = files.read_json(out / "packed.json")
+    for field, value, message in (
+        ("schema_version", 9, "another version of nhzoo"),
+        ("format", 1, "another version of nhzoo"),
+        ("games", [], "lists no game"),
+        ("games", [index["games"][0]] * 2, "listed twice"),
+        ("games", [index["games"][0] | {"game": "../../x"}], "cannot be the name"),
+        ("games", [index["games"][0] | {"frames": "7"}], "'frames' is of the wrong type"),
+    ):
+        files.atomic_write(out / "packed.json", files.dump_json(index | {field: value}))
+        with pytest.raises(InputError, match=message):
+            exports.open_packed(out)
+
+
+def test_an_export_does_not_write_among_other_files(small_set, tmp_path):
+    report = packing.pack(small_set, workers=2, cache=tmp_path / "cache")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match=r"holds other things \(thesis.tex\)"):
+        exports.export("small", [(report.games[0], None)], tmp_path / "mine")
+
+
+def test_ttyrecs_have_no_more_than_a_screen(expert_monk, tmp_path):
+    with pytest.raises(InputError, match="they have no glyphs"):
+        packing.pack(expert_monk / "nld" / "nle_data", (*TTY, "glyphs"), cache=tmp_path)
+
+
+_PACK = """
+import pathlib, sys
+from nhzoo import packing
+packing.pack(sys.argv[1], workers=2, cache=pathlib.Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_packing_killed_at_random_moments_ends_with_the_same_bytes(tmp_path):
+    source = record(tmp_path / "set", games=6, steps=2_000)
+    reference = packing.pack(source, workers=2, cache=tmp_path / "whole").games
+    random = np.random.default_rng(0)
+    for _ in range(4):
+        command = [sys.executable, "-c", _PACK, str(source), str(tmp_path / "killed")]
+        process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+        time.sleep(random.uniform(0.8, 3.0))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    ended = packing.pack(source, workers=2, cache=tmp_path / "killed").games
+    assert [path.name for path in ended] == [path.name for path in reference]
+    for mine, theirs in zip(ended, reference, strict=True):
+        assert mine.read_bytes() == theirs.read_bytes()
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(small_set, tmp_path):
+    """The limit on file sizes stands for a disk without room."""
+    traces = open_traces(small_set).traces
+    task = packing.PackTask(TTY, None)
+    task.start(0, (traces[0], tmp_path / "0.frames"))
+    assert list(task.advance(lambda number, a, b: None)) == [(0, traces[0].length)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    task.start(1, (traces[1], tmp_path / "1.frames"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        with pytest.raises(InputError, match=r"1.frames: cannot be written \(File too large\)"):
+            list(task.advance(lambda number, a, b: None))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["0.frames"]

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nhzoo import features
 from nhzoo.errors import InputError
 from nhzoo.policy import Policy, PolicyConfig, to_tensors
-from nhzoo.tables import table_sum
+from nhzoo.tables import symbol_sum, table_sum
 
 SCREENS = arrays(np.uint8, (2, 24, 80), elements=st.integers(0, 255))
 
@@ -106,22 +106,73 @@ def test_table_sum_is_embedding_bag_forward_and_backward():
     torch.testing.assert_close(double.float(), theirs)
 
 
+def test_symbol_sum_is_the_sum_of_the_rows_that_its_layout_says():
+    random = torch.Generator().manual_seed(0)
+    table = torch.randn(30, 5, generator=random, requires_grad=True)
+    symbols = torch.randint(0, 256, (3, 2, 9), generator=random, dtype=torch.uint8)
+    places = torch.randint(0, 9, (4, 6), generator=random, dtype=torch.int32)
+    rows = torch.randint(-1, 30, (6, 256), generator=random, dtype=torch.int32)
+    ours = symbol_sum(table, symbols, places, rows)
+    weights = torch.randn(ours.shape, generator=random)
+    (ours * weights).sum().backward()
+    grad, table.grad = table.grad, None
+    padded = torch.cat([table, torch.zeros(1, 5)])
+    expected = torch.zeros(3, 2, 4, 5)
+    for group in range(4):
+        for k in range(6):
+            chosen = rows[k, symbols[..., places[group, k]].long()].long()
+            expected[:, :, group] += padded[torch.where(chosen < 0, 30, chosen)]
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(grad, table.grad)
+    double = symbol_sum(table.detach().double(), symbols, places, rows)  # the road that GPUs take
+    torch.testing.assert_close(double.float(), expected)
+
+
 @given(chars=SCREENS, colors=SCREENS, row=st.integers(0, 255), col=st.integers(0, 255))
 @settings(max_examples=50, deadline=None)
-def test_any_screen_gives_indices_within_their_tables(chars, colors, row, col):
+def test_any_screen_is_encoded_as_a_plain_loop_would(chars, colors, row, col):
     cursor = np.array([[row, col], [0, 0]], np.uint8)
     found = features.encode(chars, colors.view(np.int8), cursor, np.array([0, 255], np.uint8))
-    limits = {
-        "crop": features.CHARS + features.COLORS,
-        "map": features.PATCH_CELLS * features.CHARS,
-        "message": 1 << 31,
-        "status": features.STATUS_CELLS * features.STATUS_SYMBOLS,
-        "where": features.WHERE_ROWS,
-    }
-    for name, limit in limits.items():
-        indices = getattr(found, name)
-        assert indices.min() >= -1
-        assert indices.max() < limit
+    for i, (y0, x0) in enumerate(cursor.astype(int)):
+        for cell in range(121):
+            y, x = y0 - 5 + cell // 11, x0 - 5 + cell % 11
+            symbols = found.crop[i, :, cell].tolist()
+            if 0 <= y < 24 and 0 <= x < 80:
+                char = int(chars[i, y, x])
+                shown = char - 32 if 32 <= char < 128 else 0
+                assert symbols == [1 + shown, 1 + (colors[i, y, x] & 15)]
+            else:
+                assert symbols == [0, 0]
+        window = np.zeros((21, 76), np.uint8)
+        for y, x in np.ndindex(21, 76):
+            row_, col_ = y0 - 10 + y, x0 - 38 + x
+            if 1 <= row_ < 22 and 0 <= col_ < 80 and 32 < chars[i, row_, col_] < 128:
+                window[y, x] = chars[i, row_, col_] - 32
+        np.testing.assert_array_equal(found.map[i], window)
+    assert found.status.max() < features.STATUS_SYMBOLS
+    assert found.message.min() >= -1
+
+
+def test_layouts_stay_inside_their_tables_and_say_where_a_cell_is():
+    for layout, limit in (
+        (features.CROP_LAYOUT, features.CHARS + features.COLORS),
+        (features.MAP_LAYOUT, features.PATCH_CELLS * features.CHARS),
+        (features.WHERE_LAYOUT, features.WHERE_ROWS),
+        (features.status_layout(3_200), features.STATUS_CELLS * features.STATUS_SYMBOLS),
+        (features.status_layout(7), 7),
+    ):
+        assert layout.rows.min() >= -1
+        assert layout.rows.max() < limit
+        assert layout.places.shape[1] == len(layout.rows)
+    # Patch 20 is the second of the second row of patches: its cells lie 3 rows and 4 columns in.
+    assert features.MAP_LAYOUT.places[20, 0] == 3 * 76 + 4
+    assert features.MAP_LAYOUT.places[20, 11] == 5 * 76 + 7
+    assert features.MAP_LAYOUT.rows[11, ord("@") - 32] == 11 * 96 + 32
+    assert features.CROP_LAYOUT.rows[:, 1].tolist() == [0, 96]
+    assert features.WHERE_LAYOUT.rows[1:, 255].tolist() == [256 + 23, 256 + 24 + 79]
+    assert features.status_layout(3_200).rows[3, 8] == 3 * 40 + 8
+    assert features.status_layout(100).rows[3, 8] == 28
 
 
 def test_features_see_what_they_are_meant_to():
@@ -135,14 +186,14 @@ def test_features_see_what_they_are_meant_to():
     cursor = np.array([[10, 40]], np.uint8)
     found = features.encode(chars, colors, cursor, np.array([ord("l")], np.uint8))
     middle = features.CELLS // 2
-    assert found.crop[0, middle].tolist() == [ord("@") - 32, features.CHARS + 15]
-    assert found.crop[0, middle + 1].tolist() == [ord("d") - 32, features.CHARS + 3]
-    assert (found.map >= 0).sum() == 2  # blanks add nothing, the message and status are not map
+    assert found.crop[0, :, middle].tolist() == [1 + ord("@") - 32, 1 + 15]
+    assert found.crop[0, :, middle + 1].tolist() == [1 + ord("d") - 32, 1 + 3]
+    assert np.count_nonzero(found.map) == 2  # blanks, message and status are not map
     assert (found.message >= 0).sum() == 6  # three words and as many pairs
     status = found.status[0]
-    assert status[3] == 3 * features.STATUS_SYMBOLS + 8
-    assert (np.flatnonzero(status >= 0) == [0, 1, 2, 3, 5, 6, 11, 12, 13]).all()  # no turn
-    assert found.where[0].tolist() == [ord("l"), 256 + 10, 256 + 24 + 40]
+    assert status[3] == 8
+    assert (np.flatnonzero(status) == [0, 1, 2, 3, 5, 6, 11, 12, 13]).all()  # no turn
+    assert found.where[0].tolist() == [ord("l"), 10, 40]
 
 
 def test_steps_carry_the_state_that_a_sequence_has():

@@ -1,0 +1,112 @@
+"""Commands about agents: `list`, `info`, `doctor`, `watch`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nhzoo import display
+from nhzoo.errors import CheckFailed, InputError
+from nhzoo.options import AS_JSON
+
+
+@click.command("list")
+@AS_JSON
+def list_command(as_json: bool) -> None:
+    """The agents that can be loaded by name.
+
+    \b
+    Example: nhzoo list
+    """
+    from nhzoo.registry import list_agents
+
+    agents = list_agents()
+    if as_json:
+        rows = [{**asdict(a), "path": str(a.path) if a.path else None} for a in agents]
+        display.print_json({"agents": rows})
+    else:
+        display.print_table(
+            ("name", "parameters", "what it is"),
+            [(a.name, a.params, a.description) for a in agents],
+        )
+
+
+@click.command()
+@click.argument("agent")
+@AS_JSON
+def info(agent: str, as_json: bool) -> None:
+    """One zoo entry: sizes, training, held-out loss. Weights are not loaded.
+
+    \b
+    Example: nhzoo info bc-lstm-1m
+    """
+    from nhzoo import registry
+
+    path = registry.find(agent) or (Path(agent) if Path(agent).is_dir() else None)
+    if path is None:
+        raise InputError(
+            f"no entry {agent!r}; `nhzoo list` shows the entries (those with parameters)"
+        )
+    config = registry.read_config(path)
+    if as_json:
+        display.print_json({"name": path.name, "path": str(path), **config})
+        return
+    rows: list[tuple[str, Any]] = [("name", path.name), ("path", str(path))]
+    for name, value in config.items():
+        if isinstance(value, dict):
+            rows += [(f"{name}.{inner}", _short(part)) for inner, part in value.items()]
+        else:
+            rows.append((name, _short(value)))
+    display.print_table(("field", "value"), rows)
+
+
+@click.command()
+@AS_JSON
+def doctor(as_json: bool) -> None:
+    """What this machine has and lacks for nhzoo.
+
+    \b
+    Example: nhzoo doctor
+    """
+    from nhzoo.doctor import examine
+
+    findings = examine()
+    if as_json:
+        display.print_json(
+            {"ok": all(f.ok for f in findings), "checks": [asdict(f) for f in findings]}
+        )
+    else:
+        rows = [("ok" if f.ok else "MISSING", f.check, f.detail) for f in findings]
+        display.print_table(("", "check", "detail"), rows)
+    if not all(finding.ok for finding in findings):
+        raise CheckFailed("something that nhzoo needs is missing; see above")
+
+
+@click.command()
+@click.argument("agent")
+@click.option("--protocol", default="smoke-v1", show_default=True, help="Whose game to play.")
+@click.option("--episode", default=0, show_default=True, help="Which of its games.")
+@click.option("--speed", default=8.0, show_default=True, help="Steps per second; 0: no waiting.")
+@click.option("--max-steps", type=click.IntRange(1), help="Stop after this many steps.")
+def watch(agent: str, protocol: str, episode: int, speed: float, max_steps: int | None) -> None:
+    """Watch an agent play in this terminal, in colour. Ctrl-C stops.
+
+    \b
+    Example: nhzoo watch bc-lstm-1m --episode 3
+    """
+    from nhzoo.agents import load
+    from nhzoo.protocols import get_protocol
+    from nhzoo.watch import watch as play
+
+    result = play(load(agent), get_protocol(protocol), episode, speed, max_steps)
+    end = result.end_status or "stopped"
+    display.say(f"{end} {result.cause}: score {result.score:,.0f} after {result.steps:,} steps")
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 100 else text[:97] + "..."

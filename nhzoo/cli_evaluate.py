@@ -1,0 +1,183 @@
+"""Commands that measure agents: `evaluate`, `demo`, `verify`, `loss`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nhzoo import display
+from nhzoo.cli_data import packed_games
+from nhzoo.errors import CheckFailed
+from nhzoo.options import AS_JSON, FOLDER, WORKERS
+from nhzoo.protocols import PROTOCOLS
+
+
+@click.command()
+@click.argument("agent")
+@click.option("--protocol", required=True, help=f"One of {', '.join(PROTOCOLS)}.")
+@click.option("--episodes", type=int, help="Play only the first N games.")
+@WORKERS
+@click.option("--batch", default=16, show_default=True, help="Games at once in each worker.")
+@click.option("--out", type=FOLDER, required=True, help="Result folder; run again to resume.")
+@AS_JSON
+def evaluate(
+    agent: str,
+    protocol: str,
+    episodes: int | None,
+    workers: int | None,
+    batch: int,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Play a protocol's games and measure the agent.
+
+    \b
+    Example: nhzoo evaluate bc-lstm-1m --protocol monk-lite-v1 --out results/bc-lstm-1m
+    """
+    result = _evaluate(agent, protocol, episodes, workers, batch, out)
+    if as_json:
+        display.print_json(result)
+    else:
+        display.print_table(_SCORE_HEAD, [_score_row(result)])
+
+
+@click.command()
+@click.argument("agent", default="bc-lstm-1m")
+@click.option("--protocol", default="smoke-v1", show_default=True, help="What to play.")
+@click.option("--out", type=FOLDER, required=True, help="Where the results go.")
+@WORKERS
+def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
+    """Evaluate an agent beside the random agent, and the expert's own games.
+
+    \b
+    Example: nhzoo demo bc-lstm-1m --out build/demo
+    """
+    from nhzoo.experts import expert_summary
+
+    rows = []
+    for name in (agent, "random"):
+        result = _evaluate(name, protocol, None, workers, 16, out / Path(name).name)
+        rows.append(_score_row(result))
+    expert = expert_summary("autoascend-monk-v1")
+    rows.append(
+        (
+            "AutoAscend",
+            "reference: expert-monk",
+            expert["episodes"],
+            display.score_text(expert),
+            expert["median_score"],
+            None,
+            expert["mean_turns"],
+            None,
+        )
+    )
+    display.print_table(_SCORE_HEAD, rows)
+    display.say(
+        "AutoAscend's figures are of the bundled expert games (100,000 steps at most), not of "
+        f"{protocol}: a reference, not a comparison."
+    )
+
+
+@click.command()
+@click.argument("folder", type=FOLDER)
+@WORKERS
+@AS_JSON
+def verify(folder: Path, workers: int | None, as_json: bool) -> None:
+    """Replay every game of a result folder and compare all that it claims.
+
+    \b
+    Example: nhzoo verify results/bc-lstm-1m
+    """
+    from nhzoo.verification import verify as run
+
+    with display.LiveProgress(f"verify {folder}", "games") as bar:
+        report = run(folder, workers, lambda done, total: bar.update(done, total))
+    if as_json:
+        document = asdict(report)
+        display.print_json(document | {"ok": report.ok})
+    else:
+        print(
+            f"{report.agent} on {report.protocol}: {report.verified} of {report.episodes} verified"
+        )
+    for index in report.mismatched:
+        display.say(f"game {index}: {report.reasons[index]}")
+    for problem in report.problems:
+        display.say(problem)
+    if not report.ok:
+        raise CheckFailed(f"{folder}: not reproduced")
+
+
+@click.command()
+@click.argument("agent")
+@click.option("--data", required=True, help="A dataset's name, a trace-set or an NLD folder.")
+@click.option("--split", help="Only the games of this split (train, validation).")
+@WORKERS
+@AS_JSON
+def loss(agent: str, data: str, split: str | None, workers: int | None, as_json: bool) -> None:
+    """Cross-entropy (nats per key) and accuracy of an agent on demonstrations.
+
+    Every key of every game counts; the state is carried from each game's first frame.
+
+    \b
+    Example: nhzoo loss bc-lstm-1m --data autoascend-monk-v1 --split validation
+    """
+    from nhzoo.agents import load
+    from nhzoo.losses import measure_agent
+
+    agent_object = load(agent)
+    games = packed_games(data, split, workers)
+    with display.LiveProgress("loss", "frames") as bar:
+        measured = measure_agent(agent_object, games, lambda frames, all_: bar.update(frames, all_))
+    if as_json:
+        display.print_json(asdict(measured))
+    else:
+        display.print_table(
+            ("agent", "data", "loss", "accuracy", "frames", "games"),
+            [(agent, data, measured.loss, measured.accuracy, measured.frames, measured.games)],
+        )
+    if measured.unscored:
+        display.say(f"{measured.unscored:,} keys that no action presses were left out")
+
+
+_SCORE_HEAD = (
+    "agent",
+    "protocol",
+    "games",
+    "mean score [95 %]",
+    "median",
+    "progression %",
+    "turns",
+    "steps/s",
+)
+
+
+def _score_row(result: dict[str, Any]) -> tuple[Any, ...]:
+    summary = result["summary"]
+    return (
+        result["agent"],
+        result["protocol"],
+        summary["episodes"],
+        display.score_text(summary),
+        summary["median_score"],
+        100 * summary["mean_progression"],
+        summary["mean_turns"],
+        summary["env_steps_per_second"],
+    )
+
+
+def _evaluate(
+    agent: str, protocol: str, episodes: int | None, workers: int | None, batch: int, out: Path
+) -> dict[str, Any]:
+    from nhzoo import evaluation
+
+    def note(state: evaluation.Progress) -> None:
+        mean = sum(state.scores) / len(state.scores) if state.scores else 0.0
+        speed = state.steps / state.seconds if state.seconds else 0.0
+        bar.update(state.done, state.total, f"mean score {mean:,.1f}  {speed:,.0f} steps/s")
+
+    with display.LiveProgress(f"{agent} on {protocol}", "games") as bar:
+        done = evaluation.evaluate(agent, protocol, episodes, workers, out, batch, note)
+    return done.result

@@ -1,0 +1,285 @@
+"""Recording: agents' games become trace sets, with the same bytes whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nhzoo.envs import Game
+from nhzoo.errors import InputError
+from nhzoo.protocols import GameSpec, get_protocol, seeds_of
+from nhzoo.recording import record, role_of
+from nhzoo.replay import Diverged, replay
+from nhzoo.traces import open_traces
+from tests.bots.pool import without_processes
+from tests.conftest import make_entry
+from tests.test_bots import FOLDER, bot
+
+ROOT = Path(__file__).parents[1]
+SHORT = replace(get_protocol("allroles-v1"), step_cap=1_200)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Everything in a set, hidden files too."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    without_processes(monkeypatch)
+
+
+def rows_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "games.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> Path:
+    """Six games of the bot in a folder, by one worker without interruption."""
+    folder = tmp_path_factory.mktemp("sets") / "walks"
+    report = record(FOLDER, SHORT, 6, folder, workers=1, held_out=0.75)
+    assert (report.games, report.played, report.without_keys) == (6, 6, [])
+    return folder
+
+
+def test_a_recording_is_a_trace_set(recorded):
+    traces = open_traces(recorded)
+    rows = rows_of(recorded)
+    assert [trace.game for trace in traces.traces] == list("012345")
+    assert sorted(contents(recorded)) == ["games.jsonl", *(f"keys/{i}.xz" for i in range(6))]
+    game = Game()
+    for index, (trace, row) in enumerate(zip(traces.traces, rows, strict=True)):
+        core, disp = seeds_of(f"nhzoo:data:walks:{index}")
+        assert row["seeds"] == {"core": core, "disp": disp, "reseed": False, "lgen": None}
+        assert (row["character"], row["playername"]) == ("@", "Agent-@")
+        assert (row["fix_moon_phase"], row["ubirthday"]) == (True, 1_000_000_000)
+        assert sum(1 for _ in replay(trace, game)) == row["keys"] == trace.length
+        assert len(row["frame_hashes"]) == -(-trace.length // 1_000) > 0
+        assert row["env_steps"] <= row["keys"]
+        assert (trace.role, trace.end_status) == (row["role"], row["end_status"])
+        assert row["agent"].startswith("folder@")
+        assert row["protocol"] == "allroles-v1"
+    assert "step_cap" in {row["end_status"] for row in rows}
+    assert {row["split"] for row in rows} == {"train", "validation"}
+
+
+def test_what_replaying_checks(recorded):
+    trace = next(t for t in open_traces(recorded).traces if t.end_status == "step_cap")
+    game = Game()
+    for other, reason in (
+        (replace(trace, score=trace.score + 100), "score"),
+        (replace(trace, end_status=None), "went on"),
+        (replace(trace, end_status="death"), "went on"),
+        (replace(trace, frame_hashes=("0" * 16, *trace.frame_hashes[1:])), "before key 0"),
+    ):
+        with pytest.raises(Diverged, match=reason):
+            list(replay(other, game))
+    expert = min(open_traces("autoascend-monk-v1").traces, key=lambda trace: trace.length)
+    with pytest.raises(Diverged, match="is over, recorded as step_cap"):
+        list(replay(replace(expert, end_status="step_cap"), game))
+
+
+def test_workers_and_going_on_do_not_matter(recorded, tmp_path):
+    folder = tmp_path / "walks"
+    assert record(FOLDER, SHORT, 2, folder, workers=2, held_out=0.75).played == 2
+    before = (folder / "games.jsonl").stat().st_mtime_ns
+    for fewer in (2, 1):
+        assert record(FOLDER, SHORT, fewer, folder, held_out=0.75).played == 0
+    assert (folder / "games.jsonl").stat().st_mtime_ns == before
+    stages = []
+    report = record(
+        FOLDER,
+        SHORT,
+        6,
+        folder,
+        workers=2,
+        held_out=0.75,
+        progress=lambda *news: stages.append(news),
+    )
+    assert (report.games, report.played) == (6, 4)
+    assert [stage for stage, _ in stages][:: len(stages) - 1] == ["play", "replay"]
+    assert contents(folder) == contents(recorded)
+
+
+def test_a_network_records_the_same_with_any_number_of_workers(tmp_path):
+    entry = make_entry(tmp_path / "tiny-agent")
+    short = replace(SHORT, step_cap=60)
+    sets = [tmp_path / "one" / "set", tmp_path / "two" / "set"]
+    for workers, folder in enumerate(sets, 1):
+        record(entry, short, 3, folder, workers=workers)
+    assert contents(sets[0]) == contents(sets[1])
+    assert rows_of(sets[0])[0]["agent"].startswith("tiny-agent@")
+
+
+COMMAND = """
+import sys
+from tests.test_recording import FOLDER, SMALL, record
+if __name__ == "__main__":
+    record(FOLDER, SMALL, 5, sys.argv[1], workers=2)
+"""
+SMALL = replace(SHORT, step_cap=400)
+MOMENTS = (
+    lambda folder: (folder / ".recording" / "recording.json").exists(),
+    lambda folder: len(list(folder.glob(".recording/games/traces/[0-9]*.xz"))) >= 2,
+    lambda folder: len(list(folder.glob(".recording/replayed/[0-9]*.json"))) >= 2,
+    lambda folder: len(list(folder.glob("keys/[0-9]*.xz"))) >= 2,
+)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_run_again_it_is_byte_identical(tmp_path, in_process):
+    """At each moment a worker is killed (if there is one), then the whole recording."""
+    record(FOLDER, SMALL, 5, tmp_path / "whole" / "set")
+    script, folder = tmp_path / "record.py", tmp_path / "killed" / "set"
+    script.write_text(COMMAND)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    kills = 0
+    for moment in MOMENTS:
+        process = subprocess.Popen([sys.executable, script, folder], env=environment)
+        while not moment(folder) and process.poll() is None:
+            time.sleep(0.005)
+        for pid in workers_of(process.pid)[:1]:
+            os.kill(pid, signal.SIGKILL)
+            kills += 1
+        time.sleep(0.05)
+        process.kill()
+        process.wait()
+    subprocess.run([sys.executable, script, folder], env=environment, check=True)
+    assert kills
+    assert contents(folder) == contents(tmp_path / "whole" / "set")
+
+
+def workers_of(pid: int) -> list[int]:
+    found = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+    return found
+
+
+def test_a_kill_between_the_last_steps_loses_and_repeats_nothing(
+    recorded, tmp_path, monkeypatch, in_process
+):
+    """Stopped before games.jsonl is written, and before the unfinished folder is removed."""
+    folder = tmp_path / "walks"
+    for function in ("_line", "_remove_work"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"nhzoo.recording.{function}", _interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                record(FOLDER, SHORT, 6, folder, held_out=0.75)
+        assert (folder / ".recording" / "recording.json").exists()
+        # Nothing is left to be played or replayed.
+        monkeypatch.setattr("nhzoo.evaluation.PlayTask", None)
+        monkeypatch.setattr("nhzoo.recording.HashTask", None)
+    copy = tmp_path / "copy" / "walks"
+    shutil.copytree(folder / ".recording", copy / ".recording")
+    with pytest.raises(InputError, match="unfinished recording with another held_out"):
+        record(FOLDER, SHORT, 6, copy, held_out=0.3)
+    assert record(FOLDER, SHORT, 6, folder, held_out=0.75).played == 0
+    assert contents(folder) == contents(recorded)
+
+
+def _interrupt(*args):
+    raise KeyboardInterrupt
+
+
+def test_unfinished_games_are_kept_when_fewer_are_asked_for(tmp_path, monkeypatch, in_process):
+    folder, short = tmp_path / "set", replace(SHORT, step_cap=20)
+    record(bot(), short, 1, folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("nhzoo.recording._line", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            record(bot(), short, 3, folder)
+    assert record(bot(), short, 1, folder).games == 1
+    assert (folder / ".recording" / "games" / "episodes.jsonl").read_bytes().count(b"\n") == 2
+    assert record(bot(), short, 3, folder).games == 3
+    assert not (folder / ".recording").exists()
+
+
+def test_recording_adds_to_a_set_of_other_origin(small_set, tmp_path, in_process):
+    folder = tmp_path / "small"
+    shutil.copytree(small_set, folder)
+    with pytest.raises(InputError, match="the set holds another game 0"):
+        record(bot(), SHORT, 1, folder)
+    text = (folder / "games.jsonl").read_text()
+    renamed = "".join(
+        line.replace('"game": ', '"game":  100', 1) + "\n" for line in text.splitlines()
+    )
+    (folder / "games.jsonl").write_text(renamed)
+    for path in (folder / "keys").iterdir():
+        path.rename(path.with_name(f"100{path.name}"))
+    before = contents(folder)
+    record(bot(), replace(SHORT, step_cap=20), 2, folder)
+    after = contents(folder)
+    assert after["games.jsonl"].startswith(before.pop("games.jsonl"))
+    assert {name: after[name] for name in before} == before
+    assert [t.game for t in open_traces(folder).traces] == [
+        "1000",
+        "1001",
+        "1002",
+        "1003",
+        "0",
+        "1",
+    ]
+
+
+def test_another_agent_or_protocol_is_refused(recorded):
+    before = contents(recorded)
+    with pytest.raises(InputError, match="by another agent"):
+        record("random", SHORT, 7, recorded)
+    with pytest.raises(InputError, match="by another protocol"):
+        record(FOLDER, "monk-v1", 7, recorded)
+    for options in ({"episodes": 0}, {"held_out": 1.5}, {"name": "../up"}, {"protocol": "monk"}):
+        with pytest.raises(InputError):
+            record(
+                **{"agent": "random", "protocol": SHORT, "episodes": 7} | options, folder=recorded
+            )
+    assert contents(recorded) == before
+
+
+def test_broken_games_are_recorded_up_to_the_failure(tmp_path, in_process):
+    report = record(bot("huge"), SHORT, 2, tmp_path / "set")
+    assert report.broken == len(rows_of(tmp_path / "set")) == 2
+    for trace in open_traces(tmp_path / "set").traces:
+        assert trace.end_status == "crashed"
+        assert sum(1 for _ in replay(trace, Game())) == trace.length
+
+
+def test_the_split_is_the_names_alone(recorded, tmp_path, in_process):
+    splits = [row["split"] for row in rows_of(recorded)]
+    other = tmp_path / "elsewhere"
+    record(bot(), replace(SHORT, step_cap=5), 6, other, name="walks", held_out=0.75)
+    assert [row["split"] for row in rows_of(other)] == splits
+
+
+@pytest.mark.parametrize(
+    ("character", "role"),
+    [
+        ("arc-hum-law", "Arc"),
+        ("bar-orc-cha", "Bar"),
+        ("cav-hum-law-fem", "Cav"),
+        ("hea-gno-neu", "Hea"),
+        ("kni-hum-law", "Kni"),
+        ("mon-hum-neu", "Mon"),
+        ("pri-hum-neu-fem", "Pri"),
+        ("rog-orc-cha", "Rog"),
+        ("ran-gno-neu", "Ran"),
+        ("sam-hum-law", "Sam"),
+        ("tou-hum-neu", "Tou"),
+        ("val-dwa-law", "Val"),
+        ("wiz-elf-cha", "Wiz"),
+    ],
+)
+def test_roles_are_read_from_the_game(character, role):
+    assert role_of(Game(("glyphs",)), GameSpec(5, 6, character=character)) == role

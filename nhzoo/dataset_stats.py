@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ from nhzoo.exports import PackedGame, PackedSet
 from nhzoo.nld import NldFolder, NldGame
 from nhzoo.sources import PACKED, TRACES, open_demonstrations
 from nhzoo.traces import Trace
-from nhzoo.workers import Crashed, run_tasks
+from nhzoo.workers import Crashed, OneByOne, run_tasks
 
 COUNTED_BYTES = 256 << 20
 """Keys of ttyrecs are counted when the files have no more bytes than that; 2 MB take a second."""
@@ -344,31 +344,17 @@ def _read_keys(
     return {games[key].game: found[key] for key in sorted(found)}
 
 
-class CountTask:
-    """Counts the keys of one game at a time, in a worker process."""
-
-    slots = 1
+class CountTask(OneByOne):
+    """Counts the keys of traces, or of the games of an NLD folder."""
 
     def __init__(self, folder: Path | None) -> None:
         self._nld = NldFolder(folder) if folder else None
-        self._item: tuple[Hashable, Any] | None = None
 
-    def start(self, key: Hashable, item: Any) -> None:
-        """Take one trace, or one game of the NLD folder."""
-        self._item = key, item
-
-    def advance(
-        self, mark: Callable[[int, float, float], None]
-    ) -> Iterable[tuple[Hashable, _Keys | str]]:
-        """Count; the result is the counts, or why the keys cannot be read."""
-        assert self._item is not None
-        key, game = self._item
-        assert isinstance(key, int)
-        mark(key, 0, 0)
+    def work(self, item: Any) -> _Keys | str:
+        """The counts of one game, or why its keys cannot be read."""
         try:
-            keys = self._nld.keys(game) if self._nld else game.keys()
+            keys = self._nld.keys(item) if self._nld else item.keys()
         except NhzooError as error:
-            yield key, str(error)
-            return
+            return str(error)
         counts = np.bincount(np.frombuffer(keys, np.uint8), minlength=256)
-        yield key, _Keys(tuple(int(n) for n in counts), hashlib.sha256(keys).hexdigest())
+        return _Keys(tuple(int(n) for n in counts), hashlib.sha256(keys).hexdigest())

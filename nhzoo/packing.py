@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from nhzoo.nld import NldFolder, NldGame
 from nhzoo.replay import replay
 from nhzoo.sources import open_demonstrations
 from nhzoo.traces import Trace, TraceSet
-from nhzoo.workers import Crashed, run_tasks
+from nhzoo.workers import Crashed, OneByOne, run_tasks
 
 _STALE_SECONDS = 3_600  # what a killed writer left behind; another may be at work in the cache
 
@@ -115,37 +115,25 @@ def pack(
     return report
 
 
-class PackTask:
-    """Packs one game at a time, in a worker process."""
-
-    slots = 1
+class PackTask(OneByOne):
+    """Packs games, one at a time; an item is (game, path)."""
 
     def __init__(self, fields: tuple[str, ...], nld: Path | None) -> None:
         self._fields = fields
         self._nld = NldFolder(nld) if nld else None
         self._game = Game(fields) if nld is None else None
-        self._item: tuple[int, tuple[Any, Path]] | None = None
 
-    def start(self, key: Hashable, item: Any) -> None:
-        """Take one (game, path)."""
-        assert isinstance(key, int)
-        self._item = key, item
-
-    def advance(
-        self, mark: Callable[[int, float, float], None]
-    ) -> Iterable[tuple[Hashable, int | str]]:
-        """Pack the game; the result is its number of frames, or why it was refused."""
-        assert self._item is not None
-        key, (game, path) = self._item
-        mark(key, 0, 0)
+    def work(self, item: tuple[Any, Path]) -> int | str:
+        """The number of frames of the packed game, or why it was refused."""
+        game, path = item
         source = self._nld.frames(game) if self._nld else replay(game, self._game)  # type: ignore[arg-type]
         meta = {"game": _name(game), "split": game.split}
         if self._nld:
             meta["has_keys"] = self._nld.has_keys
         try:
-            yield key, packed.write_game(path, source, self._fields, meta)
+            return packed.write_game(path, source, self._fields, meta)
         except NhzooError as error:
-            yield key, str(error)
+            return str(error)
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 

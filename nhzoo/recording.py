@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Container, Hashable, Iterable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from nhzoo.protocols import GameSpec, Protocol, get_protocol
 from nhzoo.replay import frame_hash, replay
 from nhzoo.results import Row
 from nhzoo.traces import HASH_EVERY, Trace
-from nhzoo.workers import Crashed, run_tasks
+from nhzoo.workers import Crashed, OneByOne, run_tasks
 
 EXPERT_SEEDS = range(1_000_000, 3_000_000)
 """Core seeds of expert games recorded elsewhere; no recording may have them."""
@@ -251,28 +251,16 @@ def _replayed(
     return found
 
 
-class HashTask:
-    """Replays one game at a time, in a worker process."""
-
-    slots = 1
+class HashTask(OneByOne):
+    """Replays games that were played; an item is a row of an evaluation."""
 
     def __init__(self, folder: Path, games: Protocol) -> None:
         self._folder, self._games = folder, games
         self._game = Game((*TTY, "glyphs"))
-        self._item: tuple[int, Row] | None = None
 
-    def start(self, key: Hashable, item: Any) -> None:
-        """Take one row of the games that were played."""
-        assert isinstance(key, int)
-        self._item = key, item
-
-    def advance(
-        self, mark: Callable[[int, float, float], None]
-    ) -> Iterable[tuple[Hashable, dict[str, Any]]]:
-        """Replay it; the result holds its sha256, role and frame_hashes. Diverged when it may."""
-        assert self._item is not None
-        index, row = self._item
-        mark(index, 0, 0)
+    def work(self, item: Row) -> dict[str, Any]:
+        """A game's sha256, role and frame_hashes; Diverged when it does not go as played."""
+        index, row = item["index"], item
         spec = self._games.game(index)
         role = role_of(self._game, spec)
         trace = Trace(
@@ -291,7 +279,7 @@ class HashTask:
             for step, (frame, _) in enumerate(replay(trace, self._game))
             if step % HASH_EVERY == 0 and not self._game.over
         ]
-        yield index, {"sha256": row["sha256"], "role": role, "frame_hashes": hashes}
+        return {"sha256": row["sha256"], "role": role, "frame_hashes": hashes}
 
 
 def role_of(game: Game, spec: GameSpec) -> str:

@@ -16,10 +16,9 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nhzoo import files
 from nhzoo.envs import ESCAPE, Game
@@ -27,7 +26,7 @@ from nhzoo.errors import InputError, NhzooError
 from nhzoo.protocols import GameSpec
 from nhzoo.replay import replay
 from nhzoo.traces import MAX_KEYS, Trace, TraceSet
-from nhzoo.workers import Crashed, run_tasks
+from nhzoo.workers import Crashed, OneByOne, run_tasks
 
 VERSIONS = (1, 3)
 """The ttyrec versions that are read: NLD-NAO's and NLD-AA's."""
@@ -257,31 +256,18 @@ def write_ttyrecs(
     return report
 
 
-class WriteTask:
-    """Writes one game at a time, in a worker process."""
-
-    slots = 1
+class WriteTask(OneByOne):
+    """Writes traces as ttyrecs."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._item: tuple[Hashable, Trace] | None = None
 
-    def start(self, key: Hashable, item: Any) -> None:
-        """Take one trace."""
-        self._item = key, item
-
-    def advance(
-        self, mark: Callable[[int, float, float], None]
-    ) -> Iterable[tuple[Hashable, str | None]]:
-        """Write the game; the result is None, or why it was refused."""
-        assert self._item is not None
-        key, trace = self._item
-        assert isinstance(key, int)
-        mark(key, 0, 0)
+    def work(self, item: Trace) -> str | None:
+        """Write one game: None, or why it was refused."""
         try:
-            write_ttyrec(trace, self._folder)
-            yield key, None
+            write_ttyrec(item, self._folder)
         except NhzooError as error:
-            yield key, str(error)
+            return str(error)
         except OSError as error:
             raise InputError(f"{self._folder}: cannot be written ({error.strerror})") from None
+        return None

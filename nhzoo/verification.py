@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from nhzoo import files, results
 from nhzoo.envs import Episode, EpisodeResult, Game
 from nhzoo.errors import InputError, NhzooError
 from nhzoo.protocols import Protocol, get_protocol
-from nhzoo.workers import Crashed, run_tasks
+from nhzoo.workers import Crashed, OneByOne, run_tasks
 
 
 @dataclass
@@ -36,33 +36,19 @@ class Verification:
         return not self.mismatched and not self.problems
 
 
-class VerifyTask:
-    """Replays one game at a time, in a worker process."""
-
-    slots = 1
+class VerifyTask(OneByOne):
+    """Replays the games of a result; an item is a row of `episodes.jsonl`."""
 
     def __init__(self, folder: Path, protocol: Protocol, exempt: bool) -> None:
         self._folder, self._protocol, self._exempt = folder, protocol, exempt
         self._episode = Episode(Game(()))
-        self._item: tuple[int, results.Row] | None = None
 
-    def start(self, key: Hashable, item: Any) -> None:
-        """Take one row of `episodes.jsonl`."""
-        assert isinstance(key, int)
-        self._item = key, item
-
-    def advance(
-        self, mark: Callable[[int, float, float], None]
-    ) -> Iterable[tuple[Hashable, str | None]]:
-        """Replay it; the result is None when it agrees, else what differs."""
-        assert self._item is not None
-        key, row = self._item
-        mark(key, 0, 0)
+    def work(self, item: results.Row) -> str | None:
+        """None when the replayed game agrees with its row, else what differs."""
         try:
-            reason = self._differs(row)
+            return self._differs(item)
         except NhzooError as error:
-            reason = str(error)
-        return [(key, reason)]
+            return str(error)
 
     def _differs(self, row: results.Row) -> str | None:
         index, protocol, episode = row["index"], self._protocol, self._episode

@@ -46,6 +46,27 @@ class Task(Protocol):
         """
 
 
+class OneByOne:
+    """A task that works through one item at a time: subclasses have `work`."""
+
+    slots = 1
+
+    def start(self, key: Key, item: Any) -> None:
+        """Take one item; its key is the number that is blamed when it kills the process."""
+        self._held = key, item
+
+    def advance(self, mark: Callable[[int, float, float], None]) -> Iterable[tuple[Key, Any]]:
+        """Do the work of the item that is held."""
+        key, item = self._held
+        assert isinstance(key, int)
+        mark(key, 0, 0)
+        return [(key, self.work(item))]
+
+    def work(self, item: Any) -> Any:
+        """The result for one item."""
+        raise NotImplementedError
+
+
 class WorkerError(NhzooError):
     """Code that ran in a worker raised; `trace` is its traceback."""
 

@@ -351,14 +351,12 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(small_set, tmp_path):
     """The limit on file sizes stands for a disk without room."""
     traces = open_traces(small_set).traces
     task = packing.PackTask(TTY, None)
-    task.start(0, (traces[0], tmp_path / "0.frames"))
-    assert list(task.advance(lambda number, a, b: None)) == [(0, traces[0].length)]
+    assert task.work((traces[0], tmp_path / "0.frames")) == traces[0].length
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    task.start(1, (traces[1], tmp_path / "1.frames"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
     try:
         with pytest.raises(InputError, match=r"1.frames: cannot be written \(File too large\)"):
-            list(task.advance(lambda number, a, b: None))
+            task.work((traces[1], tmp_path / "1.frames"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["0.frames"]

@@ -53,14 +53,19 @@ def sample(logits: Array, uniform: Array, temperature: float = 1.0) -> Array:
         raise ValueError("the agent's logits are not finite")
     if temperature == 0:
         return np.asarray(logits.argmax(-1))
+    sums = cumulative(logits, temperature)
+    # Rounding may leave the last value a little below 1, and a uniform above it.
+    chosen = (sums > uniform[:, None]).argmax(-1)
+    above = uniform >= sums[:, -1]
+    chosen[above] = sums.shape[-1] - 1
+    return np.asarray(chosen)
+
+
+def cumulative(logits: Array, temperature: float) -> Array:
+    """Cumulative probabilities in action order, float64 like `logits` [B, actions]."""
     scaled = logits.astype(np.float64) / temperature
     weights = np.exp(scaled - scaled.max(-1, keepdims=True))
-    cumulative = np.cumsum(weights / weights.sum(-1, keepdims=True), axis=-1)
-    # Rounding may leave the last value a little below 1, and a uniform above it.
-    chosen = (cumulative > uniform[:, None]).argmax(-1)
-    above = uniform >= cumulative[:, -1]
-    chosen[above] = cumulative.shape[-1] - 1
-    return np.asarray(chosen)
+    return np.asarray(np.cumsum(weights / weights.sum(-1, keepdims=True), axis=-1))
 
 
 class PolicyAgent:
@@ -71,6 +76,7 @@ class PolicyAgent:
     def __init__(self, entry: checkpoints.Entry) -> None:
         self.entry = entry
         self.name, self.revision = entry.name, entry.revision
+        self.last_logits: Array | None = None  # of the latest act: float32 [B, 121]
 
     def initial_state(self, batch: int) -> tuple[Array, Array, Array]:
         """Hidden and cell state, float32 [batch, hidden], and the previous key, uint8 [batch]."""
@@ -83,8 +89,13 @@ class PolicyAgent:
     ) -> tuple[Array, tuple[Array, Array, Array]]:
         """See `Agent.act`; reads tty_chars, tty_colors and tty_cursor."""
         logits, (h, c) = self.logits(observation, state)
+        self.last_logits = logits
         actions = sample(logits, uniform, self.entry.sampling.temperature)
         return actions, (h, c, ACTION_KEYS[actions])
+
+    def press(self, state: tuple[Array, Array, Array], row: int, key: int) -> None:
+        """Another key was pressed in `row` than the one chosen: remember that one."""
+        state[2][row] = key
 
     @torch.no_grad()
     def logits(

@@ -15,6 +15,7 @@ import numpy as np
 
 from nhzoo.results import Row
 from nhzoo.statistics import Interval, iqm, mean_ci95
+from nhzoo.survival import Survival, kaplan_meier
 
 UNKNOWN = "unknown"
 MAX_CAUSE = 60
@@ -29,7 +30,6 @@ _WAYS = {
     "petrified by ": "petrified",
     "turned to slime by ": "turned to slime",
     "died of starvation": "starved",
-    "bot raised ": "agent failed",
 }
 """How NetHack's log begins the deaths that are known by how they came, not by what did it."""
 
@@ -64,12 +64,17 @@ class RoleRow:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """The games of one result, by cause, end status and role; most games first."""
+    """The games of one result, by cause, end status and role; most games first.
+
+    `survival` is by game turn: games that no death ended were out of sight from then on. None of no
+    games.
+    """
 
     games: int
     end_statuses: dict[str, int]
     causes: list[CauseRow]
     roles: list[RoleRow]
+    survival: Survival | None
 
     def as_json(self) -> dict[str, Any]:
         """As one JSON object."""
@@ -88,6 +93,7 @@ def breakdown(rows: Sequence[Row], role_of: Callable[[Row], str | None] | None =
             for cause, group in causes.items()
         ],
         roles=[_role_row(role, group) for role, group in roles.items()],
+        survival=_survival(rows) if rows else None,
     )
 
 
@@ -96,18 +102,20 @@ def cause_group(cause: str, end_status: str = "death") -> str:
 
     "killed by a jackal" is "jackal", "choked on a food ration" "choked", "poisoned by a rotted newt
     corpse" "rotted food". Who was killed by someone with a name of his own is counted under what
-    that one is: "shopkeeper", "minion of a god". Games that no death ended, or whose log says
-    nothing, are named by their end status.
+    that one is: "shopkeeper", "minion of a god". Games that no death ended are named by their end
+    status, a failed agent's by that.
     """
     cause = " ".join(cause.split())
-    if end_status not in ("death", "ascended") and not cause:
+    if end_status == "crashed" and cause:
+        return "NLE failed" if cause.startswith("NLE ended ") else "agent failed"
+    if end_status == "stalled" and cause:
+        return "agent out of time"
+    if end_status != "death":
         return end_status.replace("_", " ")
     cause = cause.partition(", while ")[0]
     for beginning, way in _WAYS.items():
         if cause.startswith(beginning):
             return way
-    if end_status == "crashed":
-        return "agent failed"
     if cause.startswith("poisoned by "):
         return "rotted food" if "rotted " in cause else "poisoned"
     if cause.startswith("killed by "):
@@ -159,7 +167,14 @@ def _killer(text: str) -> str:
         return "wrath of a god"
     if what in ("ghost", "priest", "priestess", "high priest", "high priestess"):
         return what
-    return "minion of a god" if what.endswith(("elemental", "Angel", "Aleax")) else what
+    minion = what[0].islower() or what in ("Aleax", "Angel", "Archon")
+    return "minion of a god" if minion else text  # "Wizard of Yendor"
+
+
+def _survival(rows: Sequence[Row]) -> Survival:
+    return kaplan_meier(
+        [row["turns"] for row in rows], [row["end_status"] == "death" for row in rows]
+    )
 
 
 def _grouped(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:

@@ -22,7 +22,6 @@ from nhzoo.errors import CheckFailed, InputError
 from nhzoo.protocols import GameSpec, Protocol
 from nhzoo.results import Row
 from nhzoo.verification import VerifyTask
-from nhzoo.watch import key_name
 
 Array = np.ndarray[Any, Any]
 
@@ -77,6 +76,14 @@ def key_bytes(key: int) -> str:
     return chr(key) if key < 128 else f"\x1b{chr(key - 128)}"
 
 
+def key_name(key: int) -> str:
+    """A key as a person would write it: "j", "^D", "M-q", "Esc"."""
+    named = {27: "Esc", 13: "Enter", 10: "^J", 32: "Space", 127: "Del"}
+    if key >= 128:
+        return f"M-{key_name(key - 128)}"
+    return named.get(key) or (chr(key) if key > 32 else f"^{chr(key + 64)}")
+
+
 class Painter:
     """Turns screens into the escape sequences that lead from the last one to the next."""
 
@@ -112,11 +119,10 @@ class Painter:
         return "".join(parts)
 
     def _ink(self, parts: list[str], char: int, color: int) -> None:
-        reversed_ = color & _REVERSE
-        if char != _SPACE or reversed_ != max(self._pen, 0) & _REVERSE:
-            if color != self._pen:
-                parts.append(_sgr(color))
-                self._pen = color
+        unseen = char == _SPACE and not (color ^ max(self._pen, 0)) & _REVERSE
+        if color != self._pen and not unseen:
+            parts.append(_sgr(color))
+            self._pen = color
         parts.append(chr(char))
 
 
@@ -149,6 +155,7 @@ class _Reel:
         self.step += 1
         if not any(first <= self.step <= last for first, last in self.windows):
             self.gone_dark = True
+            self._milestones(None, game)
             return
         time = self.shown / STEPS_PER_SECOND
         if self.gone_dark:
@@ -164,15 +171,18 @@ class _Reel:
         drawn = self.painter.draw(chars, colors, cursor)
         self.events.append((time, "o", drawn if self.shown else f"\x1b[2J{drawn}"))
         self.shown += 1
-        if not game.over:
-            self._milestones(time, game.observation["blstats"])
+        self._milestones(time, game)
 
-    def _milestones(self, time: float, blstats: Array) -> None:
+    def _milestones(self, time: float | None, game: Game) -> None:
+        """Mark the first time a depth or level is reached; at no time, only note that it was."""
+        if game.over:
+            return
+        blstats = game.observation["blstats"]
         depth = int(blstats[nethack.NLE_BL_DEPTH])
         level = int(blstats[nethack.NLE_BL_XP])
-        if depth > self.depth:
+        if time is not None and depth > self.depth:
             self.events.append((time, "m", f"depth {depth}"))
-        if level > self.level:
+        if time is not None and level > self.level:
             self.events.append((time, "m", f"experience level {level}"))
         self.depth, self.level = max(depth, self.depth), max(level, self.level)
 

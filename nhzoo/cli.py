@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
+from typing import Any
 
 import click
 
@@ -26,6 +28,7 @@ for _command in (
     cli_evaluate.evaluate,
     cli_evaluate.demo,
     cli_evaluate.verify,
+    cli_evaluate.merge,
     cli_evaluate.loss,
     cli_data.data,
     cli_train.train,
@@ -33,9 +36,18 @@ for _command in (
     cli.add_command(_command)
 
 
+class _Terminated(BaseException):
+    """SIGTERM: leave as after Ctrl-C, cleaning up on the way."""
+
+
+def _terminated(number: int, frame: Any) -> None:
+    raise _Terminated
+
+
 def main() -> None:
     """Entry point: errors made on purpose become one line and the contract's exit code."""
     debug = "--debug" in sys.argv[1:]
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -47,6 +59,9 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         display.say("stopped; the same command goes on where it was")
         sys.exit(130)
+    except _Terminated:
+        display.say("terminated; the same command goes on where it was")
+        sys.exit(128 + signal.SIGTERM)
     except NhzooError as error:
         if debug:
             display.say(getattr(error, "trace", "") or traceback.format_exc())

@@ -13,6 +13,8 @@ from nhzoo import display
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.options import AS_JSON, FOLDER, WORKERS
 
+_MAX_REASONS = 10
+
 
 @click.group()
 def data() -> None:
@@ -73,7 +75,7 @@ def data_add(
     if as_json:
         display.print_json(asdict(added) | {"folder": str(added.folder)})
     else:
-        print(f"{added.name}: {added.kind}, {added.games} games in {added.folder}")
+        display.show(f"{added.name}: {added.kind}, {added.games} games in {added.folder}")
 
 
 @data.command("pack")
@@ -107,10 +109,10 @@ def data_pack(
     from nhzoo import exports
 
     report = _pack(source, split, extra, workers)
-    if target and report.games:
-        games = list(zip(report.games, report.scores, strict=True))
+    _need_games(source, split, report)
+    if target:
         with display.LiveProgress(f"export {target}", "games") as bar:
-            exports.export(report.name, games, target, bar.update)
+            exports.export(report.name, report.exportable, target, bar.update)
     if as_json:
         display.print_json(
             {
@@ -124,9 +126,11 @@ def data_pack(
             }
         )
     else:
-        print(f"{target or report.folder}: {len(report.games)} games, {report.frames:,} frames")
+        display.show(
+            f"{target or report.folder}: {len(report.games)} games, {report.frames:,} frames"
+        )
     if report.refused:
-        raise CheckFailed(f"{len(report.refused)} games were refused and left out")
+        raise CheckFailed(f"refused games: {len(report.refused)}, see above; the rest is packed")
 
 
 @data.command("record")
@@ -174,14 +178,18 @@ def data_record(
         display.print_json(document | ({"ttyrecs": written} if written else {}))
     else:
         mean = "-" if report.mean_score is None else f"{report.mean_score:,.1f}"
-        print(
+        display.show(
             f"{out}: {report.games} games of {report.name} ({report.validation} held out), "
             f"{report.keys:,} keys, mean score {mean}"
         )
     for index in report.without_keys:
         display.say(f"game {index}: left out, it ended before a key was pressed")
-    if report.broken:
-        display.say(f"{report.broken} games were ended by a failure of the agent; they are kept")
+    for reason, count in report.failures.items():
+        display.say(f"ended by a failure of the agent, and kept: {count} x {reason}")
+    if not report.games:
+        raise CheckFailed(f"{out}: no game was recorded")
+    if not report.validation and held_out:
+        display.say("no game is held out; record more, or with a larger --held-out, to train on it")
 
 
 @data.command("stats")
@@ -195,6 +203,7 @@ def data_stats(source: str, workers: int | None, as_json: bool) -> None:
     Example: nhzoo data stats autoascend-monk-v1
     """
     from nhzoo import dataset_stats
+    from nhzoo.watch import key_name
 
     found = dataset_stats.statistics(source, workers)
     if as_json:
@@ -202,7 +211,7 @@ def data_stats(source: str, workers: int | None, as_json: bool) -> None:
         return
     ways = [f"{name}: {split.games} games" for name, split in found.splits.items()]
     keys = "keys not counted" if found.keys is None else f"{found.keys:,} keys"
-    print(f"{found.name} ({found.kind}): {found.games} games ({', '.join(ways)}), {keys}")
+    display.show(f"{found.name} ({found.kind}): {found.games} games ({', '.join(ways)}), {keys}")
     spreads = (
         ("score", found.scores),
         ("keys", found.lengths),
@@ -218,14 +227,14 @@ def data_stats(source: str, workers: int | None, as_json: bool) -> None:
         ],
     )
     for line in dataset_stats.histogram(found.score_list):
-        print(line)
+        display.show(line)
     display.print_table(
         ("role", "games", "mean score"), [(r.role, r.games, r.mean_score) for r in found.roles]
     )
     if found.actions:
         display.print_table(
             ("action", "key", "count", "share %"),
-            [(a.action, repr(chr(a.key)), a.count, 100 * a.share) for a in found.actions[:25]],
+            [(a.action, key_name(a.key), a.count, 100 * a.share) for a in found.actions[:25]],
         )
     for repeat in found.repeats:
         display.say(f"the same {repeat.same}: games {', '.join(repeat.games)}")
@@ -249,9 +258,11 @@ def _write_ttyrecs(out: Path, folder: Path, workers: int | None) -> dict[str, An
 
 def _say_left_out(left_out: dict[str, str]) -> None:
     """One line a reason, with how many things it took."""
-    for reason, count in Counter(left_out.values()).items():
+    for reason, count in Counter(left_out.values()).most_common(_MAX_REASONS):
         first = next(path for path, why in left_out.items() if why == reason)
         display.say(f"left out {count:,} (the first {first}): {reason}")
+    if (more := len(set(left_out.values())) - _MAX_REASONS) > 0:
+        display.say(f"and {more:,} other reasons; --json has them all")
 
 
 def _pack(source: str, split: str | None, extra: tuple[str, ...], workers: int | None) -> Any:
@@ -275,8 +286,17 @@ def _pack(source: str, split: str | None, extra: tuple[str, ...], workers: int |
 def packed_games(source: str, split: str | None, workers: int | None) -> list[Path]:
     """The packed games of a source, packing what is not there yet."""
     report = _pack(source, split, (), workers)
-    if not report.games:
-        which = f" in its split {split!r}" if split else ""
-        raise InputError(f"{source}: no usable game{which}")
+    _need_games(source, split, report)
     games: list[Path] = report.games
     return games
+
+
+def _need_games(source: str, split: str | None, report: Any) -> None:
+    if report.games and report.frames:
+        return
+    if not split or report.refused:
+        raise InputError(f"{source}: no usable game")
+    from nhzoo.sources import splits
+
+    known = ", ".join(splits(source))
+    raise InputError(f"{source}: no usable game in split {split!r}; it has {known}")

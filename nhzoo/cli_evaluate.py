@@ -21,6 +21,7 @@ from nhzoo.protocols import PROTOCOLS
 @click.option("--episodes", type=int, help="Play only the first N games.")
 @WORKERS
 @click.option("--batch", default=16, show_default=True, help="Games at once in each worker.")
+@click.option("--shard", help="i/n: only the games whose number leaves i when divided by n.")
 @click.option("--out", type=FOLDER, required=True, help="Result folder; run again to resume.")
 @AS_JSON
 def evaluate(
@@ -29,6 +30,7 @@ def evaluate(
     episodes: int | None,
     workers: int | None,
     batch: int,
+    shard: str | None,
     out: Path,
     as_json: bool,
 ) -> None:
@@ -37,7 +39,7 @@ def evaluate(
     \b
     Example: nhzoo evaluate bc-lstm-1m --protocol monk-lite-v1 --out results/bc-lstm-1m
     """
-    result = _evaluate(agent, protocol, episodes, workers, batch, out)
+    result = _evaluate(agent, protocol, episodes, workers, batch, out, shard)
     if as_json:
         display.print_json(result)
     else:
@@ -83,23 +85,34 @@ def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
 
 @click.command()
 @click.argument("folder", type=FOLDER)
+@click.option("--audit", "agent", help="Also compute every key anew with this agent.")
+@click.option("--first", is_flag=True, help="Stop at the first game that differs.")
 @WORKERS
 @AS_JSON
-def verify(folder: Path, workers: int | None, as_json: bool) -> None:
+def verify(
+    folder: Path, agent: str | None, first: bool, workers: int | None, as_json: bool
+) -> None:
     """Replay every game of a result folder and compare all that it claims.
 
+    With --audit AGENT every key is also computed anew from that agent's weights. A game of a
+    protocol has one legal trace: another player's games, or the best of several tries, are found.
+
     \b
-    Example: nhzoo verify results/bc-lstm-1m
+    Example: nhzoo verify results/bc-lstm-1m --audit bc-lstm-1m
     """
     from nhzoo.verification import verify as run
 
     with display.LiveProgress(f"verify {folder}", "games") as bar:
-        report = run(folder, workers, lambda done, total: bar.update(done, total))
+        report = run(folder, workers, bar.update, first)
+    audited = _audited(folder, agent, workers) if agent and report.ok else None
     if as_json:
-        document = asdict(report)
-        display.print_json(document | {"ok": report.ok})
+        document = asdict(report) | {"ok": report.ok}
+        if audited:
+            ok = report.ok and audited.ok
+            document |= {"audit": asdict(audited) | {"share": audited.share}, "ok": ok}
+        display.print_json(document)
     else:
-        print(
+        display.show(
             f"{report.agent} on {report.protocol}: {report.verified} of {report.episodes} verified"
         )
     for index in report.mismatched:
@@ -108,6 +121,43 @@ def verify(folder: Path, workers: int | None, as_json: bool) -> None:
         display.say(problem)
     if not report.ok:
         raise CheckFailed(f"{folder}: not reproduced")
+    if audited and not audited.ok:
+        raise CheckFailed(f"{folder}: these are not the games that {agent} plays")
+
+
+def _audited(folder: Path, agent: str, workers: int | None) -> Any:
+    from nhzoo.audit import audit
+
+    with display.LiveProgress(f"audit {folder}", "games") as bar:
+        report = audit(folder, agent, workers, bar.update)
+    display.say(
+        f"{report.matched:,} of {report.keys:,} keys are {report.agent}'s own, "
+        f"{report.near:,} more by rounding"
+    )
+    for index, step in report.wrong.items():
+        display.say(f"game {index}: {report.agent} presses another key at its step {step:,}")
+    for problem in report.problems:
+        display.say(problem)
+    return report
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="The new result folder.")
+@AS_JSON
+def merge(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Join the shards of `evaluate --shard i/n` into one result.
+
+    \b
+    Example: nhzoo merge results/part-0 results/part-1 --out results/whole
+    """
+    from nhzoo.merging import merge as run
+
+    result = run(folders, out)
+    if as_json:
+        display.print_json(result)
+    else:
+        display.print_table(_SCORE_HEAD, [_score_row(result)])
 
 
 @click.command()
@@ -169,7 +219,13 @@ def _score_row(result: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _evaluate(
-    agent: str, protocol: str, episodes: int | None, workers: int | None, batch: int, out: Path
+    agent: str,
+    protocol: str,
+    episodes: int | None,
+    workers: int | None,
+    batch: int,
+    out: Path,
+    shard: str | None = None,
 ) -> dict[str, Any]:
     from nhzoo import evaluation
 
@@ -179,5 +235,7 @@ def _evaluate(
         bar.update(state.done, state.total, f"mean score {mean:,.1f}  {speed:,.0f} steps/s")
 
     with display.LiveProgress(f"{agent} on {protocol}", "games") as bar:
-        done = evaluation.evaluate(agent, protocol, episodes, workers, out, batch, note)
+        done = evaluation.evaluate(
+            agent, protocol, episodes, workers, out, batch, note, shard=shard
+        )
     return done.result

@@ -82,7 +82,7 @@ def train_bc(
     if as_json:
         display.print_json(row)
     else:
-        print(f"{out}: held-out loss {row['loss']:.4f}, accuracy {row['accuracy']:.1%}")
+        display.show(f"{out}: held-out loss {row['loss']:.4f}, accuracy {row['accuracy']:.1%}")
 
 
 def _training_note(state: Any) -> tuple[float, float, str]:

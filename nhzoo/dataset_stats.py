@@ -336,7 +336,7 @@ def _read_keys(
     ):
         assert isinstance(key, int)
         if isinstance(result, Crashed):
-            result = f"its reader exits with {result.exit_code}"
+            result = str(result)
         if isinstance(result, str):
             left_out[games[key].game] = result
         else:

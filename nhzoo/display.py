@@ -69,6 +69,11 @@ def say(text: str) -> None:
     print(clean(text), file=sys.stderr, flush=True)
 
 
+def show(text: str) -> None:
+    """A line of a report, on stdout."""
+    print(clean(text))
+
+
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     print(json.dumps(value, indent=2, allow_nan=False))

@@ -7,7 +7,9 @@ which order games ended, or what was interrupted in between.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import operator
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -19,16 +21,18 @@ import numpy as np
 import torch
 
 from nhzoo import files, results
-from nhzoo.agents import Agent, PolicyAgent, load, set_row
+from nhzoo.agents import Agent, Array, PolicyAgent, load, set_row
+from nhzoo.bot_process import one_line
 from nhzoo.envs import ACTION_KEYS, TTY, Episode, EpisodeResult, Game
-from nhzoo.errors import InputError
+from nhzoo.errors import InputError, NhzooError
 from nhzoo.protocols import Protocol, get_protocol
-from nhzoo.workers import Crashed, run_tasks
+from nhzoo.workers import Crashed, OneByOne, left_behind, run_tasks
 
 BATCH = 16
 """Games that one worker plays at once: the network's batch, padded when fewer are left."""
 
 _NEWS_SECONDS = 0.5
+_HANG_SECONDS = 120.0  # for one step of NLE: microseconds, but for a game that will never end
 _Mark = Callable[[int, float, float], None]
 
 
@@ -53,7 +57,11 @@ class Evaluation:
 
 
 class PlayTask:
-    """Plays up to `batch` games at once with one copy of the agent, in a worker process."""
+    """Plays up to `batch` games at once with one copy of the agent, in a worker process.
+
+    When the agent raises, nobody knows for which game: those of the batch are begun anew and
+    played one after another, and the game in which it raises alone is recorded as crashed.
+    """
 
     def __init__(self, agent: Agent, protocol: Protocol, batch: int) -> None:
         torch.set_num_threads(1)
@@ -64,6 +72,8 @@ class PlayTask:
         self._episodes = [Episode(Game(names)) for _ in range(batch)]
         self._index: list[int | None] = [None] * batch
         self._uniforms: list[np.random.Generator | None] = [None] * batch
+        self._journals: list[Array | None] = [None] * batch
+        self._alone: list[int] = []  # slots that are played one after another
         self._uniform = np.full(batch, 0.5)
         self._state = self._agent.initial_state(batch)
         self._observation = {name: np.zeros(0) for name in names}
@@ -78,26 +88,35 @@ class PlayTask:
 
     def advance(self, mark: _Mark) -> Iterable[tuple[Hashable, Any]]:
         """One step in every game. Results are (EpisodeResult, keys); news is a number of steps."""
-        active = [slot for slot, index in enumerate(self._index) if index is not None]
+        active = self._alone[:1] or [slot for slot, i in enumerate(self._index) if i is not None]
         for slot in active:
             if self._uniforms[slot] is None:
                 self._begin(slot, mark)
             self._observe(slot)
+        if self._alone:  # nothing of another game may be to blame
+            for batch in (*self._observation.values(), self._uniform):
+                batch[:] = batch[active[0]]
         mark(-1, 0, 0)  # what happens in the agent is no game's fault
-        actions, self._state = self._agent.act(self._observation, self._state, self._uniform)
+        try:
+            actions, self._state = self._agent.act(self._observation, self._state, self._uniform)
+            chosen = [_action(actions[slot]) for slot in active]
+        except NhzooError:
+            raise  # it cannot be used at all
+        except Exception as error:  # it may be anybody's code
+            if len(active) > 1:
+                self._play_alone(active)
+                return []
+            return [self._finish(active[0], f"agent raised {type(error).__name__}: {error}")]
         finished = []
-        for slot in active:
+        for slot, action in zip(active, chosen, strict=True):
             index, episode = self._index[slot], self._episodes[slot]
             assert index is not None
             mark(index, episode.result.score, episode.result.steps)
-            action = int(actions[slot])
-            if action < 0:
-                _give_up(self._agent, episode.result)
-            if action < 0 or episode.step(int(ACTION_KEYS[action])):
-                finished.append((index, (episode.result, bytes(episode.game.keys))))
-                self._index[slot] = None
-                if hasattr(self._agent, "end_game"):
-                    self._agent.end_game()
+            if action is None:
+                failure = getattr(self._agent, "failure", None)
+                finished.append(self._finish(slot, failure or "the agent gave no action"))
+            elif self._step(slot, action):
+                finished.append(self._finish(slot))
         self._steps += len(active)
         if time.monotonic() - self._told > _NEWS_SECONDS:
             finished.append((None, self._steps))  # type: ignore[arg-type]
@@ -108,9 +127,43 @@ class PlayTask:
         index, protocol = self._index[slot], self._protocol
         assert index is not None
         mark(index, 0, 0)
-        self._episodes[slot].start(protocol.game(index), protocol.step_cap, protocol.no_progress)
+        episode = self._episodes[slot]
+        episode.start(protocol.game(index), protocol.step_cap, protocol.no_progress)
+        opening = len(episode.game.keys)
+        journal = np.memmap(left_behind(index), np.uint8, "w+", shape=opening + protocol.step_cap)
+        journal[:opening] = episode.game.keys
+        self._journals[slot] = journal.view(np.ndarray)  # which writes faster
         self._uniforms[slot] = protocol.uniforms(index)
-        set_row(self._state, slot, self._agent.initial_state(1))
+        if self._alone:
+            self._state = self._agent.initial_state(self.slots)
+        else:
+            set_row(self._state, slot, self._agent.initial_state(1))
+
+    def _step(self, slot: int, action: int) -> bool:
+        episode, journal, key = self._episodes[slot], self._journals[slot], ACTION_KEYS[action]
+        assert journal is not None
+        journal[len(episode.game.keys)] = key
+        return episode.step(int(key))
+
+    def _finish(self, slot: int, failure: str = "") -> tuple[int, tuple[EpisodeResult, bytes]]:
+        """The result of the game in `slot`, which is over or in which its agent has failed."""
+        index, episode = self._index[slot], self._episodes[slot]
+        assert index is not None
+        if failure:
+            late = getattr(self._agent, "timed_out", False)
+            episode.result.end_status = "stalled" if late else "crashed"
+            episode.result.cause = one_line(failure)
+        if hasattr(self._agent, "end_game"):
+            self._agent.end_game()
+        self._index[slot] = self._journals[slot] = None
+        self._alone = self._alone[1:]
+        left_behind(index).unlink(missing_ok=True)
+        return index, (episode.result, bytes(episode.game.keys))
+
+    def _play_alone(self, slots: list[int]) -> None:
+        self._alone = slots
+        for slot in slots:
+            self._uniforms[slot] = None
 
     def _observe(self, slot: int) -> None:
         live = self._episodes[slot].game.observation
@@ -124,10 +177,28 @@ class PlayTask:
         self._uniform[slot] = stream.random()
 
 
-def _give_up(agent: Agent, result: EpisodeResult) -> None:
-    """End a game for which the agent gave action -1: it failed, or its time is up."""
-    result.end_status = "stalled" if getattr(agent, "timed_out", False) else "crashed"
-    result.cause = getattr(agent, "failure", None) or "the agent gave no action"
+def _action(chosen: Any) -> int | None:
+    """An agent's action index, None for -1: it failed, or its time is up."""
+    action = operator.index(chosen)
+    if not -1 <= action < len(ACTION_KEYS):
+        raise ValueError(f"it chose {action}, not an action index from 0 to {len(ACTION_KEYS) - 1}")
+    return None if action < 0 else action
+
+
+class StateTask(OneByOne):
+    """Finds what a game had come to when NLE ended it: an item is (index, keys until then)."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self._episode = Episode(Game(()))
+
+    def work(self, item: tuple[int, bytes]) -> EpisodeResult:
+        """The result after the last key."""
+        (index, keys), protocol = item, self._protocol
+        self._episode.start(protocol.game(index), protocol.step_cap, protocol.no_progress)
+        for key in keys[len(self._episode.game.keys) :]:
+            self._episode.step(key)
+        return self._episode.result
 
 
 def evaluate(
@@ -139,12 +210,14 @@ def evaluate(
     batch: int = BATCH,
     progress: Callable[[Progress], None] = lambda progress: None,
     skip: Sequence[int] = (),
+    shard: str | None = None,
 ) -> Evaluation:
     """Play games 0 to `episodes` - 1 of a protocol (all by default) and measure them.
 
     With `out`, games are written there as they end and a second call goes on where the first
     stopped. `agent` is what `nhzoo.load` takes, or an agent that can be pickled; an agent's
-    `max_batch` bounds the batch. Games in `skip` are left out: they are somewhere else already.
+    `max_batch` bounds the batch. Games in `skip` are left out: they are somewhere else already. A
+    `shard` "i/n" plays only the games whose index leaves i when divided by n; see `merging`.
     """
     protocol = get_protocol(protocol)
     episodes = protocol.games if episodes is None else episodes
@@ -157,9 +230,27 @@ def evaluate(
     loaded = load(source) if isinstance(source, str) else source  # once: workers get this one
     batch = min(batch, getattr(loaded, "max_batch", batch))
     identity = _identity(source, loaded, protocol, batch)
+    first, step = results.parse_shard(shard) if shard else (0, 1)
+    asked = [index for index in range(first, episodes, step) if index not in skip]
+    if not asked and not skip:
+        raise InputError(f"shard {shard}: {episodes} games leave none for it")
     folder = Path(out) if out is not None else None
+    with files.lock(folder) if folder else contextlib.nullcontext():
+        return _evaluate(loaded, protocol, identity, asked, workers, batch, folder, shard, progress)
+
+
+def _evaluate(
+    loaded: Agent,
+    protocol: Protocol,
+    identity: dict[str, Any],
+    asked: list[int],
+    workers: int,
+    batch: int,
+    folder: Path | None,
+    shard: str | None,
+    progress: Callable[[Progress], None],
+) -> Evaluation:
     rows = _resume(folder, identity) if folder else {}
-    asked = [index for index in range(episodes) if index not in skip]
     todo = [index for index in asked if index not in rows]
     state = Progress(len(asked) - len(todo), len(asked), 0, 0.0)
     state.scores = [rows[index]["score"] for index in asked if index in rows]
@@ -169,13 +260,20 @@ def evaluate(
     log = open(folder / "episodes.jsonl", "ab") if folder else None
     try:
         for index, outcome in run_tasks(
-            PlayTask, (loaded, protocol, batch), items, workers, slots=_slots(batch, workers, todo)
+            PlayTask,
+            (loaded, protocol, batch),
+            items,
+            workers,
+            _slots(batch, workers, todo),
+            _HANG_SECONDS,
         ):
             if index is None:
                 state.steps += outcome
             else:
                 assert isinstance(index, int)
-                result, keys = _crashed(outcome) if isinstance(outcome, Crashed) else outcome
+                if isinstance(outcome, Crashed):
+                    outcome = _crashed(protocol, index, outcome)
+                result, keys = outcome
                 row = rows[index] = results.episode_row(protocol, index, result, keys)
                 ended_steps += result.steps
                 state.done += 1
@@ -196,7 +294,7 @@ def evaluate(
     # Clocks decide how such games end, so playing them again need not give the same bytes.
     exempt = identity["limits"] is not None
     result_file = {"schema_version": results.SCHEMA, **identity, "exempt": exempt}
-    result_file["workers"] = workers
+    result_file |= {"shard": shard, "workers": workers}
     result_file["summary"] = summary
     if folder:
         _finish(folder, result_file, done, bool(todo))
@@ -208,10 +306,18 @@ def _slots(batch: int, workers: int, todo: list[int]) -> int:
     return min(batch, max(1, -(-len(todo) // workers)))
 
 
-def _crashed(crash: Crashed) -> tuple[EpisodeResult, bytes]:
-    cause = f"NLE ended its process with exit code {crash.exit_code}"
-    result = EpisodeResult(end_status="crashed", cause=cause)
-    return result, b""
+def _crashed(protocol: Protocol, index: int, crash: Crashed) -> tuple[EpisodeResult, bytes]:
+    """A game that NLE ended, kept as what it had scored, with the keys until then."""
+    left = crash.left.rstrip(b"\0")  # no action presses key 0
+    opening = len(left) - int(crash.b) - 1  # the last key is the one that it did not survive
+    keys = left[:-1] if opening >= 0 else b""
+    result = EpisodeResult(score=crash.a, steps=int(crash.b))
+    if keys:
+        for _, found in run_tasks(StateTask, (protocol,), [(index, (index, keys))], 1):
+            if isinstance(found, EpisodeResult):
+                result = found
+    result.end_status, result.cause = "crashed", str(crash)
+    return result, keys
 
 
 def _identity(source: str | Agent, agent: Agent, protocol: Protocol, batch: int) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from is written here: complete or not at all.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import io
 import json
 import lzma
 import math
@@ -45,20 +47,41 @@ def is_plain_name(name: str) -> bool:
 
 def read_bounded(path: Path, limit: int) -> bytes:
     """The bytes of a regular file of at most `limit` bytes."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(limit + 1) if size <= limit else b""
+    if size > limit or len(data) > limit:
+        raise InputError(f"{path}: larger than the {limit:,} bytes allowed here")
+    return data
+
+
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a regular file to read; what cannot be read, or is no file, is an InputError."""
     try:
         # Not to wait for a writer, should it be a pipe.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InputError(f"{path}: not a regular file")
-            data = file.read(limit + 1) if status.st_size <= limit else b""
+            yield file
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    if status.st_size > limit or len(data) > limit:
-        raise InputError(f"{path}: larger than the {limit:,} bytes allowed here")
-    return data
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process alone, until it ends; InputError when another holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(f"{folder}: another process is at work there; wait for it") from None
+    finally:
+        os.close(handle)
 
 
 def parse_json(text: bytes | str, where: str) -> Any:
@@ -146,9 +169,11 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk names no file by itself
         raise
 
 

@@ -25,6 +25,7 @@ from nle import nethack
 from nhzoo import files
 from nhzoo.envs import TTY
 from nhzoo.errors import InputError
+from nhzoo.traces import MAX_KEYS
 
 CHUNK = 512
 FORMAT = 2
@@ -34,6 +35,7 @@ _MAGIC = b"NHZF"
 _HEADER = struct.Struct("<4sIQQQ")  # magic, format, frames, where the index begins, its length
 _MAX_INDEX = 16 * files.MEGABYTE
 _BLOCK = 32  # frames that are compared at once; divides CHUNK
+_REMEDY = "pack or copy it again"
 _MAX_RUN = 65_535
 _DECOMPRESSOR = zstandard.ZstdDecompressor()  # making one costs as much as a chunk
 _BRIDGE = 4  # unchanged bytes that a run may include: as many as beginning another costs
@@ -159,21 +161,25 @@ class GameFrames:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with open(path, "rb") as file:
+            with files.open_regular(path) as file:
                 self.length, start, size = _read_header(file, path)
                 index = _read_index(file, start, size)
             self.fields: tuple[str, ...] = tuple(index["fields"])
             self.meta: dict[str, Any] = dict(index["meta"])
-            self._chunks = np.array(index["chunks"], np.int64).reshape(-1, 5)
-            if len(self._chunks) != -(-self.length // CHUNK):
+            chunks = np.array(index["chunks"] or np.empty((0, 5), np.int64))
+            if chunks.dtype != np.int64 or chunks.ndim != 2 or chunks.shape[1] != 5:
+                raise ValueError("chunks are not whole numbers")
+            self._chunks = chunks
+            ends = self._chunks[:, 0] + self._chunks[:, 1]
+            if len(self._chunks) != -(-self.length // CHUNK) or not np.array_equal(
+                np.append(self._chunks[:, 0], start), np.insert(ends, 0, _HEADER.size)
+            ):  # one after another, from the header to the index
                 raise ValueError("chunks do not add up")
             if not {"keys", *TTY} <= set(self.fields):
                 raise ValueError("fields are missing")
             self.record = Record(self.fields)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         except (struct.error, ValueError, LookupError, TypeError, OverflowError):
-            raise InputError(f"{path}: not a whole packed game; delete it and pack again") from None
+            raise InputError(f"{path}: not a whole packed game; {_REMEDY}") from None
 
     def chunk(self, number: int) -> Chunk:
         """The changes of frames from `number` x 512 on, checked against CRC and bounds."""
@@ -181,12 +187,12 @@ class GameFrames:
         frames = min(CHUNK, self.length - number * CHUNK)
         most = frames * (self.record.width + 1)
         if not (0 <= runs <= most and 0 <= changed <= most and 0 <= size <= 2 * most + 1024):
-            raise InputError(f"{self.path}: chunk {number} is too large; delete it and pack again")
-        with open(self.path, "rb") as file:
+            raise InputError(f"{self.path}: chunk {number} is too large; {_REMEDY}")
+        with files.open_regular(self.path) as file:
             file.seek(offset)
             data = file.read(size)
         if len(data) != size or zlib.crc32(data) != crc:
-            raise InputError(f"{self.path}: chunk {number} is damaged; delete it and pack again")
+            raise InputError(f"{self.path}: chunk {number} is damaged; {_REMEDY}")
         try:
             if zstandard.frame_content_size(data) != 4 * frames + 4 * runs + changed:
                 raise ValueError
@@ -198,8 +204,18 @@ class GameFrames:
             if not _within(counts, gaps, lengths, changed, self.record.width):
                 raise ValueError
         except (zstandard.ZstdError, ValueError):
-            raise InputError(f"{self.path}: chunk {number} is not as its index says") from None
+            raise InputError(
+                f"{self.path}: chunk {number} is not as its index says; {_REMEDY}"
+            ) from None
         return Chunk(counts, gaps, lengths, values)
+
+    def check(self) -> None:
+        """InputError when a chunk is damaged; its frames are not decoded for it."""
+        with files.open_regular(self.path) as file:
+            for number, (offset, size, crc, _, _) in enumerate(self._chunks.tolist()):
+                file.seek(offset)
+                if zlib.crc32(file.read(size)) != crc:
+                    raise InputError(f"{self.path}: chunk {number} is damaged; {_REMEDY}")
 
     def read(self, start: int, count: int) -> dict[str, Array]:
         """Frames `start` to `start` + `count` (fewer at the end): arrays [frames, ...] by field."""
@@ -209,12 +225,10 @@ class GameFrames:
 def frames_in(path: Path) -> int:
     """The number of frames of a packed game, from its header alone."""
     try:
-        with open(path, "rb") as file:
+        with files.open_regular(path) as file:
             return _read_header(file, path)[0]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (struct.error, ValueError):
-        raise InputError(f"{path}: not a whole packed game; delete it and pack again") from None
+        raise InputError(f"{path}: not a whole packed game; {_REMEDY}") from None
 
 
 def _read_header(file: IO[bytes], path: Path) -> tuple[int, int, int]:
@@ -223,7 +237,9 @@ def _read_header(file: IO[bytes], path: Path) -> tuple[int, int, int]:
     if magic != _MAGIC:
         raise ValueError("not a packed game")
     if version != FORMAT:
-        raise InputError(f"{path}: packed by another version of nhzoo; delete it and pack again")
+        raise InputError(f"{path}: packed by another version of nhzoo; {_REMEDY}")
+    if frames > MAX_KEYS:
+        raise InputError(f"{path}: more than the {MAX_KEYS:,} frames allowed in a game")
     if size > _MAX_INDEX:
         raise ValueError("index too large")
     return frames, start, size

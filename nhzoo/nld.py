@@ -189,6 +189,9 @@ class NldFolder:
         """Link what NLE can index; the ttyrecs linked."""
         found = set()
         for run in _subfolders(self.folder):
+            if not _is_text(run.name):
+                self.left_out[repr(run.name)] = "its name is not UTF-8"
+                continue
             (self._links / run.name).mkdir()
             names = set()
             for path in sorted(run.glob("*.ttyrec*")):
@@ -229,6 +232,9 @@ class NldFolder:
         refused = {line.strip() for line in listed}
         found = set()
         for user in _subfolders(self.folder):
+            if not _is_text(user.name):
+                self.left_out[repr(user.name)] = "its name is not UTF-8"
+                continue
             (self._links / user.name).mkdir()
             for path in sorted(user.glob("*.ttyrec*")):
                 where = f"{user.name}/{path.name}"
@@ -275,6 +281,15 @@ def layout(folder: Path) -> str | None:
 def _subfolders(folder: Path) -> list[Path]:
     # Those with a leading dot are half-written, see `ttyrecs`.
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name can be written down: NLE's index is in UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _link(path: Path, link: Path) -> None:

@@ -19,7 +19,9 @@ from nhzoo.results import Row
 from nhzoo.statistics import Interval
 from nhzoo.traces import Trace, open_traces
 
-DATASET = "autoascend-monk-v1"
+MONKS, ALL_ROLES = "autoascend-monk-v1", "autoascend-allroles-v1"
+"""The bundled games of monks and of the other roles."""
+
 LEAST_GAMES = 50
 """Expert games of a role without which its mean is too uncertain to divide by."""
 
@@ -51,23 +53,24 @@ class Normalized:
         return asdict(self)
 
 
-def expert_scores(role: str, dataset: str = DATASET) -> list[float]:
-    """Scores of AutoAscend's games with a role ("Mon") in a trace set, in its order.
+def expert_scores(role: str, dataset: str | None = None) -> list[float]:
+    """Scores of AutoAscend's games with a role ("Mon"), in the order of the trace set they are in.
 
-    All of them count, however they ended: games that a limit or the bot's own failure cut short are
-    part of how the expert scores.
+    Without `dataset` it is the bundled one that is for that role. All of them count, however they
+    ended: games that a limit or the bot's own failure cut short are part of how the expert scores.
     """
     return [
         float(trace.score)
-        for trace in open_traces(dataset).traces
+        for trace in open_traces(dataset or _dataset_of(role)).traces
         if trace.score is not None and _is_expert(trace) and _role(trace) == role
     ]
 
 
-def normalize_scores(scores: Sequence[float], role: str, dataset: str = DATASET) -> Normalized:
+def normalize_scores(scores: Sequence[float], role: str, dataset: str | None = None) -> Normalized:
     """Normalise the scores of one agent's games with one role ("Mon")."""
     if not len(scores):
         raise ValueError("no scores")
+    dataset = dataset or _dataset_of(role)
     experts = expert_scores(role, dataset)
     expert_mean = None
     if experts:
@@ -87,7 +90,7 @@ def normalize_scores(scores: Sequence[float], role: str, dataset: str = DATASET)
 
 
 def normalize_rows(
-    rows: Sequence[Row], role: str | None = None, dataset: str = DATASET
+    rows: Sequence[Row], role: str | None = None, dataset: str | None = None
 ) -> Normalized:
     """Normalise the games of a result: rows of `episodes.jsonl`, all with one role.
 
@@ -99,8 +102,12 @@ def normalize_rows(
         role = roles.pop() if len(roles) == 1 else None
     if role is None:
         reason = "the games have several roles, or roles that are not known"
-        return Normalized("", None, reason, len(rows), 0, None, dataset)
+        return Normalized("", None, reason, len(rows), 0, None, dataset or "")
     return normalize_scores([float(row["score"]) for row in rows], role, dataset)
+
+
+def _dataset_of(role: str) -> str:
+    return MONKS if role == "Mon" else ALL_ROLES
 
 
 def _is_expert(trace: Trace) -> bool:

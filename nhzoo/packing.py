@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,18 +15,18 @@ from nhzoo import frames as packed
 from nhzoo.envs import TTY, Game
 from nhzoo.errors import InputError, NhzooError
 from nhzoo.exports import PackedSet
-from nhzoo.nld import NldFolder, NldGame
+from nhzoo.nld import NldFolder
 from nhzoo.replay import replay
 from nhzoo.sources import open_demonstrations
-from nhzoo.traces import Trace, TraceSet
-from nhzoo.workers import Crashed, OneByOne, run_tasks
+from nhzoo.traces import TraceSet
+from nhzoo.workers import OneByOne, run_tasks
 
 _STALE_SECONDS = 3_600  # what a killed writer left behind; another may be at work in the cache
 
 
 def cache_folder() -> Path:
     """Where packed frames are kept: $NHZOO_CACHE, else nhzoo in the user's cache folder."""
-    if "NHZOO_CACHE" in os.environ:
+    if os.environ.get("NHZOO_CACHE"):
         return Path(os.environ["NHZOO_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nhzoo"
 
@@ -33,7 +35,8 @@ def cache_folder() -> Path:
 class PackReport:
     """What packing came to.
 
-    `games` are the packed files that can be used and `scores` theirs, None where not recorded.
+    `games` are the packed files that can be used, in the order of the dataset; `exportable` has
+    (file, name, split, score) of each, the score None where not recorded.
     `refused` maps a game's name to the reason it was left out; `left_out` a file of the dataset
     that belongs to no game.
     """
@@ -41,7 +44,7 @@ class PackReport:
     name: str
     folder: Path
     games: list[Path] = field(default_factory=list)
-    scores: list[float | None] = field(default_factory=list)
+    exportable: list[tuple[Path, str, str, float | None]] = field(default_factory=list)
     frames: int = 0
     packed: int = 0
     already: int = 0
@@ -105,13 +108,15 @@ def pack(
             report.frames += result
             report.packed += 1
         else:
-            reason = f"NLE exits with {result.exit_code}" if isinstance(result, Crashed) else result
+            reason = str(result)  # also that of a Crashed
             assert isinstance(key, int)
             report.refused[items[key].name] = reason
         progress(report, len(items))
     kept = [item for item in items if item.name not in report.refused]
     report.games = [item.path for item in kept]
-    report.scores = [item.score for item in kept]
+    report.exportable = [
+        (item.path, _name(item.game.game), item.game.split, item.score) for item in kept
+    ]
     return report
 
 
@@ -127,7 +132,7 @@ class PackTask(OneByOne):
         """The number of frames of the packed game, or why it was refused."""
         game, path = item
         source = self._nld.frames(game) if self._nld else replay(game, self._game)  # type: ignore[arg-type]
-        meta = {"game": _name(game), "split": game.split}
+        meta = {"game": _name(game.game), "split": game.split}
         if self._nld:
             meta["has_keys"] = self._nld.has_keys
         try:
@@ -148,7 +153,7 @@ def _items(data: TraceSet | NldFolder | PackedSet, split: str | None, folder: Pa
     if isinstance(data, PackedSet):
         found = [(game, game.game, data.path(game), game.score) for game in data.games]
     elif isinstance(data, NldFolder):
-        paths = {game: f"{_name(game)}-{data.fingerprint(game)}" for game in data.games}
+        paths = {game: f"{_name(game.game)}-{data.fingerprint(game)}" for game in data.games}
         found = [
             (game, game.game, folder / (path + packed.SUFFIX), game.points)
             for game, path in paths.items()
@@ -165,9 +170,13 @@ def _items(data: TraceSet | NldFolder | PackedSet, split: str | None, folder: Pa
     ]
 
 
-def _name(game: Trace | NldGame) -> str:
-    """A game's name as a file's: ttyrecs are named by their path."""
-    return game.game.removesuffix(".bz2").replace("/", "-").replace(":", ".")
+def _name(game: str) -> str:
+    """A game's name as a file's: ttyrecs are named by their path, which may hold anything."""
+    name = game.removesuffix(".bz2").replace("/", "-")
+    if files.is_plain_name(name):
+        return name
+    plain = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+    return f"game-{plain[-64:]}-{hashlib.sha256(game.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def _unusable(data: PackedSet, item: _Item, fields: Sequence[str]) -> str:
@@ -184,6 +193,9 @@ def _unusable(data: PackedSet, item: _Item, fields: Sequence[str]) -> str:
 def _is_packed(path: Path, fields: Sequence[str]) -> bool:
     """Whether a game is in the cache, whole, of this version and with all fields."""
     try:
-        return path.exists() and set(fields) <= set(packed.GameFrames(path).fields)
+        if path.exists() and set(fields) <= set((game := packed.GameFrames(path)).fields):
+            game.check()
+            return True
+        return False
     except InputError:
         return False

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,11 +29,13 @@ from nhzoo.evaluation import Progress
 from nhzoo.protocols import GameSpec, Protocol, get_protocol
 from nhzoo.replay import frame_hash, replay
 from nhzoo.results import Row
-from nhzoo.traces import HASH_EVERY, Trace
+from nhzoo.traces import HASH_EVERY, MAX_KEYS, Trace, is_trace_set
 from nhzoo.workers import Crashed, OneByOne, run_tasks
 
 EXPERT_SEEDS = range(1_000_000, 3_000_000)
 """Core seeds of expert games recorded elsewhere; no recording may have them."""
+
+MAX_EPISODES = 100_000
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -42,7 +45,8 @@ class RecordReport:
     """What a recording came to. `games` counts all of it that the set holds, `played` this call's.
 
     `without_keys` are games in which not one key was pressed: the agent or NLE failed at once. They
-    cannot be in a trace set. `broken` counts games that the agent's failure ended.
+    cannot be in a trace set. `broken` counts games that the agent's failure ended; `failures` the
+    games of this call by the reason of such an end.
     """
 
     folder: Path
@@ -54,6 +58,7 @@ class RecordReport:
     broken: int = 0
     mean_score: float | None = None
     without_keys: list[int] = field(default_factory=list)
+    failures: dict[str, int] = field(default_factory=dict)
 
 
 def record(
@@ -79,8 +84,10 @@ def record(
     name = folder.resolve().name if name is None else name
     if not _NAME.fullmatch(name):
         raise InputError(f"recording {name!r}: a name is of letters, digits, '.', '_' and '-'")
-    if episodes < 1:
-        raise InputError(f"recording {name}: at least one episode is needed, not {episodes}")
+    if not 1 <= episodes <= MAX_EPISODES:
+        raise InputError(
+            f"recording {name}: 1 to {MAX_EPISODES:,} episodes can be recorded, not {episodes:,}"
+        )
     if not 0 <= held_out <= 1:
         raise InputError(f"recording {name}: held_out is a share from 0 to 1, not {held_out}")
     base = get_protocol(protocol)
@@ -91,8 +98,24 @@ def record(
             raise InputError(f"recording {name}: game {index} has an expert game's seed; rename it")
     player = load(agent) if isinstance(agent, (str, Path)) else agent
     origin = {"name": name, "agent": _label(player, agent), "protocol": base.id}
-    own, others = _existing(folder, games, origin)
     work = folder / ".recording"
+    if folder.exists() and not (is_trace_set(folder) or work.exists()) and any(folder.iterdir()):
+        raise InputError(f"{folder}: holds something that is no trace set; give another --out")
+    with files.lock(folder):
+        return _record(player, games, folder, origin, held_out, workers, progress)
+
+
+def _record(
+    player: Agent,
+    games: Protocol,
+    folder: Path,
+    origin: dict[str, str],
+    held_out: float,
+    workers: int | None,
+    progress: Callable[[str, Progress], None],
+) -> RecordReport:
+    name, episodes, work = origin["name"], games.games, folder / ".recording"
+    own, others = _existing(folder, games, origin, held_out)
     missing = [index for index in range(episodes) if index not in own]
     report = RecordReport(folder, name)
     if missing:
@@ -108,6 +131,8 @@ def record(
             skip=skip,
         )
         rows = {row["index"]: row for row in done.episodes if row["index"] in set(missing)}
+        causes = [row["cause"] for row in rows.values() if row["end_status"] in _BROKEN]
+        report.failures = dict(Counter(cause for cause in causes if cause))
         report.without_keys = [index for index, row in rows.items() if not row["keys"]]
         rows = {index: row for index, row in rows.items() if row["keys"]}
         found = _replayed(work, games, rows, workers, progress)
@@ -138,9 +163,12 @@ def _split(name: str, index: int, held_out: float) -> str:
 
 
 def _existing(
-    folder: Path, games: Protocol, origin: dict[str, str]
+    folder: Path, games: Protocol, origin: dict[str, str], held_out: float
 ) -> tuple[dict[int, bytes], list[bytes]]:
-    """The lines of games.jsonl: this recording's by index, and those of other origin in order."""
+    """The lines of games.jsonl: this recording's by index, and those of other origin in order.
+
+    Games whose keys are lost are left out, to be played again.
+    """
     path = folder / "games.jsonl"
     own: dict[int, bytes] = {}
     others: list[bytes] = []
@@ -160,7 +188,16 @@ def _existing(
                         f"{where}: a game of recording {origin['name']} by another {part} "
                         f"({row.get(part)!r}, now {origin[part]!r}); give another folder"
                     )
-            own[index] = line + b"\n"
+            lacking = [part for part in _SUMMED if part not in row]
+            if lacking:
+                raise InputError(f"{where}: field {lacking[0]!r} is missing; delete the line")
+            if row["split"] != _split(origin["name"], index, held_out):
+                raise InputError(
+                    f"{where}: was recorded with another share of held-out games; give the same "
+                    "--held-out"
+                )
+            if _has_keys(folder, index, row["sha256"]):
+                own[index] = line + b"\n"
         elif isinstance(row, dict) and str(row.get("game")) in names:
             raise InputError(
                 f"{where}: the set holds another game {row['game']}; give another folder"
@@ -168,6 +205,16 @@ def _existing(
         else:
             others.append(line + b"\n")
     return own, others
+
+
+def _has_keys(folder: Path, index: int, sha256: object) -> bool:
+    """Whether the keys of a recorded game are there; a game that lost them is played again."""
+    try:
+        data = files.read_bounded(folder / "keys" / f"{index}.xz", 16 * files.MEGABYTE)
+        keys = files.decompress_xz(data, MAX_KEYS, str(index))
+    except InputError:
+        return False
+    return hashlib.sha256(keys).hexdigest() == sha256
 
 
 def _own_index(row: Any, games: Protocol) -> int | None:
@@ -241,7 +288,7 @@ def _replayed(
     for key, result in run_tasks(HashTask, args, items, workers or os.cpu_count() or 1):
         assert isinstance(key, int)
         if isinstance(result, Crashed):
-            raise CheckFailed(f"game {key}: replayed, it ends NLE with code {result.exit_code}")
+            raise CheckFailed(f"game {key}: replayed, {result}")
         found[key] = result
         files.atomic_write(work / "replayed" / f"{key}.json", files.dump_json(result))
         state.done += 1
@@ -333,3 +380,4 @@ def _summed(report: RecordReport, own: dict[int, bytes]) -> RecordReport:
 
 
 _BROKEN = ("stalled", "crashed")
+_SUMMED = ("keys", "sha256", "split", "death", "end_status", "env_score")

@@ -82,6 +82,16 @@ def check_row(row: object, where: str) -> None:
         raise InputError(f"{where}: end_status {row['end_status']!r} is not known")
 
 
+def parse_shard(text: str) -> tuple[int, int]:
+    """(i, n) of "i/n": the games whose index leaves i when divided by n."""
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and len(text) < 16):
+        raise InputError(f"shard {text!r}: give i/n, for example 0/4")
+    if not int(part) < int(parts):
+        raise InputError(f"shard {text!r}: of n shards the first is 0, the last n - 1")
+    return int(part), int(parts)
+
+
 def trace_path(folder: Path, index: int) -> Path:
     """Where the keys of game `index` are."""
     return folder / "traces" / f"{index}.xz"

@@ -68,7 +68,7 @@ DOWNLOADS = {
 
 def data_folder() -> Path:
     """Where datasets are listed and fetched to: $NHZOO_DATA, else nhzoo in the user's data."""
-    if "NHZOO_DATA" in os.environ:
+    if os.environ.get("NHZOO_DATA"):
         return Path(os.environ["NHZOO_DATA"])
     return Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share")) / "nhzoo"
 
@@ -94,6 +94,13 @@ def open_demonstrations(source: str | Path) -> TraceSet | NldFolder | PackedSet:
         hint = f"; it can be fetched: nhzoo data add {name}" if name in DOWNLOADS else ""
         raise InputError(f"no dataset {name!r}: give a folder or one of {known}{hint}")
     return _open_folder(Path(source))
+
+
+def splits(source: str | Path) -> list[str]:
+    """The names of a dataset's splits."""
+    data = open_demonstrations(source)
+    games = data.traces if isinstance(data, TraceSet) else data.games
+    return sorted({game.split for game in games})
 
 
 def list_sources() -> list[Source]:
@@ -180,7 +187,11 @@ def _read(name: str) -> Source:
     if kind not in KINDS or not isinstance(folder, str) or not Path(folder).is_absolute():
         raise InputError(f"{path}: not the entry of a dataset; delete it and add the dataset again")
     counts = [row[key] if isinstance(row.get(key), int) else None for key in ("games", "steps")]
-    note = "" if Path(folder).is_dir() else f"its folder {folder} is gone; delete {path}"
+    try:
+        gone = not Path(folder).is_dir()
+    except (OSError, ValueError):  # a path that cannot be one
+        gone = True
+    note = f"its folder {folder[:200]} is gone; delete {path}" if gone else ""
     return Source(name, kind, Path(folder), counts[0], counts[1], note=note)
 
 
@@ -198,7 +209,8 @@ def _open_folder(folder: Path) -> TraceSet | NldFolder | PackedSet:
         return open_packed(folder)
     if kind is None:
         raise InputError(
-            f"{folder}: not a trace set (no games.jsonl), and no ttyrecs were found below it"
+            f"{folder}: not a trace set (no games.jsonl) nor packed frames (no packed.json), and "
+            "no ttyrecs were found below it"
         )
     return open_traces(folder) if kind == TRACES else NldFolder(folder)
 

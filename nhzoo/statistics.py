@@ -1,7 +1,22 @@
 """Statistics of heavy-tailed scores, seeded, so that the same input gives the same numbers.
 
 Intervals are bootstrap intervals: bias-corrected and accelerated (BCa, Efron 1987) unless another
-method is asked for. How often they hold the truth is in COVERAGE.
+method is asked for. How often, in %, nominal 95 % intervals hold the mean of the 128 scores of
+bc-lstm-1m, of the 171 of AutoAscend and of a lognormal (in this order) when n games are drawn from
+these, in 1,000 samples each (standard errors 0.6 to 1.3), by tests/benchmarks/bench_statistics.py:
+
+    n       BCa               percentile        Student's t       bootstrap-t
+    8       87.0 87.2 80.4    85.9 86.9 78.2    92.0 91.3 83.3    94.8 94.6 89.9
+    32      92.3 92.8 88.0    92.7 92.4 86.8    94.4 93.3 87.5    95.1 95.2 91.4
+    128     92.4 93.3 91.1    92.9 93.8 91.5    92.9 94.3 91.4    93.6 94.2 92.4
+    1,024   95.5 95.5 93.0    95.4 95.7 94.1    95.5 95.2 94.2    95.8 95.0 93.7
+
+Most intervals that miss lie below the mean: the very long games were not among those played. From
+128 games on BCa is as good as any; with fewer it is too short, and bootstrap-t, about 1.5 times as
+wide at 8 games, is the one to use. Where most scores are equal no method helps a small sample: of
+the random agent's scores, 95 % of them 0, BCa holds the mean 35 % of the time with 8 games, 73 %
+with 32 and 92 % with 128 (bootstrap-t: 28, 55, 92). Of medians and interquartile means, BCa and
+percentile intervals hold 90 to 95 % at 8 games and 94 to 96 % from 32 on.
 """
 
 from __future__ import annotations
@@ -51,7 +66,9 @@ class PValue:
 def mean_ci95(values: Values, seed: int = 0) -> tuple[float, float]:
     """A 95 % interval for the mean: bias-corrected and accelerated bootstrap, 10,000 resamples.
 
-    (Efron 1987.) Of one value, or equal ones, the interval is that value.
+    (Efron 1987.) It holds the mean of scores like AutoAscend's in 87 % of samples of 8 games, 93 %
+    of 32 or 128 and 95 % of 1,024; see the module. Of one value, or equal ones, the interval is
+    that value.
     """
     x = _sample(values)
     if len(x) == 1 or np.ptp(x) == 0:
@@ -84,7 +101,11 @@ def ci95(
     studentised by each resample's own standard error) for the mean. With the mean and `bca` this
     is `mean_ci95`. Of one value, or equal ones, the interval is that value.
 
-    Resamples of equal values have no standard error; `bootstrap-t` leaves them out.
+    For the mean of fewer than 128 games use `bootstrap-t`, unless most scores are equal: of scores
+    like bc-lstm-1m's, AutoAscend's and a lognormal's it holds 95, 95 and 90 % of the time at 8
+    games (BCa: 87, 87, 80), 95, 95 and 91 % at 32 (BCa: 92, 93, 88). With 128 and more use `bca`
+    (92, 93, 91 % at 128; 96, 96, 93 % at 1,024). Resamples of equal values have no standard error;
+    `bootstrap-t` leaves them out, so it fails where most scores are equal.
     """
     if method not in get_args(Method):
         raise ValueError(f"unknown method {method!r}")
@@ -114,7 +135,9 @@ def paired_difference(
     """Statistic of `a` minus that of `b`, where a[i] and b[i] belong together (one game).
 
     Pairs are resampled. For the mean it is the interval for the mean of the differences; the
-    difference of medians is not the median of the differences.
+    difference of medians is not the median of the differences. Of means that do not differ the
+    interval holds 0 in 85 to 87 % of samples of 8 games, 92 to 94 % of 32 and 94 to 95 % of 128
+    (scores like bc-lstm-1m's and AutoAscend's).
     """
     x, y = _sample(a), _sample(b)
     if len(x) != len(y):
@@ -137,7 +160,9 @@ def unpaired_difference(
 ) -> Interval:
     """Statistic of `a` minus that of `b`, for samples that have nothing to do with each other.
 
-    Each is resampled by itself, so that sizes and spreads may differ, as in Welch's test.
+    Each is resampled by itself, so that sizes and spreads may differ, as in Welch's test. Of means
+    that do not differ the interval holds 0 in 88 to 89 % of samples of 8 games and 93 to 94 % of 32
+    and of 128 (scores like bc-lstm-1m's and AutoAscend's).
     """
     x, y = _sample(a), _sample(b)
     if _swapped(x, y):  # so that the difference the other way round is the same but for its sign
@@ -149,8 +174,9 @@ def unpaired_difference(
 def ratio_of_means(a: Values, b: Values, seed: int = 0) -> Interval:
     """Mean of `a` over mean of `b`, both samples' uncertainty in the interval (both resampled).
 
-    BCa is the same whether the ratio or its logarithm is taken. `b` has to be positive enough for
-    every resample's mean to be.
+    BCa is the same whether the ratio or its logarithm is taken. With AutoAscend's 171 games as `b`
+    and scores like bc-lstm-1m's as `a` it holds the ratio in 87 % of samples of 8 games, 92 % of 32
+    and 93 % of 128. `b` must not be negative or mostly 0: every resample's mean has to be positive.
     """
     x, y = _sample(a), _sample(b)
     if y.min() < 0 or np.count_nonzero(y) * 2 < len(y):
@@ -211,12 +237,12 @@ def games_to_settle(difference: float, *deviations: float) -> int | None:
 
     With one standard deviation, that of paired differences: pairs. With two, one per agent: games
     of each agent, unpaired. Of t tests, by the normal approximation with Guenther's (1981)
-    correction. None when the difference is 0: no number of games settles that.
+    correction. None when the difference is 0 but for rounding: no number of games settles that.
     """
-    if difference == 0:
+    if abs(difference) <= _ROUNDING * max(deviations):
         return None
-    z = _z_sum() / abs(difference)
-    games = sum((z * d) ** 2 for d in deviations) + _z_alpha() ** 2 / (2 * len(deviations))
+    effects = [_z_sum() * d / abs(difference) for d in deviations]
+    games = sum(e * e for e in effects) + _z_alpha() ** 2 / (2 * len(deviations))
     least = 6 if len(deviations) == 1 else 4  # fewer cannot give a permutation test p < 0.05
     return max(least, math.ceil(games))
 
@@ -303,8 +329,8 @@ def _bca(replicates: Array, centre: float, left_out: Array) -> tuple[float, floa
     acceleration = -(left_out**3).sum() / (6 * spread) if spread > 0 else 0.0
     z = stats.norm.ppf([0.025, 0.975])
     shifted = bias + (bias + z) / (1 - acceleration * (bias + z))
-    low, high = np.quantile(replicates, stats.norm.cdf(shifted))
-    return float(low), float(high)
+    ends: Any = np.quantile(replicates, stats.norm.cdf(shifted))
+    return float(ends[0]), float(ends[1])
 
 
 def _two_samples(

@@ -56,7 +56,8 @@ class Trace:
 
     def keys(self) -> bytes:
         """The raw keys, checked against the recorded length and hash."""
-        data = files.read_bounded(self.path, 16 * files.MEGABYTE)
+        path = files.inside(self.path.parent, self.path.name)
+        data = files.read_bounded(path, 16 * files.MEGABYTE)
         keys = files.decompress_xz(data, MAX_KEYS, str(self.path))
         if len(keys) != self.length:
             raise InputError(
@@ -154,6 +155,9 @@ def _trace(row: dict[str, Any], folder: Path, where: str) -> Trace:
         isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16}", value) for value in hashes
     ):
         raise InputError(f"{where}: field 'frame_hashes' is not a list of texts")
+    split = row.get("split", "train")
+    if not isinstance(split, str) or not files.is_plain_name(split):
+        raise InputError(f"{where}: {split!r} cannot be the name of a split")
     spec = GameSpec(
         core=numbers[0],
         disp=numbers[1],
@@ -168,15 +172,20 @@ def _trace(row: dict[str, Any], folder: Path, where: str) -> Trace:
         length=length,
         sha256=sha256,
         score=score,
-        split=str(row.get("split", "train")),
+        split=split,
         frame_hashes=tuple(hashes),
-        path=files.inside(folder, f"keys/{game}.xz"),
-        turns=row["turns"] if isinstance(row.get("turns"), int) else None,
-        max_depth=row["maxlvl"] if isinstance(row.get("maxlvl"), int) else None,
+        path=folder / "keys" / f"{game}.xz",
+        turns=_count(row, "turns"),
+        max_depth=_count(row, "maxlvl"),
         role=_text(row, "role"),
         end_status=_text(row, "end_status"),
         agent=_text(row, "agent"),
     )
+
+
+def _count(row: dict[str, Any], field: str) -> int | None:
+    value = row.get(field)
+    return value if isinstance(value, int) and abs(value) < 1 << 53 else None
 
 
 def _text(row: dict[str, Any], field: str) -> str | None:

@@ -37,6 +37,8 @@ _HEADERS = {1: struct.Struct("<iii"), 3: struct.Struct("<iiiB")}
 _MAX_FILE = 1 << 30
 _MAX_UNPACKED = 16 << 30
 _MAX_RECORD = 1 << 20
+_MAX_FRAME_BYTES = 1 << 14  # on average: a whole screen in colour is about 8,000
+_FREE_BYTES = 1 << 23
 _QUIT = 0xF1  # meta-q, NetHack's #quit
 _IN_YES_NO = 1  # internal
 _MAX_QUITS = 200
@@ -59,7 +61,7 @@ def scan(path: Path, version: int) -> Scan:
     """
     header = _HEADERS[version]
     keys = bytearray()
-    frames = 0
+    frames = total = 0
     channel = after = _OUTPUT
     rest = b""
     for piece in _unpacked(path):
@@ -84,6 +86,9 @@ def scan(path: Path, version: int) -> Scan:
             if version == 1 or channel == _KEY:
                 frames += 1
             at += length
+        total += len(piece)
+        if total > _FREE_BYTES + frames * _MAX_FRAME_BYTES:
+            raise InputError(f"{path}: {total:,} bytes for {frames:,} frames: no real game")
         if frames > MAX_KEYS:
             raise InputError(f"{path}: more than the {MAX_KEYS:,} frames allowed in a game")
         rest = data[at:]
@@ -247,7 +252,7 @@ def write_ttyrecs(
     for key, result in run_tasks(WriteTask, (folder,), todo, cpus):
         assert isinstance(key, int)
         if isinstance(result, Crashed):
-            result = f"NLE exits with {result.exit_code}"
+            result = str(result)
         if result is None:
             report.written += 1
         else:

@@ -90,8 +90,12 @@ def verify(
     folder: str | Path,
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    stop_at_first: bool = False,
 ) -> Verification:
-    """Replay every game of a result folder and compare all that it claims."""
+    """Replay every game of a result folder and compare all that it claims.
+
+    With `stop_at_first` it ends at the first game that differs.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such result folder")
@@ -107,21 +111,36 @@ def verify(
         raise InputError(f"{folder}: {protocol.id} has no game {outside[0]}")
     report = Verification(protocol.id, str(result.get("agent")), len(rows))
     report.problems = _summary_problems(result, rows)
-    if [row["index"] for row in rows] != list(range(len(rows))):
-        report.problems.append(f"the games are not 0 to {len(rows) - 1}: some were left out")
+    indices = [row["index"] for row in rows]
+    first, step = _shard(result.get("shard"))
+    if indices != list(range(first, first + step * len(rows), step)):
+        which = f"0 to {len(rows) - 1}" if step == 1 else f"those of its shard {result['shard']}"
+        report.problems.append(f"the games are not {which}: some were left out")
     items = [(row["index"], row) for row in rows]
     args = (folder, protocol, result.get("exempt") is True)
     for index, reason in run_tasks(VerifyTask, args, items, workers or os.cpu_count() or 1):
         assert isinstance(index, int)
         if isinstance(reason, Crashed):
-            reason = f"NLE ended its process with exit code {reason.exit_code}"
+            reason = str(reason)
         if reason is None:
             report.verified += 1
         else:
             report.reasons[index] = reason
         progress(report.verified + len(report.reasons), len(rows))
+        if stop_at_first and report.reasons:
+            break
     report.mismatched = sorted(report.reasons)
     return report
+
+
+def _shard(shard: Any) -> tuple[int, int]:
+    """The first game of a shard "i/n" and the distance to the next; (0, 1) for no shard."""
+    if shard is None:
+        return 0, 1
+    try:
+        return results.parse_shard(str(shard))
+    except InputError:
+        return 0, 1
 
 
 def _summary_problems(result: dict[str, Any], rows: list[results.Row]) -> list[str]:

@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -26,6 +27,8 @@ from nhzoo.errors import NhzooError
 Key = Hashable
 _OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
 _MARK_SIZE = 8
+_LEFT = ".left"
+_MAX_LEFT = 1 << 22
 _MAX_IDLE_DEATHS = 10  # of workers, one after another, without a finished item between
 
 
@@ -42,8 +45,14 @@ class Task(Protocol):
         """Work for a moment; give (key, result) of finished items, (None, progress) for news.
 
         Call `mark(number, a, b)` before touching item `number` in a way that may kill the process:
-        should it die, that item is the one to blame, and (a, b) is what is known of it.
+        should it die, that item is the one to blame, and (a, b) is what is known of it. What it
+        has written to the file `left_behind(number)` until then is handed on as well.
         """
+
+
+def left_behind(number: int) -> Path:
+    """The file of a worker whose bytes are handed on, should item `number` kill it."""
+    return Path(tempfile.gettempdir()) / f"{number}{_LEFT}"
 
 
 class OneByOne:
@@ -80,11 +89,20 @@ class WorkerError(NhzooError):
 
 @dataclass(frozen=True)
 class Crashed:
-    """The result of an item that took its worker down twice."""
+    """The result of an item that took its worker down twice, or held it up.
 
-    exit_code: int
+    `exit_code` is None for one that was `hung`: NLE did not come back from it.
+    """
+
+    exit_code: int | None
     a: float
     b: float
+    left: bytes = b""
+
+    def __str__(self) -> str:
+        if self.exit_code is None:
+            return "NLE did not come back from a step"
+        return f"NLE ended its process with exit code {self.exit_code}"
 
 
 @dataclass
@@ -94,6 +112,9 @@ class _Worker:
     mark: Any
     folder: str
     in_flight: dict[Key, Any] = field(default_factory=dict)
+    marks: float = 0.0  # how often it had marked an item when that was last looked at
+    looked: float = 0.0
+    hung: bool = False
 
 
 def run_tasks(
@@ -102,11 +123,13 @@ def run_tasks(
     items: Iterable[tuple[Key, Any]],
     workers: int,
     slots: int = 1,
+    hang_seconds: float | None = None,
 ) -> Iterator[tuple[Key, Any]]:
     """Work through `items`, (key, item) pairs, on `workers` processes.
 
     Gives (key, result) in the order of finishing and (None, progress) in between. Integer keys are
-    what `mark` refers to. `slots` is the number of items each worker is handed at once.
+    what `mark` refers to. `slots` is the number of items each worker is handed at once. A worker
+    that has marked an item and then nothing for `hang_seconds` is killed, and the item blamed.
     """
     queue = deque(items)
     blamed: dict[Key, int] = {}
@@ -116,18 +139,23 @@ def run_tasks(
     dead: list[_Worker] = []
     idle_deaths = 0
     try:
-        left = len(queue)
-        pool = [_spawn(context, root, make_task, args) for _ in range(min(workers, left))]
-        while left:
+        open_items = len(queue)
+        pool = [_spawn(context, root, make_task, args) for _ in range(min(workers, open_items))]
+        while open_items:
             for worker in pool:
                 _hand_out(worker, queue, slots)
-            ready = wait([w.connection for w in pool] + [w.process.sentinel for w in pool])
+            ready = wait(
+                [w.connection for w in pool] + [w.process.sentinel for w in pool],
+                None if hang_seconds is None else hang_seconds / 8,
+            )
+            if hang_seconds is not None:
+                _kill_hung(pool, hang_seconds)
             for position, worker in enumerate(pool):
                 if worker.connection in ready or worker.process.sentinel in ready:
                     for key, result in _receive(worker):
                         if key is not None:
                             del worker.in_flight[key]
-                            left -= 1
+                            open_items -= 1
                             idle_deaths = 0
                         yield key, result
                 if worker.process.sentinel not in ready:
@@ -136,16 +164,17 @@ def run_tasks(
                 worker.connection.close()
                 code = worker.process.exitcode or 0
                 number, a, b = worker.mark[:3]
-                shutil.rmtree(worker.folder, ignore_errors=True)
                 guilty = int(number)
+                left = _read_left(Path(worker.folder) / f"{guilty}{_LEFT}")
+                shutil.rmtree(worker.folder, ignore_errors=True)
                 idle_deaths += 1
-                if code not in _OUTSIDE and guilty in worker.in_flight:
+                if (worker.hung or code not in _OUTSIDE) and guilty in worker.in_flight:
                     blamed[guilty] = blamed.get(guilty, 0) + 1
                     if blamed[guilty] > 1:
                         del worker.in_flight[guilty]
-                        left -= 1
+                        open_items -= 1
                         idle_deaths = 0
-                        yield guilty, Crashed(code, a, b)
+                        yield guilty, Crashed(None if worker.hung else code, a, b, left)
                 if idle_deaths >= _MAX_IDLE_DEATHS:
                     raise NhzooError(
                         f"{idle_deaths} worker processes ended one after another (the last with "
@@ -182,6 +211,26 @@ def _spawn(
     process.start()
     theirs.close()
     return _Worker(process, ours, mark, folder)
+
+
+def _kill_hung(pool: list[_Worker], seconds: float) -> None:
+    """Kill the workers whose marked item has not let them mark anything for so long."""
+    now = time.monotonic()
+    for worker in pool:
+        number, count = worker.mark[0], worker.mark[3]
+        if number < 0 or count != worker.marks:
+            worker.marks, worker.looked = count, now
+        elif now - worker.looked > seconds and not worker.hung:
+            worker.hung = True
+            worker.process.kill()
+
+
+def _read_left(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MAX_LEFT)
+    except OSError:
+        return b""
 
 
 def _hand_out(worker: _Worker, queue: deque[tuple[Key, Any]], slots: int) -> None:
@@ -222,6 +271,7 @@ def _serve(
 
     def note(number: int, a: float, b: float) -> None:
         mark[0], mark[1], mark[2] = number, a, b
+        mark[3] += 1
 
     os.dup2(2, 1)  # stdout is the parent's: a foreign agent that prints must not spoil its JSON
     with contextlib.suppress(_ParentGoneError):

@@ -136,7 +136,10 @@ def test_an_nld_folder(small_set, tmp_path, monkeypatch):
 
 def test_a_packed_set(small_set, tmp_path):
     report = packing.pack(small_set, workers=1, cache=tmp_path / "cache")
-    exports.export("small", list(zip(report.games, (1, 2, None, 6), strict=True)), tmp_path / "out")
+    scored = [
+        (*game[:3], score) for game, score in zip(report.exportable, (1, 2, None, 6), strict=True)
+    ]
+    exports.export("small", scored, tmp_path / "out")
     found = statistics(tmp_path / "out")
     lengths = [trace.length for trace in open_traces(small_set).traces]
     assert (found.kind, found.games, found.keys) == ("packed", 4, sum(lengths))

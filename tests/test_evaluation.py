@@ -10,19 +10,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nhzoo import evaluate, files, results, verify
-from nhzoo.agents import RandomAgent
-from nhzoo.envs import ACTION_KEYS, EpisodeResult
+from nhzoo.agents import RandomAgent, load
+from nhzoo.audit import audit
+from nhzoo.envs import ACTION_KEYS, Episode, EpisodeResult, Game
 from nhzoo.errors import InputError
+from nhzoo.merging import merge
 from nhzoo.progression import progression
 from nhzoo.protocols import PROTOCOLS, get_protocol
 from nhzoo.statistics import iqm, mean_ci95
 from tests.conftest import make_entry, read_rows
+from tests.saboteurs import Killer, Raiser
 
 NHZOO = (sys.executable, "-m", "nhzoo")
 
@@ -374,3 +378,131 @@ def test_statistics_of_small_samples():
     assert iqm([0, 1, 2, 100]) == 1.5
     with pytest.raises(ValueError, match="no values"):
         mean_ci95([])
+
+
+def test_a_game_that_kills_nle_is_kept_as_what_it_had_scored(tmp_path):
+    whole = evaluate(RandomAgent(), "smoke-v1", episodes=3, workers=2, batch=2).episodes
+    keys_of_game = whole[1]["keys"]
+    assert keys_of_game > 120
+    out = tmp_path / "out"
+    done = evaluate(Killer(at=100), "smoke-v1", episodes=3, workers=2, batch=2, out=out)
+    killed = done.episodes[1]
+    assert killed["end_status"] == "crashed"
+    assert killed["cause"] == "NLE ended its process with exit code 1"
+    assert killed["keys"] == 100
+    assert killed["steps"] == 100 and killed["turns"] >= 1 and killed["depth"] == 1
+    assert done.result["summary"]["crashed"] == 1
+    for index in (0, 2):
+        assert done.episodes[index] == whole[index]
+    assert verify(out).ok
+    started = evaluate(Killer(at=0), "smoke-v1", episodes=3, workers=1, out=tmp_path / "start")
+    assert (started.episodes[1]["keys"], started.episodes[1]["score"]) == (0, 0)
+    assert verify(tmp_path / "start").ok
+
+
+@pytest.mark.parametrize("answer", [None, 500])
+def test_an_agents_failure_ends_the_game_in_which_it_happens_and_no_other(answer):
+    whole = evaluate(RandomAgent(), "smoke-v1", episodes=4, workers=1, batch=4).episodes
+    done = evaluate(Raiser(answer), "smoke-v1", episodes=4, workers=1, batch=4)
+    failed = done.episodes[2]
+    assert (failed["end_status"], failed["steps"]) == ("crashed", 39)
+    reason = "RuntimeError: out of ideas" if answer is None else "ValueError: it chose 500"
+    assert failed["cause"].startswith(f"agent raised {reason}")
+    for index in (0, 1, 3):
+        assert done.episodes[index] == whole[index]
+
+
+def test_shards_merge_into_what_one_evaluation_gives(shared_entry, played, tmp_path):
+    parts = [tmp_path / str(i) for i in range(2)]
+    for i, part in enumerate(parts):
+        evaluate(shared_entry, "smoke-v1", 4, 1, part, batch=4, shard=f"{i}/2")
+        assert verify(part).ok
+    merged = merge(parts, tmp_path / "all")
+    assert contents(tmp_path / "all") == contents(played)
+    before = files.read_json(played / "result.json")["summary"]
+    assert merged["summary"] | {"env_steps_per_second": 0} == before | {"env_steps_per_second": 0}
+    assert verify(tmp_path / "all").ok
+    with pytest.raises(InputError, match="is not empty"):
+        merge(parts, tmp_path / "all")
+    with pytest.raises(InputError, match="shard '4/4'"):
+        evaluate(shared_entry, "smoke-v1", 4, 1, shard="4/4")
+    other = tmp_path / "other"
+    evaluate(RandomAgent(), "smoke-v1", 1, 1, other, batch=4)
+    with pytest.raises(InputError, match="is of another agent"):
+        merge([parts[0], other], tmp_path / "x")
+    row = files.read_jsonl(parts[1] / "episodes.jsonl")[0]
+    (parts[1] / "traces" / f"{row['index']}.xz").write_bytes(files.compress_xz(b"hhh"))
+    with pytest.raises(InputError, match="is not the one that was played"):
+        merge(parts, tmp_path / "y")
+
+
+def test_an_incomplete_shard_is_noticed(shared_entry, tmp_path):
+    out = tmp_path / "part"
+    evaluate(shared_entry, "smoke-v1", 6, 1, out, batch=4, shard="0/2")
+    rows = read_rows(out)
+    result = files.read_json(out / "result.json")
+    files.atomic_write(out / "episodes.jsonl", files.dump_jsonl([rows[0], rows[2]]))
+    summary = results.summarize([rows[0], rows[2]])
+    files.atomic_write(out / "result.json", files.dump_json(result | {"summary": summary}))
+    assert "those of its shard 0/2: some were left out" in verify(out).problems[0]
+
+
+def test_verifying_can_stop_at_the_first_wrong_game(played, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(played, folder)
+    for index in range(4):
+        path = folder / "traces" / f"{index}.xz"
+        path.write_bytes(path.read_bytes()[:-4])
+    assert len(verify(folder, workers=1).mismatched) == 4
+    assert len(verify(folder, workers=1, stop_at_first=True).mismatched) == 1
+
+
+def test_the_audit_knows_an_agents_own_games_from_anothers(shared_entry, played, tmp_path):
+    own = audit(played, shared_entry)
+    assert own.ok and own.keys == sum(row["steps"] for row in read_rows(played))
+    assert own.matched + own.near == own.keys
+    assert own.share >= 0.999
+    # Another network's games, handed in under this network's name.
+    other = make_entry(tmp_path / "other", seed=5)
+    forged = tmp_path / "forged"
+    evaluate(other, "smoke-v1", 2, 1, forged, batch=4)
+    assert audit(forged, shared_entry).problems == [
+        "the result is of other weights than those of tiny-agent"
+    ]
+    result = files.read_json(forged / "result.json")
+    claimed = files.read_json(played / "result.json")["weights_sha256"]
+    files.atomic_write(
+        forged / "result.json", files.dump_json(result | {"weights_sha256": claimed})
+    )
+    found = audit(forged, shared_entry)
+    assert not found.ok and not found.problems
+    assert set(found.wrong) == {0, 1}
+    assert min(found.wrong.values()) < 50  # at once, not at the end
+
+
+def test_the_best_of_several_tries_is_no_agents_game(shared_entry, played, tmp_path):
+    """Playing with other luck gives a game that replays, and that this agent does not play."""
+    agent = load(shared_entry)
+    protocol = get_protocol("smoke-v1")
+    lucky = replace(protocol, id="smoke-v1-again")
+    spec = protocol.game(0)
+    object.__setattr__(lucky, "game", lambda index: spec)  # the protocol's dungeon, other uniforms
+    episode = Episode(Game(agent.observation_keys))
+    episode.start(spec, protocol.step_cap, protocol.no_progress)
+    state, stream, over = agent.initial_state(1), lucky.uniforms(0), False
+    while not over:
+        seen = {name: episode.game.observation[name][None] for name in agent.observation_keys}
+        actions, state = agent.act(seen, state, np.array([stream.random()]))
+        over = episode.step(int(ACTION_KEYS[actions[0]]))
+    folder = tmp_path / "picked"
+    shutil.copytree(played, folder)
+    rows, keys = read_rows(folder), bytes(episode.game.keys)
+    rows[0] = results.episode_row(protocol, 0, episode.result, keys)
+    results.write_trace(folder, 0, keys)
+    files.atomic_write(folder / "episodes.jsonl", files.dump_jsonl(rows))
+    result = files.read_json(folder / "result.json")
+    result["summary"] |= results.summarize(rows)
+    files.atomic_write(folder / "result.json", files.dump_json(result))
+    assert verify(folder).ok  # it is a game of NetHack's
+    found = audit(folder, shared_entry)
+    assert list(found.wrong) == [0]

@@ -60,7 +60,7 @@ def test_packing_again_does_nothing_and_repairs_what_is_damaged(small_set, tmp_p
     again = packing.pack(small_set, workers=1, cache=tmp_path)
     assert (again.already, again.packed, again.frames) == (4, 0, first.frames)
     first.games[2].write_bytes(bytes_before[2][:-20])
-    with pytest.raises(InputError, match="pack again"):
+    with pytest.raises(InputError, match="pack or copy it again"):
         frames.GameFrames(first.games[2])
     repaired = packing.pack(small_set, workers=1, cache=tmp_path)
     assert (repaired.already, repaired.packed) == (3, 1)
@@ -268,9 +268,9 @@ def test_a_dataset_that_grew_packs_only_what_is_new(small_set, tmp_path):
 def test_exported_frames_are_a_dataset(small_set, tmp_path):
     report = packing.pack(small_set, workers=2, cache=tmp_path / "cache")
     out = tmp_path / "carried"
-    exports.export("small", list(zip(report.games, report.scores, strict=True)), out)
+    exports.export("small", report.exportable, out)
     again = {path: path.stat().st_mtime_ns for path in out.glob("*.frames")}
-    exports.export("small", list(zip(report.games, report.scores, strict=True)), out)
+    exports.export("small", report.exportable, out)
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.frames")} == again
     used = packing.pack(out, split="train", workers=1, cache=tmp_path / "unused")
     assert not (tmp_path / "unused").exists()
@@ -285,7 +285,7 @@ def test_exported_frames_are_a_dataset(small_set, tmp_path):
 def test_exported_frames_that_are_not_whole_are_left_out_and_named(small_set, tmp_path):
     report = packing.pack(small_set, workers=2, cache=tmp_path / "cache")
     out = tmp_path / "carried"
-    exports.export("small", list(zip(report.games, report.scores, strict=True)), out)
+    exports.export("small", report.exportable, out)
     (out / "0.frames").unlink()
     data = bytearray((out / "1.frames").read_bytes())
     data[100] ^= 1
@@ -310,12 +310,58 @@ def test_exported_frames_that_are_not_whole_are_left_out_and_named(small_set, tm
             exports.open_packed(out)
 
 
+def test_splits_are_exported_together_and_other_games_never_over_them(small_set, tmp_path):
+    out = tmp_path / "carried"
+    for split in ("train", "validation"):
+        part = packing.pack(small_set, split=split, workers=1, cache=tmp_path / "cache")
+        exports.export("small", part.exportable, out)
+    assert [game.game for game in exports.open_packed(out).games] == ["0", "2", "1", "3"]
+    other = record(tmp_path / "other", games=2, steps=60)
+    strange = packing.pack(other, workers=1, cache=tmp_path / "cache").exportable
+    with pytest.raises(InputError, match="holds games of small"):
+        exports.export("other", strange, out)
+    with pytest.raises(InputError, match="is another game 0"):
+        exports.export("small", strange, out)
+
+
+def test_a_damaged_chunk_is_packed_again_and_never_exported(small_set, tmp_path):
+    report = packing.pack(small_set, workers=1, cache=tmp_path / "cache")
+    data = bytearray(report.games[1].read_bytes())
+    data[200] ^= 1
+    report.games[1].write_bytes(data)
+    with pytest.raises(InputError, match="chunk 0 is damaged"):
+        exports.export("small", report.exportable, tmp_path / "out")
+    again = packing.pack(small_set, workers=1, cache=tmp_path / "cache")
+    assert (again.already, again.packed) == (3, 1)
+    exports.export("small", again.exportable, tmp_path / "out")
+
+
+def test_one_bad_link_among_packed_games_is_one_refused_game(small_set, tmp_path):
+    report = packing.pack(small_set, workers=1, cache=tmp_path / "cache")
+    out = tmp_path / "carried"
+    exports.export("small", report.exportable, out)
+    (out / "0.frames").unlink()
+    (out / "0.frames").symlink_to("/etc/hostname")
+    (out / "1.frames").unlink()
+    os.mkfifo(out / "1.frames")
+    used = packing.pack(out, workers=1)
+    assert [path.name for path in used.games] == ["2.frames", "3.frames"]
+    assert "outside" in used.refused["0"]
+    assert "not a regular file" in used.refused["1"]
+
+
+@pytest.mark.parametrize("game", ["my run/nle.1.0.ttyrec3.bz2", "_x/2020", "é/ü", "a\nb", "-"])
+def test_any_games_name_becomes_a_files_name(game):
+    assert files.is_plain_name(packing._name(game))
+    assert packing._name(game) != packing._name(game + "?")
+
+
 def test_an_export_does_not_write_among_other_files(small_set, tmp_path):
     report = packing.pack(small_set, workers=2, cache=tmp_path / "cache")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     with pytest.raises(InputError, match=r"holds other things \(thesis.tex\)"):
-        exports.export("small", [(report.games[0], None)], tmp_path / "mine")
+        exports.export("small", report.exportable[:1], tmp_path / "mine")
 
 
 def test_ttyrecs_have_no_more_than_a_screen(expert_monk, tmp_path):

@@ -98,7 +98,7 @@ def test_the_data_folder(monkeypatch, tmp_path):
 def test_all_kinds_are_added_listed_and_opened(small_set, nle_data, tmp_path):
     report = packing.pack(small_set, workers=1, cache=tmp_path / "cache")
     packed = tmp_path / "packed"
-    exports.export("small", list(zip(report.games, report.scores, strict=True)), packed)
+    exports.export("small", report.exportable, packed)
     lengths = [trace.length for trace in open_traces(small_set).traces]
     assert add(small_set) == Source("small", "traces", small_set, 4, sum(lengths))
     assert add(nle_data, "aa") == Source("aa", "nld-aa", nle_data, 1, None)
@@ -145,7 +145,7 @@ def test_what_cannot_be_opened(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     for source, says in (
-        ("nowhere", f"no dataset 'nowhere': give a folder or one of {BUNDLED}"),
+        ("nowhere", f"no dataset 'nowhere': give a folder or one of {', '.join(bundled_names())}"),
         ("./nowhere", "no dataset 'nowhere': there is no such folder"),
         ("nld-aa-taster", "it can be fetched: nhzoo data add nld-aa-taster"),
         ("../datasets/x", "there is no such folder"),
@@ -185,7 +185,7 @@ def test_any_name_is_refused_or_comes_back(small_set, tmp_path, name):
         assert not (tmp_path / "data").exists()
         return
     assert entries() == [f"{name}.json"]
-    assert [source.name for source in list_sources()] == [BUNDLED, name]
+    assert [source.name for source in list_sources()] == [*bundled_names(), name]
     assert open_demonstrations(name).folder == small_set
 
 
@@ -224,12 +224,14 @@ def test_broken_entries_are_listed_with_a_note(small_set, tmp_path):
     folder = data_folder() / "datasets"
     (folder / "half.json").write_text('{"name": "ha')
     (folder / "list.json").write_text("[]")
+    (folder / "long.json").write_text(json.dumps({"kind": "traces", "folder": "/" + "x" * 5_000}))
     (folder / "odd.json").write_text('{"kind": "traces", "folder": "relative"}')
     listed = {source.name: source for source in list_sources()}
-    assert list(listed) == [BUNDLED, "gone", "half", "list", "odd"]
+    assert list(listed) == [*bundled_names(), "gone", "half", "list", "long", "odd"]
     assert f"its folder {gone} is gone; delete {folder / 'gone.json'}" in listed["gone"].note
     assert listed["gone"].games == 4
     assert "not valid JSON" in listed["half"].note
+    assert "is gone; delete" in listed["long"].note
     assert "add the dataset again" in listed["odd"].note
     with pytest.raises(InputError, match="is gone"):
         open_demonstrations("gone")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nhzoo.errors import InputError, NhzooError
-from nhzoo.workers import Crashed, run_tasks
+from nhzoo.workers import Crashed, left_behind, run_tasks
 
 
 class Squares:
@@ -37,6 +37,9 @@ class Squares:
         once = self._folder / str(key)
         if trouble and (trouble.startswith("always") or not once.exists()):
             once.touch()
+            left_behind(key).write_bytes(b"as far as it came")
+            if "hang" in trouble:
+                time.sleep(60)
             if "exit" in trouble:
                 os._exit(1)
             if "kill" in trouble:
@@ -77,7 +80,7 @@ def test_a_worker_that_dies_once_costs_only_time(tmp_path):
 
 def test_an_item_that_always_takes_its_worker_down_is_given_back(tmp_path):
     results = run({4: "always exit"}, tmp_path)
-    assert results.pop(4) == Crashed(exit_code=1, a=4.0, b=7.0)
+    assert results.pop(4) == Crashed(1, 4.0, 7.0, b"as far as it came")
     assert results == {i: i * i for i in range(12) if i != 4}
 
 
@@ -139,3 +142,16 @@ def alive(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def test_an_item_that_holds_its_worker_up_is_blamed_like_one_that_kills_it(tmp_path):
+    results = {}
+    trouble = {3: "always hang", 5: "hang"}
+    for key, result in run_tasks(
+        Squares, (trouble, str(tmp_path)), [(i, i) for i in range(8)], 2, 2, hang_seconds=2
+    ):
+        if key is not None:
+            results[key] = result
+    assert results.pop(3) == Crashed(None, 3.0, 7.0, b"as far as it came")
+    assert str(Crashed(None, 0, 0)) == "NLE did not come back from a step"
+    assert results == {i: i * i for i in range(8) if i != 3}

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # The exact commands of the published agents. Run from the repository's root after `make setup`.
+# bc-lstm-1m and bc-lstm-100k were trained at revision 5887ba2, on the 93 games that the dataset had
+# then; later revisions read demonstrations in another order.
 # Each goes on where it was when it is run again.
 set -euo pipefail
 

@@ -1,0 +1,264 @@
+"""Charts as inline SVG, without script: colours come from the style sheet, marks have titles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nhzoo.pages import count, number, text
+from nhzoo.survival import Survival
+
+_WIDTH, _HEIGHT = 360, 230
+_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 14, 34, 44
+_BINS_PER_DECADE = 5
+_MOST_CENSORED = 500  # marks drawn; more would be one line
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar from `left` to `right` (0 to 1 of the width)."""
+
+    left: float
+    right: float
+    games: int
+    label: str
+
+
+def _x(fraction: float) -> float:
+    return _LEFT + fraction * (_WIDTH - _LEFT - _RIGHT)
+
+
+def _y(fraction: float) -> float:
+    return _HEIGHT - _BOTTOM - fraction * (_HEIGHT - _TOP - _BOTTOM)
+
+
+def nice_step(span: float, most: int) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that gives at most `most` steps in `span`."""
+    if span <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(span / most))
+    return next(m * power for m in (1, 2, 5, 10) if m * power * most >= span * (1 - 1e-9))
+
+
+def _figure(title: str, summary: str, body: Iterable[str]) -> str:
+    return (
+        f"<figure><h3>{text(title)}</h3>"
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" role="img" '
+        f'aria-label="{text(f"{title}. {summary}")}">{"".join(body)}</svg>'
+        f"<figcaption>{text(summary)}</figcaption></figure>"
+    )
+
+
+def _axes(
+    xs: Sequence[tuple[float, str]], ys: Sequence[tuple[float, str]], x_name: str, y_name: str
+) -> list[str]:
+    parts = []
+    for at, label in ys:
+        y = f"{_y(at):.1f}"
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{_y(at) + 4:.1f}" text-anchor="end">{label}</text>')
+    floor, taken = _y(0), -math.inf
+    for at, label in xs:
+        half = 3.5 * len(label)
+        if _x(at) - half < taken + 4:  # no room: the next one
+            continue
+        taken = _x(at) + half
+        x = f"{_x(at):.1f}"
+        parts.append(f'<line class="axis" x1="{x}" x2="{x}" y1="{floor}" y2="{floor + 4}"/>')
+        parts.append(f'<text x="{x}" y="{floor + 17}" text-anchor="middle">{label}</text>')
+    parts.append(
+        f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{floor}" y2="{floor}"/>'
+    )
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    parts.append(
+        f'<text x="{middle:.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{text(x_name)}</text>'
+    )
+    parts.append(f'<text x="4" y="14">{text(y_name)}</text>')
+    return parts
+
+
+def _count_axis(most: int) -> tuple[float, list[tuple[float, str]]]:
+    """The top of a count axis, and its ticks: whole numbers."""
+    step = max(1.0, nice_step(max(1, most), 4))
+    top = step * math.ceil(max(1, most) / step)
+    return top, [(i * step / top, f"{i * step:,.0f}") for i in range(1, round(top / step) + 1)]
+
+
+def _bars(bars: Sequence[Bar], top: float) -> list[str]:
+    parts = []
+    for bar in bars:
+        if not bar.games:
+            continue
+        x, width = _x(bar.left), _x(bar.right) - _x(bar.left)
+        gap = min(1.0, width / 8)
+        y = _y(bar.games / top)
+        parts.append(
+            f'<rect class="bar" x="{x + gap:.1f}" y="{y:.1f}" width="{width - 2 * gap:.1f}" '
+            f'height="{_y(0) - y:.1f}"><title>{text(bar.label)}: {count(bar.games, "game")}'
+            "</title></rect>"
+        )
+    return parts
+
+
+def _legend(items: Sequence[tuple[str, str]]) -> list[str]:
+    """Line samples with their names, from the right end of the top line."""
+    parts, x = [], float(_WIDTH - _RIGHT)
+    for kind, name in reversed(items):
+        parts.append(f'<text x="{x:.0f}" y="14" text-anchor="end">{text(name)}</text>')
+        x -= 6.6 * len(name) + 8  # a letter is at most about that wide
+        parts.append(f'<line class="{kind}" x1="{x - 20:.0f}" x2="{x:.0f}" y1="10" y2="10"/>')
+        x -= 34
+    return parts
+
+
+@dataclass(frozen=True)
+class LogScale:
+    """Where scores are on a logarithmic axis; those below 1 share a bin at its left end."""
+
+    edges: list[float]
+    zero: float
+
+    @classmethod
+    def of(cls, scores: Sequence[float]) -> LogScale:
+        """A scale that has room for all of `scores`."""
+        positive = [score for score in scores if score >= 1]
+        if not positive:
+            return cls([], 1.0)
+        first = math.floor(_BINS_PER_DECADE * math.log10(min(positive)) + 1e-9)
+        last = math.floor(_BINS_PER_DECADE * math.log10(max(positive)) + 1e-9) + 1
+        if last - first < 3:  # a bar or two should not fill the chart
+            first, last = max(0, first - 1), last + 1
+        edges = [10 ** (k / _BINS_PER_DECADE) for k in range(first, last + 1)]
+        return cls(edges, 0.12 if len(positive) < len(scores) else 0.0)
+
+    def at(self, score: float) -> float:
+        """The place of a score, 0 to 1."""
+        if not self.edges:
+            return 0.5
+        if score < 1:
+            return 0.4 * self.zero
+        low, high = math.log10(self.edges[0]), math.log10(self.edges[-1])
+        place = (math.log10(score) - low) / (high - low)
+        return self.zero + (1 - self.zero) * min(1.0, max(0.0, place))
+
+    def bars(self, scores: Sequence[float]) -> list[Bar]:
+        """The games in each bin."""
+        x = np.asarray(scores, np.float64)
+        below = int(np.count_nonzero(x < 1))
+        bars = []
+        if below:
+            left, right = (0.0, 0.8 * self.zero) if self.edges else (0.35, 0.65)
+            bars.append(Bar(left, right, below, f"score {self.zero_label(scores)}"))
+        bins = np.searchsorted(np.asarray(self.edges) * (1 + 1e-12), x[x >= 1], side="right")
+        # Rounding must not lose a score that is an edge itself.
+        bins = np.clip(bins, 1, max(1, len(self.edges) - 1))
+        for k in range(1, len(self.edges)):
+            low, high = self.edges[k - 1], self.edges[k]
+            label = f"score {math.ceil(low - 1e-9):,} to {math.ceil(high - 1e-9) - 1:,}"
+            games = int(np.count_nonzero(bins == k))
+            bars.append(Bar(self.at(low), self.at(high), games, label))
+        return bars
+
+    def zero_label(self, scores: Sequence[float]) -> str:
+        """What the bin at the left end holds."""
+        return "0" if all(score == 0 for score in scores if score < 1) else "below 1"
+
+    def ticks(self, scores: Sequence[float]) -> list[tuple[float, str]]:
+        """Round numbers, with room between them."""
+        places = [(0.4 * self.zero if self.edges else 0.5, self.zero_label(scores))]
+        if self.zero == 0.0:
+            places = []
+        if self.edges:
+            low, high = self.edges[0], self.edges[-1]
+            decades = math.log10(high / low)
+            steps = (1, 2, 5) if decades < 2.5 else (1, 3) if decades < 4 else (1,)
+            for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1):
+                for value in (step * 10**power for step in steps):
+                    if low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
+                        label = f"{value:,}" if value < 1_000_000 else f"1e{power}"
+                        places.append((self.at(value), label))
+        return places
+
+
+def score_chart(scores: Sequence[float], mean: float, median: float) -> str:
+    """How scores are distributed, in bins of equal width on a logarithmic axis."""
+    scale = LogScale.of(scores)
+    bars = scale.bars(scores)
+    top, ys = _count_axis(max(bar.games for bar in bars))
+    marks = []
+    for kind, value in (("mean", mean), ("median", median)):
+        x = f"{_x(scale.at(value)):.1f}"
+        marks.append(f'<line class="{kind}" x1="{x}" x2="{x}" y1="{_TOP - 6}" y2="{_y(0):.1f}"/>')
+    names = [("mean", f"mean {number(mean)}"), ("median", f"median {number(median)}")]
+    summary = (
+        f"{count(len(scores), 'game')}: from {number(min(scores))} to {number(max(scores))}, "
+        f"mean {number(mean)}, median {number(median)}. The axis is logarithmic."
+    )
+    body = _axes(scale.ticks(scores), ys, "score", "games") + _bars(bars, top) + marks
+    return _figure("Scores", summary, body + _legend(names))
+
+
+def depth_chart(depths: Sequence[int]) -> str:
+    """How many games got how deep."""
+    low, high = min(depths), max(depths)
+    width = 1 / (high - low + 1)
+    thick = min(width, 0.2)
+    counts = [depths.count(depth) for depth in range(low, high + 1)]
+    bars = [
+        Bar((i + 0.5) * width - thick / 2, (i + 0.5) * width + thick / 2, n, f"depth {low + i}")
+        for i, n in enumerate(counts)
+    ]
+    step = max(1, math.ceil((high - low + 1) / 15))
+    xs = [((i + 0.5) * width, f"{low + i}") for i in range(0, high - low + 1, step)]
+    top, ys = _count_axis(max(counts))
+    at_most = sum(depth <= 1 for depth in depths)
+    summary = (
+        f"Deepest level of each game: at most {high}. "
+        f"{count(at_most, 'game')} of {len(depths):,} never left the first."
+    )
+    body = _axes(xs, ys, "deepest level reached", "games") + _bars(bars, top)
+    return _figure("Depth", summary, body)
+
+
+def survival_chart(curve: Survival, games: int) -> str:
+    """A survival curve over game turns, with its interval and what was not seen to its end."""
+    end = max(curve.end, 1.0)
+    step = max(1.0, nice_step(end, 4))
+    xs = [(i * step / end, f"{i * step:,.0f}") for i in range(int(end / step + 1e-9) + 1)]
+    ys = [(share / 100, f"{share}") for share in (25, 50, 75, 100)]
+    levels = [1.0, *curve.alive]
+
+    def steps(values: Sequence[float]) -> list[tuple[float, float]]:
+        points, last = [(0.0, 1.0)], 1.0
+        for time, value in zip(curve.times, values, strict=True):
+            points += [(time, last), (time, value)]
+            last = value
+        return [*points, (curve.end, last)]
+
+    def path(points: Sequence[tuple[float, float]]) -> str:
+        return "L".join(f"{_x(x / end):.1f} {_y(y):.1f}" for x, y in points)
+
+    body = _axes(xs, ys, "game turn", "% alive")
+    if curve.times:
+        band = path([*steps(curve.high), *reversed(steps(curve.low))])
+        body.append(f'<path class="band" d="M{band}Z"/>')
+    body.append(f'<path class="curve" d="M{path(steps(curve.alive))}"/>')
+    for time in curve.censored[:_MOST_CENSORED]:
+        level = levels[int(np.searchsorted(curve.times, time, side="right"))]
+        x, y = _x(time / end), _y(level)
+        body.append(
+            f'<line class="censored" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 5:.1f}" y2="{y + 5:.1f}">'
+            f"<title>broken off at turn {time:,.0f}</title></line>"
+        )
+    deaths = games - len(curve.censored)
+    summary = f"{count(deaths, 'death')} in {count(games, 'game')}"
+    if curve.median is not None:
+        summary += f"; half are dead by turn {curve.median:,.0f}"
+    summary += ". Kaplan-Meier, with a 95 % interval"
+    if curve.censored:
+        broken = "game that ended" if len(curve.censored) == 1 else "games that ended"
+        summary += f"; the {len(curve.censored):,} {broken} otherwise are marked, and censored"
+    return _figure("Survival", f"{summary}.", body)

@@ -1,0 +1,51 @@
+"""Agents that break things in the worker they play in."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from nhzoo import envs
+from nhzoo.agents import RandomAgent
+from nhzoo.protocols import get_protocol
+
+
+class Killer(RandomAgent):
+    """NLE dies under it at one step of game 1, as its C code may."""
+
+    name = "killer"
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def initial_state(self, batch):
+        core, at, press = get_protocol("smoke-v1").game(1).core, self.at, envs.Game.step
+
+        def step(game, key):
+            if game.spec.core == core and len(game.keys) == at:
+                os._exit(1)
+            press(game, key)
+
+        if envs.Game.step.__module__ == "nhzoo.envs":
+            envs.Game.step = step
+
+
+class Raiser(RandomAgent):
+    """Raises, or answers nonsense, in game 2, whatever games are beside it."""
+
+    name = "raiser"
+
+    def __init__(self, answer: object = None) -> None:
+        self.answer = answer
+        stream = get_protocol("smoke-v1").uniforms(2)
+        self.moment = [stream.random() for _ in range(40)][-1]
+
+    def act(self, observation, state, uniform):
+        actions, state = super().act(observation, state, uniform)
+        hit = uniform == self.moment
+        if hit.any():
+            if self.answer is None:
+                raise RuntimeError("out of\nideas")
+            return np.where(hit, self.answer, actions), state
+        return actions, state

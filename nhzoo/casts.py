@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from nle import nethack
 
-from nhzoo.display import clean
+from nhzoo.display import clean, key_name
 from nhzoo.envs import TTY, Episode, Game
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.protocols import GameSpec, Protocol
@@ -74,14 +74,6 @@ def windows_of(steps: int, max_steps: int) -> tuple[tuple[int, int], ...]:
 def key_bytes(key: int) -> str:
     """What a terminal sends for a key: meta keys are an escape and the key without its top bit."""
     return chr(key) if key < 128 else f"\x1b{chr(key - 128)}"
-
-
-def key_name(key: int) -> str:
-    """A key as a person would write it: "j", "^D", "M-q", "Esc"."""
-    named = {27: "Esc", 13: "Enter", 10: "^J", 32: "Space", 127: "Del"}
-    if key >= 128:
-        return f"M-{key_name(key - 128)}"
-    return named.get(key) or (chr(key) if key > 32 else f"^{chr(key + 64)}")
 
 
 class Painter:
@@ -149,6 +141,8 @@ class _Reel:
     depth: int = 1
     level: int = 1
     gone_dark: bool = False
+    first_score: int = 0
+    scores: list[tuple[int, int]] = field(default_factory=list)
 
     def take(self, game: Game, key: int | None) -> None:
         """Record the screen after a key (None: the first screen)."""
@@ -170,8 +164,18 @@ class _Reel:
             chars = _without_year(chars)
         drawn = self.painter.draw(chars, colors, cursor)
         self.events.append((time, "o", drawn if self.shown else f"\x1b[2J{drawn}"))
+        if not game.over:
+            self._score(int(game.observation["blstats"][nethack.NLE_BL_SCORE]))
         self.shown += 1
         self._milestones(time, game)
+
+    def _score(self, total: int) -> None:
+        """Note the score where it changes: the status line on the screen has no room for it."""
+        if not self.shown:
+            self.first_score = total
+        score = total - self.first_score
+        if not self.scores or self.scores[-1][1] != score:
+            self.scores.append((self.shown, score))
 
     def _milestones(self, time: float | None, game: Game) -> None:
         """Mark the first time a depth or level is reached; at no time, only note that it was."""
@@ -281,6 +285,7 @@ class CastTask(VerifyTask):
                 "windows": reel.windows,
                 "steps_per_second": STEPS_PER_SECOND,
                 "end": end_text(row),
+                "scores": reel.scores,
                 "keys": {key_bytes(key): key_name(key) for key in sorted(reel.keys)},
             },
         }

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from nhzoo import __version__, cli_agents, cli_data, cli_evaluate, cli_train, display
+from nhzoo import __version__, cli_agents, cli_data, cli_evaluate, cli_reports, cli_train, display
 from nhzoo.errors import NhzooError
 
 
@@ -30,6 +30,8 @@ for _command in (
     cli_evaluate.verify,
     cli_evaluate.merge,
     cli_evaluate.loss,
+    cli_reports.compare,
+    cli_reports.report,
     cli_data.data,
     cli_train.train,
 ):

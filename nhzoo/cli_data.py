@@ -203,7 +203,6 @@ def data_stats(source: str, workers: int | None, as_json: bool) -> None:
     Example: nhzoo data stats autoascend-monk-v1
     """
     from nhzoo import dataset_stats
-    from nhzoo.watch import key_name
 
     found = dataset_stats.statistics(source, workers)
     if as_json:
@@ -234,7 +233,10 @@ def data_stats(source: str, workers: int | None, as_json: bool) -> None:
     if found.actions:
         display.print_table(
             ("action", "key", "count", "share %"),
-            [(a.action, key_name(a.key), a.count, 100 * a.share) for a in found.actions[:25]],
+            [
+                (a.action, display.key_name(a.key), a.count, 100 * a.share)
+                for a in found.actions[:25]
+            ],
         )
     for repeat in found.repeats:
         display.say(f"the same {repeat.same}: games {', '.join(repeat.games)}")

@@ -128,9 +128,9 @@ def _record(
     for key, outcome in run_tasks(CastTask, args, items, workers or os.cpu_count() or 1):
         assert isinstance(key, int)
         if isinstance(outcome, Crashed):
-            outcome = f"NLE ended its process with exit code {outcome.exit_code}"
+            outcome = str(outcome)
         if not isinstance(outcome, Cast):
-            raise no_recording(result.folder, key, str(outcome))
+            raise no_recording(result.folder, key, outcome)
         done[key] = outcome
         progress(len(done), len(games))
     return [done[game] for game in games]
@@ -181,8 +181,11 @@ def _doubts(result: _Result) -> list[str]:
             doubts.append(
                 f"result.json says that {name} is {value!r}; its games give {given!r}, shown here."
             )
-    if [row["index"] for row in result.rows] != list(range(len(result.rows))):
-        doubts.append(f"The games are not 0 to {len(result.rows) - 1}: some were left out.")
+    shard, games = result.claims.get("shard"), len(result.rows)
+    first, step = (0, 1) if shard is None else results.parse_shard(str(shard))
+    if [row["index"] for row in result.rows] != list(range(first, first + step * games, step)):
+        which = f"0 to {games - 1}" if shard is None else f"those of shard {shard}"
+        doubts.append(f"The games are not {which}: some were left out.")
     return doubts
 
 
@@ -267,6 +270,7 @@ def _facts(result: _Result, casts: Sequence[Cast]) -> str:
             f"{protocol.step_cap:,} steps, stalled after {protocol.no_progress:,} without a turn",
         ),
         ("Verified", f"{replayed}; nhzoo verify replays all of them"),
+        ("Shard", claims.get("shard")),
         ("Limits", claims.get("limits")),
         (
             "Exempt",
@@ -352,16 +356,18 @@ def _roles(rows: Sequence[Row]) -> str:
 
 
 def _games(rows: Sequence[Row], shown: Sequence[int]) -> str:
-    """One line a game. `data-value` is what a column sorts by where its text is not a number."""
+    """One line a game, and no more than is needed: a page may have thousands."""
     numbers = ("score", "turns", "steps", "max_depth", "experience_level")
     body = []
     for row in rows:
         index = row["index"]
-        watch = f' <button type="button" data-game="{index}">Watch</button>'
-        data = "".join(f"<td data-value={row[name]}>{number(row[name])}</td>" for name in numbers)
+        game = f"<td>{index}</td>"
+        if index in shown:
+            watch = f'<button type="button" data-game="{index}">Watch</button>'
+            game = f'<td data-value="{index}">{index} {watch}</td>'
+        data = "".join(f"<td>{number(row[name])}</td>" for name in numbers)
         body.append(
-            f"<tr><td data-value={index}>{index}{watch if index in shown else ''}</td>{data}"
-            f"<td data-value={row['progression']}>{row['progression']:.2%}</td>"
+            f"<tr>{game}{data}<td>{row['progression']:.2%}</td>"
             f'<td class="t">{_STATUS_WORDS[row["end_status"]]}</td>'
             f'<td class="t long">{text(row["cause"])}</td></tr>'
         )

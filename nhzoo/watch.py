@@ -10,6 +10,7 @@ import numpy as np
 
 from nhzoo.agents import Agent
 from nhzoo.bots import BotAgent
+from nhzoo.display import key_name
 from nhzoo.envs import ACTION_KEYS, TTY, Episode, EpisodeResult, Game
 from nhzoo.protocols import Protocol
 
@@ -35,16 +36,6 @@ def render(chars: Array, colors: Array, cursor: Array) -> str:
                 last = -1
         lines.append("".join(parts) + _RESET)
     return "\n".join(lines)
-
-
-def key_name(key: int) -> str:
-    """A key as a person would write it: "j", "^D", "M-q", "Esc"."""
-    named = {27: "Esc", 13: "Enter", 10: "^J", 32: "Space", 127: "Del"}
-    if key in named:
-        return named[key]
-    if key >= 128:
-        return f"M-{key_name(key - 128)}"
-    return chr(key) if key > 32 else f"^{chr(key + 64)}"
 
 
 def watch(

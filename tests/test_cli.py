@@ -197,6 +197,26 @@ def test_reports_have_json_and_tables(command, shared_entry):
     assert run(*command, *more).stdout
 
 
+def test_results_are_compared_sharded_merged_audited_and_shown(shared_entry, tmp_path):
+    parts = [tmp_path / "part-0", tmp_path / "part-1"]
+    for i, part in enumerate(parts):
+        shard = ("--shard", f"{i}/2", "--episodes", 2, "--workers", 1, "--out", part)
+        assert run("evaluate", shared_entry, "--protocol", "smoke-v1", *shard).returncode == 0
+    whole = tmp_path / "whole"
+    merged = json.loads(run("merge", *parts, "--out", whole, "--json").stdout)
+    assert merged["summary"]["episodes"] == 2
+    checked = json.loads(run("verify", whole, "--audit", shared_entry, "--json").stdout)
+    assert checked["ok"] and checked["audit"]["share"] == 1.0
+    refused = run("verify", whole, "--audit", "bc-lstm-100k", "--workers", 1)
+    assert refused.returncode == 1
+    assert "not the games that bc-lstm-100k plays" in refused.stderr
+    same = json.loads(run("compare", whole, whole, "--json").stdout)
+    assert same["difference"]["mean"] == {"estimate": 0.0, "low": 0.0, "high": 0.0}
+    assert "not settled" in run("compare", whole, whole).stdout
+    assert run("report", whole, "--game", 1, "--workers", 1).returncode == 0
+    assert "<html" in (whole / "report.html").read_text()
+
+
 def test_recorded_games_are_packed_exported_named_and_looked_at(
     shared_entry, tmp_path, monkeypatch
 ):

@@ -132,6 +132,9 @@ def test_a_recording_is_an_asciicast_with_steps_and_keys(played):
     assert typed == [casts.key_bytes(key) for key in keys]
     names = header["nhzoo"]["keys"]
     assert [names[data] for data in typed] == [casts.key_name(key) for key in keys]
+    scores = header["nhzoo"]["scores"]
+    assert scores[0] == [0, 0]
+    assert scores[-1][1] == row["score"]
     assert [data for _, kind, data in found if kind == "m"][-1] == casts.end_text(row)
 
 
@@ -159,6 +162,22 @@ def test_a_recording_that_is_too_large_is_cut_down(played, monkeypatch):
     whole = len(record_cast(played, row, SMOKE).packed())
     monkeypatch.setattr(casts, "MAX_PACKED", whole // 2)
     assert len(record_cast(played, row, SMOKE).packed()) <= whole // 2
+
+
+def test_a_game_that_its_agent_gave_up_is_shown_up_to_there(copied):
+    game = Game(TTY)
+    episode = Episode(game)
+    episode.start(SMOKE.game(0), SMOKE.step_cap, SMOKE.no_progress)
+    for key in results.read_trace(copied, 0)[len(game.keys) :][:30]:
+        episode.step(key)
+    episode.result.end_status, episode.result.cause = "crashed", "ValueError:\x1b[2J no"
+    results.write_trace(copied, 0, bytes(game.keys))
+    row = results.episode_row(SMOKE, 0, episode.result, bytes(game.keys))
+    game.close()
+    cast = record_cast(copied, row, SMOKE)
+    assert cast.steps == 30
+    assert events(cast.text)[-1][1:] == ["m", "crashed: ValueError:?[2J no"]
+    assert on_a_terminal(cast.text) == screens(copied, row)
 
 
 def test_windows():
@@ -370,6 +389,16 @@ def test_what_does_not_fit_together_is_said(tmp_path):
     assert "some were left out" in words
 
 
+def test_a_shard_is_not_short_of_games(tmp_path):
+    folder = synthetic(tmp_path / "r", [{"score": 5.0}, {"score": 7.0}], shard="1/2")
+    rows = read_rows(folder)
+    rows[0]["index"], rows[1]["index"] = 1, 3
+    files.atomic_write(folder / "episodes.jsonl", files.dump_jsonl(rows))
+    text = "|".join(Reader(write_report(folder).read_text()).words)
+    assert "left out" not in text
+    assert "Shard|1/2" in text
+
+
 def test_best_median_and_worst():
     def rows(*scores, **more):
         return [
@@ -521,6 +550,7 @@ def test_the_player_shows_the_game(view, page, played):
         status = tab.inner_text("#status")
         assert f"Step {rows[game]['steps']:,} of {rows[game]['steps']:,}" in status
         assert casts.end_text(rows[game]) in status
+        assert f"score {rows[game]['score']:,.0f} ·" in status
         keys = results.read_trace(played, game)
         assert tab.inner_text("#key") == casts.key_name(keys[-1])
         assert " ".join(expected[last][23].split()) in tab.inner_text("#bottom")
@@ -611,7 +641,7 @@ def test_the_table_sorts_and_leads_to_the_player(view, page, played):
     tab = view(page)
     tab.wait_for_selector("#player[data-ready]")
     rows = read_rows(played)
-    read = "rows => rows.map(r => Number(r.cells[{}].dataset.value))"
+    read = "rows => rows.map(r => Number(r.cells[{}].textContent.replaceAll(',', '')))"
     body = "table.sortable tbody tr"
     for column, name in ((1, "score"), (2, "turns"), (3, "steps")):
         head = tab.locator("table.sortable th").nth(column)

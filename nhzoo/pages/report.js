@@ -5,7 +5,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const value = (row, column) => {
     const cell = row.cells[column];
-    return cell.dataset.value ?? cell.textContent.trim();
+    return cell.dataset.value ?? cell.textContent;
   };
   heads.forEach((head, column) => {
     const button = head.querySelector("button");
@@ -18,8 +18,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
       heads.forEach((each) => each.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", order);
       const sign = order === "ascending" ? 1 : -1;
-      const rows = [...table.tBodies[0].rows].map((row) => [value(row, column), row]);
-      rows.sort(([a], [b]) => sign * (numeric ? Number(a) - Number(b) : a < b ? -1 : a > b ? 1 : 0));
+      const key = numeric ? (text) => Number(text.replace(/[,%]/g, "")) : (text) => text;
+      const rows = [...table.tBodies[0].rows].map((row) => [key(value(row, column)), row]);
+      rows.sort(([a], [b]) => sign * (a < b ? -1 : a > b ? 1 : 0));
       table.tBodies[0].append(...rows.map(([, row]) => row));
     });
   });
@@ -99,6 +100,8 @@ class Recording {
         key = "";
       }
     }
+    this.scores = new Float64Array(this.changes.length);
+    for (const [frame, score] of this.info.scores) this.scores.fill(score, frame);
     this.terminal = new Terminal();
     this.wholes = [];
     this.changes.forEach((data, frame) => {
@@ -199,7 +202,8 @@ function startPlayer(player) {
     seek.value = now;
     seek.setAttribute("aria-valuetext", step);
     element("terminal").dataset.frame = now;
-    const parts = [document.createTextNode(`${step} · `)];
+    const score = `score ${number.format(recording.scores[now])}`;
+    const parts = [document.createTextNode(`${step} · ${score} · `)];
     const pressed = recording.keyName(now);
     if (pressed) {
       const key = document.createElement("b");

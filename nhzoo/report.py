@@ -20,11 +20,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from nhzoo import files, results
+from nhzoo import charts, files, results
 from nhzoo.casts import MAX_STEPS, Cast, CastTask, end_text, no_recording
 from nhzoo.display import clean
 from nhzoo.errors import InputError
-from nhzoo.pages import asset, charts, count, number, share_table, table, text
+from nhzoo.markup import asset, count, number, share_table, table, text
 from nhzoo.protocols import Protocol, get_protocol
 from nhzoo.results import END_STATUSES, Row
 from nhzoo.statistics import mean_ci95

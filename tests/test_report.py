@@ -14,11 +14,10 @@ import numpy as np
 import pyte
 import pytest
 
-from nhzoo import casts, evaluate, files, results
+from nhzoo import casts, charts, evaluate, files, results
 from nhzoo.casts import Painter, record_cast, windows_of
 from nhzoo.envs import TTY, Episode, EpisodeResult, Game
 from nhzoo.errors import CheckFailed, InputError
-from nhzoo.pages import charts
 from nhzoo.protocols import get_protocol
 from nhzoo.report import choose_games, write_report
 from tests.conftest import read_rows

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nhzoo.pages import count, number, text
+from nhzoo.markup import count, number, text
 from nhzoo.survival import Survival
 
 _WIDTH, _HEIGHT = 360, 230

@@ -10,8 +10,8 @@ from nhzoo.display import clean
 
 
 def asset(name: str) -> str:
-    """A template, style sheet or script of this folder."""
-    return (resources.files(__name__) / name).read_text("utf-8")
+    """A template, style sheet or script of the folder `pages`."""
+    return (resources.files("nhzoo") / "pages" / name).read_text("utf-8")
 
 
 def text(value: object) -> str:

@@ -54,4 +54,4 @@ def test_the_wheel_carries_agents_and_data(tmp_path):
     assert found["file"].startswith(os.fspath(installed))
     entries = sorted(path.parent.name for path in (ROOT / "agents").glob("*/config.json"))
     assert sorted(found["agents"]) == sorted(found["loaded"]) == entries
-    assert found["games"] == 93
+    assert found["games"] == 171

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from nhzoo import files, results
+from nhzoo import results
 from nhzoo.agents import Agent, PolicyAgent, cumulative, load
 from nhzoo.envs import ACTION_KEYS
 from nhzoo.errors import InputError
 from nhzoo.evaluation import PlayTask
-from nhzoo.protocols import Protocol, get_protocol
+from nhzoo.protocols import Protocol
 from nhzoo.workers import Crashed, run_tasks
 
 TOLERANCE = 1e-4
@@ -87,6 +87,9 @@ class AuditTask(PlayTask):
         index, episode = self._index[slot], self._episodes[slot]
         assert index is not None
         script, count, at = self._scripts[index], self._counts[index], len(episode.game.keys)
+        if at >= len(script):  # it ends within the opening text: no game at all
+            count.wrong = 1
+            return True
         key = script[at]
         if count.keys != episode.result.steps:  # begun anew, to be played alone
             count = self._counts[index] = _Count()
@@ -119,8 +122,7 @@ def audit(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Audit:
     """Compute every key of a result anew with `agent`; whether it replays is `verify`'s to say."""
-    result = files.read_json(files.inside(folder, "result.json"))
-    protocol = get_protocol(str(result.get("protocol")))
+    result, protocol, rows = results.read_result(folder)
     player = load(str(agent)) if isinstance(agent, (str, Path)) else agent
     name = str(getattr(player, "name", agent))
     report = Audit(name)
@@ -130,7 +132,6 @@ def audit(
     batch = result.get("batch")
     if not isinstance(batch, int) or not 1 <= batch <= 1024:
         raise InputError(f"{folder}: result.json names no usable batch")
-    rows = results.read_episodes(folder)
     items = [(row["index"], results.read_trace(folder, row["index"])) for row in rows]
     cpus = workers or os.cpu_count() or 1
     slots = min(batch, max(1, -(-len(items) // cpus)))

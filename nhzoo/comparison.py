@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy import stats
 
-from nhzoo import files, results, statistics
+from nhzoo import results, statistics
 from nhzoo.errors import InputError
-from nhzoo.protocols import Protocol, get_protocol
+from nhzoo.protocols import Protocol
 from nhzoo.results import Row
 from nhzoo.statistics import Interval, Statistic
 
@@ -163,18 +163,7 @@ def compare(a: Path, b: Path) -> Comparison:
 
 
 def _read(folder: Path) -> tuple[Protocol, _Result]:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such result folder")
-    path = files.inside(folder, "result.json")
-    if not path.exists():
-        raise InputError(f"{folder}: no result.json, so no finished result; evaluate finishes it")
-    result = files.read_json(path)
-    if result.get("schema_version") != results.SCHEMA:
-        raise InputError(f"{folder}: result.json has a schema version that is not {results.SCHEMA}")
-    protocol = get_protocol(str(result.get("protocol")))
-    rows = results.read_episodes(folder)
-    if not rows:
-        raise InputError(f"{folder}: episodes.jsonl lists no game")
+    result, protocol, rows = results.read_result(folder)
     for row in rows:
         _check_game(row, protocol, folder)
     versions = result.get("versions")
@@ -192,8 +181,6 @@ def _read(folder: Path) -> tuple[Protocol, _Result]:
 def _check_game(row: Row, protocol: Protocol, folder: Path) -> None:
     """Only games that are the protocol's may be paired by their index."""
     index = row["index"]
-    if not 0 <= index < protocol.games:
-        raise InputError(f"{folder}: {protocol.id} has no game {index}; nhzoo verify says more")
     spec = protocol.game(index)
     if (row["core"], row["disp"], row["character"]) != (spec.core, spec.disp, spec.character):
         raise InputError(

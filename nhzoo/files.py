@@ -40,9 +40,10 @@ def inside(root: Path, name: str) -> Path:
     return path
 
 
-def is_plain_name(name: str) -> bool:
-    """Whether `name` can name a file of ours: letters, digits, ".", "_", "-"; 128 at most."""
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name) is not None
+def is_plain_name(name: str, longest: int = 128) -> bool:
+    """Whether `name` can name a file of ours: letters, digits, ".", "_", "-"."""
+    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
+    return plain and len(name) <= longest
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

@@ -27,7 +27,7 @@ def merge(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     merged: dict[int, tuple[Path, results.Row]] = {}
     first: dict[str, Any] = {}
     for folder in folders:
-        result = files.read_json(files.inside(folder, "result.json"))
+        result, _, played = results.read_result(folder)
         facts = {name: value for name, value in result.items() if name not in _OWN}
         first = first or facts
         differing = sorted(name for name in first | facts if first.get(name) != facts.get(name))
@@ -37,12 +37,10 @@ def merge(folders: Sequence[Path], out: Path) -> dict[str, Any]:
                 f"{folder}: is of another {name} ({facts.get(name)!r}) than {folders[0]} "
                 f"({first.get(name)!r})"
             )
-        for row in results.read_episodes(folder):
+        for row in played:
             known = merged.setdefault(row["index"], (folder, row))
             if known[1] != row:
                 raise InputError(f"{folder}: its game {row['index']} is not that of {known[0]}")
-    if not merged:
-        raise InputError(f"{folders[0]}: no game was played")
     rows = []
     for index, (folder, row) in sorted(merged.items()):
         keys = results.read_trace(folder, index)

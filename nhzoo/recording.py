@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import time
 from collections import Counter
@@ -36,8 +35,6 @@ EXPERT_SEEDS = range(1_000_000, 3_000_000)
 """Core seeds of expert games recorded elsewhere; no recording may have them."""
 
 MAX_EPISODES = 100_000
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass
@@ -82,7 +79,7 @@ def record(
     """
     folder = Path(folder)
     name = folder.resolve().name if name is None else name
-    if not _NAME.fullmatch(name):
+    if not files.is_plain_name(name, 64):
         raise InputError(f"recording {name!r}: a name is of letters, digits, '.', '_' and '-'")
     if not 1 <= episodes <= MAX_EPISODES:
         raise InputError(

@@ -25,7 +25,7 @@ from nhzoo.casts import MAX_STEPS, Cast, CastTask, end_text, no_recording
 from nhzoo.display import clean
 from nhzoo.errors import InputError
 from nhzoo.markup import asset, count, number, share_table, table, text
-from nhzoo.protocols import Protocol, get_protocol
+from nhzoo.protocols import Protocol
 from nhzoo.results import END_STATUSES, Row
 from nhzoo.statistics import mean_ci95
 from nhzoo.survival import kaplan_meier
@@ -90,17 +90,7 @@ def choose_games(rows: Sequence[Row]) -> dict[int, str]:
 
 
 def _read(folder: Path) -> _Result:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such result folder")
-    if not (folder / "result.json").exists():
-        raise InputError(f"{folder}: has no result.json; finish the evaluation first")
-    claims = files.read_json(files.inside(folder, "result.json"))
-    if claims.get("schema_version") != results.SCHEMA:
-        raise InputError(f"{folder}: result.json has a schema version that is not {results.SCHEMA}")
-    protocol = get_protocol(str(claims.get("protocol")))
-    rows = results.read_episodes(folder)
-    if not rows:
-        raise InputError(f"{folder}: episodes.jsonl lists no game")
+    claims, protocol, rows = results.read_result(folder)
     return _Result(folder, claims, rows, protocol, results.summarize(rows))
 
 

@@ -17,7 +17,7 @@ from nhzoo import files
 from nhzoo.envs import EpisodeResult
 from nhzoo.errors import InputError
 from nhzoo.progression import MAX_DEPTH, MAX_EXPERIENCE_LEVEL, progression
-from nhzoo.protocols import Protocol
+from nhzoo.protocols import Protocol, get_protocol
 from nhzoo.statistics import iqm, mean_ci95
 
 SCHEMA = 1
@@ -119,6 +119,29 @@ def read_episodes(folder: Path) -> list[Row]:
         if before["index"] == row["index"]:
             raise InputError(f"{path}: game {row['index']} is listed twice")
     return rows
+
+
+def read_result(folder: Path) -> tuple[dict[str, Any], Protocol, list[Row]]:
+    """A finished result: what `result.json` holds, its protocol, and its games, one at least.
+
+    InputError unless all can be read and the games' numbers are the protocol's.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such result folder")
+    path = files.inside(folder, "result.json")
+    if not path.exists():
+        raise InputError(f"{folder}: has no result.json; finish the evaluation first")
+    result = files.read_json(path)
+    if result.get("schema_version") != SCHEMA:
+        raise InputError(f"{folder}: result.json has a schema version that is not {SCHEMA}")
+    protocol = get_protocol(str(result.get("protocol")))
+    rows = read_episodes(folder)
+    if not rows:
+        raise InputError(f"{folder}: episodes.jsonl lists no game")
+    outside = [row["index"] for row in rows if not 0 <= row["index"] < protocol.games]
+    if outside:
+        raise InputError(f"{folder}: {protocol.id} has no game {outside[0]}")
+    return result, protocol, rows
 
 
 def summarize(rows: Sequence[Row]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,6 @@ Progress = Callable[[float, float, str], None]
 TRACES, PACKED = "traces", "packed"
 KINDS = (TRACES, "nld-aa", "nld-nao", PACKED)
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DEPTH, _WIDTH = 3, 1_000  # how far below a given folder the data is looked for
 
 
@@ -84,7 +82,7 @@ def open_demonstrations(source: str | Path) -> TraceSet | NldFolder | PackedSet:
         return _open_folder(Path(source))
     if name in bundled_names():
         return open_traces(name)
-    if _NAME.fullmatch(name) and _entry(name).is_file():
+    if files.is_plain_name(name, 64) and _entry(name).is_file():
         added = _read(name)
         if added.note:
             raise InputError(f"{name}: {added.note}")
@@ -169,7 +167,7 @@ def _entry(name: str) -> Path:
 
 
 def _free_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not files.is_plain_name(name, 64):
         raise InputError(
             f"{name!r} cannot name a dataset: letters, digits, '.', '_' and '-' can, 64 at most; "
             "choose one with --name"

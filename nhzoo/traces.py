@@ -23,7 +23,6 @@ MAX_KEYS = 10_000_000
 HASH_EVERY = 1_000
 """`frame_hashes` of a game are those of frames 0, 1000, 2000, ..."""
 
-_GAME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SEED = range(1 << 64)
 
 
@@ -126,7 +125,7 @@ def _trace(row: dict[str, Any], folder: Path, where: str) -> Trace:
         return value
 
     game = str(need("game", (int, str)))
-    if not _GAME_NAME.fullmatch(game):
+    if not files.is_plain_name(game, 64):
         raise InputError(f"{where}: {game!r} cannot be the name of a game")
     seeds = need("seeds", dict)
     if seeds.get("reseed"):

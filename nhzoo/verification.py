@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nhzoo import files, results
+from nhzoo import results
 from nhzoo.envs import Episode, EpisodeResult, Game
 from nhzoo.errors import InputError, NhzooError
-from nhzoo.protocols import Protocol, get_protocol
+from nhzoo.protocols import Protocol
 from nhzoo.workers import Crashed, OneByOne, run_tasks
 
 
@@ -97,18 +97,7 @@ def verify(
     With `stop_at_first` it ends at the first game that differs.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such result folder")
-    result = files.read_json(files.inside(folder, "result.json"))
-    if result.get("schema_version") != results.SCHEMA:
-        raise InputError(f"{folder}: result.json has a schema version that is not {results.SCHEMA}")
-    protocol = get_protocol(str(result.get("protocol")))
-    rows = results.read_episodes(folder)
-    if not rows:
-        raise InputError(f"{folder}: episodes.jsonl lists no game")
-    outside = [row["index"] for row in rows if not 0 <= row["index"] < protocol.games]
-    if outside:
-        raise InputError(f"{folder}: {protocol.id} has no game {outside[0]}")
+    result, protocol, rows = results.read_result(folder)
     report = Verification(protocol.id, str(result.get("agent")), len(rows))
     report.problems = _summary_problems(result, rows)
     indices = [row["index"] for row in rows]

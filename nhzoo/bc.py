@@ -1,437 +1,252 @@
 """Behavioural cloning: a policy trained to press the expert's keys, exactly resumable.
 
 A run lives in one folder: `run.json` (what was asked for), `state.safetensors` (all that is needed
-to go on), `log.jsonl` and `tensorboard/` (the curve). Started again, it goes on; on a CPU with the
-same number of threads it ends with the bits of a run that was never interrupted.
+to go on, `run_state.py`), `log.jsonl` and `tensorboard/` (the curve). Started again, it goes on; on
+a CPU with the same number of threads and processes it ends with the bits of a run that was never
+interrupted. Under torchrun each process trains on its rows of every batch, and the update is that
+of the whole batch.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors.torch
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
-from nhzoo import files
-from nhzoo.cards import model_card
-from nhzoo.checkpoints import Sampling, save_entry
-from nhzoo.demonstrations import Streams, count_frames, read_games
+from nhzoo import distributed, files
+from nhzoo.alarm import Alarm
+from nhzoo.demonstrations import Streams
 from nhzoo.errors import CheckFailed, InputError
-from nhzoo.losses import Loss, measure_loss, tensors_of, zero_first
 from nhzoo.policy import Policy, PolicyConfig
+from nhzoo.prefetch import Fed, Feed
+from nhzoo.recipe import BCConfig, learning_rate
+from nhzoo.run_state import (
+    RunState,
+    optimizer_state,
+    read_state,
+    restore_optimizer,
+    write_state,
+)
 
-# A time budget becomes a number of updates by the speed of updates 10 to 50: the first compile.
-_TIMED_FROM, _TIMED_TO = 10, 50
-
-
-@dataclass(frozen=True)
-class BCConfig:
-    """What a run is. Two runs of one config and seed on one machine type are the same bits.
-
-    `flops` is the training budget (exact FLOPs of frames seen, validation not counted), or
-    `minutes` one in wall time, turned into a number of updates after the first 50. `batch` rows of
-    `time` frames make an update; `streams` games are open at once. The learning rate rises
-    linearly for `warmup` updates and falls by a cosine to `final_lr` of its peak.
-    """
-
-    data: str
-    params: int
-    flops: float | None = None
-    minutes: float | None = None
-    batch: int = 4
-    time: int = 64
-    streams: int = 512
-    lr: float = 2e-3
-    warmup: int = 100
-    final_lr: float = 0.02
-    weight_decay: float = 0.01
-    dropout: float = 0.0
-    beta2: float = 0.99
-    clip: float = 1.0
-    seed: int = 0
-    threads: int = 1
-    log_every: int = 100
-    validate_every: int = 2_000
-    validation_frames: int = 2_048
-    save_every: int = 1_000
-
-    def __post_init__(self) -> None:
-        budget = self.minutes if self.flops is None else self.flops
-        if budget is None or (self.flops is not None and self.minutes is not None):
-            raise InputError("give a budget: either --flops or --minutes")
-        if not (math.isfinite(budget) and budget > 0):
-            raise InputError("the budget must be a number larger than zero")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            option = f"--{field.name.replace('_', '-')}"
-            if field.type == "int" and not (0 if field.name == "seed" else 1) <= value <= 1 << 30:
-                raise InputError(f"{option} must be at least 1, is {value}")
-            if field.type == "float" and not (math.isfinite(value) and value >= 0):
-                raise InputError(f"{option} must be a number from 0, is {value}")
-        if self.dropout >= 1:
-            raise InputError("--dropout must be below 1")
-        if self.lr == 0:
-            raise InputError("--lr must be larger than zero")
-        PolicyConfig.for_params(self.params)
+_AHEAD = 2  # batches read ahead for a GPU
 
 
-@dataclass
-class Progress:
-    """What a running training reports: `loss` is the mean since the last report."""
-
-    update: int
-    updates: int | None
-    frames: int
-    flops: float
-    loss: float
-    lr: float
-    grad_norm: float
-    frames_per_second: float
-    seconds: float
-    validation: Loss | None = None
-
-
-@dataclass
-class Trained:
-    """A finished run."""
-
-    policy: Policy
-    config: BCConfig
-    updates: int
-    frames: int
-    unique_frames: int
-    flops: float
-    loss: Loss
-    seconds: float
-
-
-class Interrupted(Exception):
-    """Stopped by Ctrl-C or SIGTERM after saving; the same command goes on."""
-
-
-def learning_rate(config: BCConfig, update: int, updates: int | None) -> float:
-    """The rate of update `update` (from 0); constant while a time budget is being measured."""
-    rate = config.lr * min(1.0, (update + 1) / config.warmup)
-    if updates is None:
-        return rate
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, update / updates)))
-    return rate * (config.final_lr + (1 - config.final_lr) * cosine)
+def make_optimizer(policy: Policy, config: BCConfig) -> torch.optim.Optimizer:
+    """The optimizer; `Run.step` sets the rate of each group to the schedule's."""
+    return torch.optim.AdamW(
+        policy.parameters(),
+        lr=config.lr,
+        betas=(0.9, config.beta2),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
 
 
 class Run:
-    """A training run: its policy, optimizer, data position and counters."""
+    """A training run: its policy, optimizer, data position and counters.
 
-    def __init__(self, config: BCConfig, games: list[Path], folder: Path) -> None:
+    `ahead`: how many batches a thread reads in advance, by default some for a GPU. It changes no
+    bit, nor where the run stands.
+    """
+
+    def __init__(
+        self,
+        config: BCConfig,
+        games: list[Path],
+        folder: Path,
+        say: Callable[[str], None] = lambda text: None,
+        ahead: int | None = None,
+    ) -> None:
         torch.set_num_threads(config.threads)
         self.config, self.folder = config, folder
+        self.device = distributed.pick_device(config.device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            torch.backends.cudnn.allow_tf32 = False  # fp32 is to be fp32
         generator = torch.Generator().manual_seed(config.seed)
-        self.policy = Policy(PolicyConfig.for_params(config.params), generator)
+        self.policy = Policy(PolicyConfig.for_params(config.params), generator).to(self.device)
         self.policy.dropout = config.dropout
-        self.optimizer = torch.optim.AdamW(
-            self.policy.parameters(),
-            lr=config.lr,
-            betas=(0.9, config.beta2),
-            weight_decay=config.weight_decay,
-            fused=True,
+        self._forward: Any = torch.compile(self.policy) if config.compile else self.policy
+        self.optimizer = make_optimizer(self.policy, config)
+        self._gradients = distributed.GradientSum(self.policy.parameters())
+        shard = distributed.rank(), distributed.world()
+        self.feed = Feed(
+            lambda: Streams(
+                games, config.streams, config.batch, config.time, config.seed, shard=shard
+            ),
+            self.device,
+            (_AHEAD if self.device.type == "cuda" else 0) if ahead is None else ahead,
         )
-        self.streams = Streams(games, config.streams, config.batch, config.time, config.seed)
-        self.state = self.policy.initial_state(config.streams)
+        self.state: Any = self.policy.initial_state(config.streams)  # only this process's rows
         self._games = [path.stem for path in games]
         self.update = self.frames = 0
         self.losses: list[float] = []  # since the last report
+        self.grad_norm = math.nan
+        self.alarm = Alarm()
+        self.stopping = False  # whether any process was asked to stop
+        self._unread: list[tuple[int, torch.Tensor]] = []
         self.seconds = 0.0
-        flops = self.policy.config.train_flops * config.batch * config.time
-        self.updates = None if config.flops is None else max(1, int(config.flops / flops))
-        self._open()
+        self.energy: float | None = 0.0
+        each = self._flops_per_update
+        self.updates = None if config.flops is None else max(1, int(config.flops / each))
+        self._open(say)
 
     @property
     def flops(self) -> float:
         """Training FLOPs so far; rows padded at the end of a game cost too, and count."""
-        return float(
-            self.policy.config.train_flops * self.config.batch * self.config.time * self.update
+        return float(self._flops_per_update * self.update)
+
+    @property
+    def _flops_per_update(self) -> int:
+        config = self.config
+        return self.policy.config.train_flops * config.batch * config.time * config.accumulate
+
+    def step(self) -> None:
+        """One update. Its loss and gradient's norm are read by `check`, on a CPU at once."""
+        seed = (self.config.seed << 32) + self.update  # dropout's, resumed or not
+        torch.manual_seed((seed + distributed.rank() * 0x9E3779B97F4A7C15) % (1 << 64))
+        batches = [self.feed.next() for _ in range(self.config.accumulate)]
+        targets, frames, asked = distributed.total(
+            [
+                sum(batch.targets for batch in batches),
+                sum(batch.valid for batch in batches),
+                self.stopping,
+            ]
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for batch in batches:
+            if batch is batches[-1]:
+                self._gradients.expect()
+            loss = self._loss(batch) / max(1.0, targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        value = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        self._gradients.finish(value)
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.clip)
+        self._unread.append((self.update, torch.stack([value, norm])))
+        if self.device.type == "cpu":  # elsewhere reading would wait for the device
+            self.check()
+        rate = learning_rate(self.config, self.update, self.updates)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+        self.optimizer.step()
+        self.update += 1
+        self.frames += int(frames)
+        self.stopping = asked > 0
+
+    def _loss(self, batch: Fed) -> torch.Tensor:
+        """Summed loss of this process's rows of a batch, whose states are carried on."""
+        keep = batch.going_on[None, :, None]
+        state = tuple(held[:, batch.rows] * keep for held in self.state)
+        with torch.autocast(self.device.type, torch.bfloat16, self.config.precision == "bf16"):
+            logits, state = self._forward(batch.inputs, state)
+        for held, new in zip(self.state, state, strict=True):
+            held[:, batch.rows] = new.detach()
+        return torch.nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), batch.actions.flatten(), ignore_index=-1, reduction="sum"
         )
 
-    def step(self) -> tuple[float, float]:
-        """One update. Returns its loss (nats per key) and the gradient's norm before clipping."""
-        torch.manual_seed((self.config.seed << 32) + self.update)  # dropout's, resumed or not
-        batch, rows = self.streams.next()
-        state = zero_first((self.state[0][:, rows], self.state[1][:, rows]), batch.first)
-        logits, (h, c) = self.policy(tensors_of(batch), state)
-        target = torch.from_numpy(batch.actions).flatten()
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), target, ignore_index=-1)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.clip)
-        value = float(loss.detach())
-        if not math.isfinite(value) or not math.isfinite(float(norm)):
-            raise CheckFailed(
-                f"update {self.update}: the loss is {value}; the state of before is kept in "
-                f"{self.folder}, a smaller --lr may help"
-            )
-        self.optimizer.param_groups[0]["lr"] = learning_rate(self.config, self.update, self.updates)
-        self.optimizer.step()
-        self.state[0][:, rows], self.state[1][:, rows] = h.detach(), c.detach()
-        self.update += 1
-        self.frames += batch.valid
-        return value, float(norm)
+    def check(self) -> None:
+        """Read the losses of the updates since the last call; CheckFailed when it is hopeless."""
+        if not self._unread:
+            return
+        numbers = [number for number, _ in self._unread]
+        values = torch.stack([value for _, value in self._unread]).tolist()
+        self._unread = []
+        for number, (loss, norm) in zip(numbers, values, strict=True):
+            reason = self.alarm.see(loss, norm)
+            if reason:
+                raise CheckFailed(
+                    f"update {number}: {reason}; the state of before is kept in {self.folder}, "
+                    "a smaller --lr with another --run may help"
+                )
+            self.losses.append(loss)
+            self.grad_norm = norm
 
     def save(self) -> None:
-        """Write all that is needed to go on, complete or not at all."""
-        tensors = {f"policy.{k}": v for k, v in self.policy.state_dict().items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
-        tensors |= {"state.h": self.state[0], "state.c": self.state[1]}
-        counters = {
-            "update": self.update,
-            "updates": self.updates,
-            "frames": self.frames,
-            "seconds": self.seconds,
-            "losses": self.losses,
-            "games": self._games,
-            "streams": self.streams.state(),
-        }
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        data = safetensors.torch.save(tensors, {"counters": json.dumps(counters)})
-        files.atomic_write(self.folder / "state.safetensors", data)
+        """Write all that is needed to go on, complete or not at all; any process may read it."""
+        self.check()
+        carried = [self._whole(held) for held in self.state]
+        if distributed.rank() == 0:
+            groups = {
+                "policy": self.policy.state_dict(),
+                "optimizer": optimizer_state(self.optimizer),
+                "state": {str(i): held for i, held in enumerate(carried)},
+            }
+            tensors = {f"{group}.{k}": v for group, held in groups.items() for k, v in held.items()}
+            counters = {
+                "update": self.update,
+                "updates": self.updates,
+                "frames": self.frames,
+                "seconds": self.seconds,
+                "energy": self.energy,
+                "losses": self.losses,
+                "alarm": self.alarm.state(),
+                "games": self._games,
+                "streams": self.feed.streams.state(),
+            }
+            write_state(self.folder, RunState(tensors, counters))
+        distributed.wait_for_all()
 
-    def _open(self) -> None:
+    def close(self) -> None:
+        """End the thread that reads ahead."""
+        self.feed.close()
+
+    def _whole(self, held: torch.Tensor) -> torch.Tensor:
+        """The carried state of all streams: each process has those of its rows of a batch."""
+        batch, world = self.config.batch, distributed.world()
+        turns = held.reshape(len(held), -1, batch, *held.shape[2:])
+        first = distributed.rank() * batch // world
+        return distributed.gathered(turns[:, :, first : first + batch // world], 2).flatten(1, 2)
+
+    def _open(self, say: Callable[[str], None]) -> None:
+        state = None
+        if distributed.rank() == 0:
+            self._compare()
+            state = read_state(self.folder, say)
+        state = distributed.from_first(state)
+        if state is not None:
+            self._load(state)
+
+    def _compare(self) -> None:
+        """Keep what was asked for; a folder that holds another run is refused."""
         asked = self.folder / "run.json"
-        if asked.exists():
-            before = files.read_json(asked)
-            if before != asdict(self.config):
-                changed = sorted(k for k, v in asdict(self.config).items() if before.get(k) != v)
-                raise InputError(
-                    f"{self.folder}: holds a run with another {', '.join(changed) or 'version'}; "
-                    "give the same options to go on, or another --run"
-                )
-        else:
-            files.atomic_write(asked, files.dump_json(asdict(self.config)))
-        path = self.folder / "state.safetensors"
-        if path.exists():
-            self._load(path)
+        config = asdict(self.config) | {"device": self.device.type}
+        if not asked.exists():
+            with files.saving(asked):
+                files.atomic_write(asked, files.dump_json(config))
+            return
+        before = files.read_json(asked)
+        if before != config:
+            changed = sorted(k for k, v in config.items() if before.get(k) != v)
+            raise InputError(
+                f"{self.folder}: holds a run with another {', '.join(changed) or 'version'}; "
+                "give the same options to go on, or another --run"
+            )
 
-    def _load(self, path: Path) -> None:
+    def _load(self, state: RunState) -> None:
+        counters = state.counters
         try:
-            with safetensors.safe_open(path, "pt") as file:
-                counters = json.loads(file.metadata()["counters"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if counters["games"] != self._games:
                 raise ValueError("it was trained on other games")
-            self.policy.load_state_dict(
-                {
-                    k.removeprefix("policy."): v
-                    for k, v in tensors.items()
-                    if k.startswith("policy.")
-                }
-            )
-            groups = self.optimizer.state_dict()
-            moments: dict[int, dict[str, torch.Tensor]] = {}
-            for name, tensor in tensors.items():
-                if name.startswith("optimizer."):
-                    _, index, kind = name.split(".")
-                    moments.setdefault(int(index), {})[kind] = tensor
-            self.optimizer.load_state_dict({**groups, "state": moments})
-            self.state = tensors["state.h"], tensors["state.c"]
-            self.streams.restore(counters["streams"])
+            self.policy.load_state_dict(state.group("policy"))
+            restore_optimizer(self.optimizer, state.group("optimizer"))
+            carried = state.group("state")
+            for i, held in enumerate(self.state):
+                held.copy_(carried[str(i)])
+            self.feed.streams.restore(counters["streams"])
+            self.feed.restart()
+            self.alarm.restore(counters["alarm"])
             self.update, self.updates = counters["update"], counters["updates"]
             self.frames, self.seconds = counters["frames"], counters["seconds"]
-            self.losses = counters["losses"]
-        except (
-            safetensors.SafetensorError,
-            LookupError,
-            TypeError,
-            ValueError,
-            RuntimeError,
-        ) as error:
+            self.energy, self.losses = counters["energy"], counters["losses"]
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(
-                f"{path}: cannot go on from it ({reason}); delete it to start anew"
+                f"{self.folder}: cannot go on from its state ({reason}); delete it to start anew"
             ) from None
-
-
-def train(
-    config: BCConfig,
-    training_games: list[Path],
-    validation_games: list[Path],
-    folder: Path,
-    progress: Callable[[Progress], None] = lambda progress: None,
-) -> Trained:
-    """Train to the end of the budget, or go on with the run that `folder` holds."""
-    run = Run(config, training_games, folder)
-    log = folder / "log.jsonl"
-    files.sweep(folder)
-    _cut_log(log, run.update)
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=run.update + 1)
-    began, before = time.monotonic(), run.seconds
-    reported, counted = began, run.frames
-    timed = run.seconds  # an interruption before update 50 begins the measurement anew
-    with _stop_signals() as stopped, open(log, "a") as file, closing(writer):
-        while run.updates is None or run.update < run.updates:
-            value, norm = run.step()
-            run.losses.append(value)
-            run.seconds = before + time.monotonic() - began
-            if run.update == _TIMED_FROM:
-                timed = run.seconds
-            if run.updates is None and run.update == _TIMED_TO:
-                assert config.minutes is not None
-                each = (run.seconds - timed) / (_TIMED_TO - _TIMED_FROM)
-                run.updates = _TIMED_TO + int((config.minutes * 60 - run.seconds) / each)
-                run.updates = max(_TIMED_TO, run.updates)
-            last = run.update == run.updates
-            if run.update % config.log_every == 0 or last:
-                now = time.monotonic()
-                report = Progress(
-                    update=run.update,
-                    updates=run.updates,
-                    frames=run.frames,
-                    flops=run.flops,
-                    loss=float(np.mean(run.losses)),
-                    lr=run.optimizer.param_groups[0]["lr"],
-                    grad_norm=norm,
-                    frames_per_second=(run.frames - counted) / (now - reported),
-                    seconds=run.seconds,
-                )
-                if run.update % config.validate_every < config.log_every and not last:
-                    report.validation = measure_loss(
-                        run.policy, validation_games, config.validation_frames
-                    )
-                    run.policy.train()
-                run.losses, reported, counted = [], time.monotonic(), run.frames
-                _log(report, file, writer)
-                progress(report)
-            if run.update % config.save_every == 0 or last or stopped:
-                file.flush()
-                run.save()
-            if stopped and not last:
-                raise Interrupted(f"stopped after update {run.update}; the same command goes on")
-    loss = measure_loss(run.policy, validation_games)
-    return Trained(
-        run.policy,
-        config,
-        run.update,
-        run.frames,
-        run.streams.unique_frames,
-        run.flops,
-        loss,
-        run.seconds,
-    )
-
-
-def publish(
-    trained: Trained,
-    folder: Path,
-    training_games: list[Path],
-    validation_games: list[Path],
-    temperature: float,
-    description: str,
-    command: str,
-    ledger: Path | None,
-) -> dict[str, Any]:
-    """Write the zoo entry, and the run's row of the contract's table of runs, to `ledger` too."""
-    config, policy = trained.config, trained.policy
-    unique = min(trained.frames, trained.unique_frames, count_frames(training_games))
-    training = {
-        "method": "bc",
-        "data": config.data,
-        "data_sha256": _digest(training_games),
-        "samples": trained.frames,
-        "unique_samples": unique,
-        "flops": trained.flops,
-        "updates": trained.updates,
-        "seconds": round(trained.seconds, 1),
-        "threads": config.threads,
-        "temperature": temperature,
-        "validation": asdict(trained.loss),
-        "recipe": asdict(config),
-        "command": command,
-    }
-    screens = next(iter(read_games(validation_games[:2], 2, 4, view="screens")))[0].inputs
-    probe = dict(zip(("chars", "colors", "cursor", "previous"), screens.values(), strict=True))
-    save_entry(
-        folder,
-        policy,
-        Sampling(temperature),
-        training,
-        description,
-        model_card(folder.name, policy.config, training),
-        probe,
-    )
-    row = {
-        "run_id": folder.name,
-        "kind": "bc",
-        "params": policy.config.params,
-        "samples": trained.frames,
-        "unique_samples": unique,
-        "flops": trained.flops,
-        "loss": trained.loss.loss,
-        "accuracy": trained.loss.accuracy,
-        "lr": config.lr,
-        "batch": config.batch,
-        "seed": config.seed,
-        "width": policy.config.hidden,
-        "depth": 1,
-        "seconds": round(trained.seconds, 1),
-        "data": config.data,
-        "data_sha256": training["data_sha256"],
-    }
-    if ledger:
-        held = files.read_jsonl(ledger) if ledger.exists() else []
-        files.atomic_write(ledger, files.dump_jsonl([r for r in held if r != row] + [row]))
-    return row
-
-
-def _digest(games: list[Path]) -> str:
-    """Which games a run was trained on: a dataset may have grown since."""
-    names = "\n".join(sorted(path.name for path in games))
-    return hashlib.sha256(names.encode()).hexdigest()[:16]
-
-
-def _log(report: Progress, file: Any, writer: SummaryWriter) -> None:
-    row = asdict(report)
-    validation = row.pop("validation")
-    for name in ("loss", "lr", "grad_norm", "frames_per_second"):
-        writer.add_scalar(f"train/{name}", row[name], report.update)
-    if validation:
-        row |= {
-            "validation_loss": validation["loss"],
-            "validation_accuracy": validation["accuracy"],
-        }
-        writer.add_scalar("validation/loss", validation["loss"], report.update)
-        writer.add_scalar("validation/accuracy", validation["accuracy"], report.update)
-    file.write(json.dumps(row) + "\n")
-    file.flush()
-
-
-def _cut_log(path: Path, update: int) -> None:
-    """Drop the lines that a killed run wrote after its last saved state."""
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["update"] <= update]
-        files.atomic_write(path, "".join(line + "\n" for line in kept).encode())
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """A list that fills when Ctrl-C or SIGTERM asks to stop; the update under way is finished."""
-    received: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        received.append(number)
-
-    old = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -12,6 +12,11 @@ def model_card(name: str, config: PolicyConfig, training: dict[str, Any]) -> str
     loss = training["validation"]
     held_out = f"{loss['frames']:,} keys of {loss['games']} games"
     samples = f"{training['samples']:,} samples seen, {training['unique_samples']:,} unique"
+    by = f"{training['threads']} CPU thread(s)"
+    if training["processes"] > 1:
+        by = f"{training['processes']} processes of {by}"
+    if training["device"] != "cpu":
+        by += f", {training['device']}"
     return f"""---
 library_name: nhzoo
 license: apache-2.0
@@ -31,7 +36,7 @@ human monks. It reads what a terminal shows (characters, colours, cursor) and it
 | held-out accuracy | {loss["accuracy"]:.1%} |
 | data | `{training["data"]}`, {samples} |
 | training compute | {training["flops"]:.3e} exact FLOPs, {config.train_flops:,} a frame |
-| training time | {training["seconds"] / 60:.0f} minutes, {training["threads"]} CPU thread(s) |
+| training time | {training["seconds"] / 60:.0f} minutes, {by} |
 | sampling | softmax at temperature {training["temperature"]} |
 
 ```python

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +25,42 @@ def train() -> None:
 @click.option("--params", type=int, required=True, help="Parameters, all counted.")
 @click.option("--flops", type=float, help="Budget in exact training FLOPs, for example 2e13.")
 @click.option("--minutes", type=float, help="Budget in minutes instead.")
-@click.option("--batch", default=4, show_default=True, help="Games in an update.")
-@click.option("--time", default=64, show_default=True, help="Steps in an update.")
+@click.option(
+    "--batch", default=4, show_default=True, help="Games in a batch, all processes together."
+)
+@click.option("--time", default=64, show_default=True, help="Steps in a batch.")
 @click.option("--streams", default=512, show_default=True, help="Games open at once.")
+@click.option("--accumulate", default=1, show_default=True, help="Batches in an update.")
 @click.option("--lr", default=2e-3, show_default=True, help="Peak learning rate.")
 @click.option("--warmup", default=100, show_default=True, help="Updates of warm-up.")
 @click.option("--weight-decay", default=0.01, show_default=True, help="AdamW's.")
 @click.option(
     "--seed", default=0, show_default=True, help="Decides the start and the data's order."
 )
-@click.option("--threads", default=1, show_default=True, help="CPU threads.")
+@click.option("--threads", default=1, show_default=True, help="CPU threads of each process.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or auto.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16 autocast.")
+@click.option("--compile", is_flag=True, help="Use torch.compile, which takes minutes to begin.")
+@click.option(
+    "--checkpoints",
+    default="",
+    help="Measure on the way: 3 is after 1/2, 1/4, 1/8 of the run; or shares, 0.1,0.5.",
+)
+@click.option("--save-every", default=1_000, show_default=True, help="Updates between saves.")
 @click.option("--dropout", default=0.0, show_default=True, help="Of what the encoders give.")
 @click.option("--temperature", default=1.0, show_default=True, help="At which the agent samples.")
 @click.option("--description", default="", help="A line for `nhzoo list`.")
-@click.option("--run", "folder", type=FOLDER, required=True, help="State and logs of the run.")
+@click.option(
+    "--run",
+    "--run-folder",  # torchrun takes --run for an abbreviation of an option of its own
+    "folder",
+    type=FOLDER,
+    required=True,
+    help="State and logs of the run.",
+)
 @click.option("--out", type=FOLDER, required=True, help="Where the zoo entry goes.")
 @click.option(
-    "--ledger", type=click.Path(path_type=Path), help="Add the run's row to this table of runs."
+    "--ledger", type=click.Path(path_type=Path), help="Add the run's rows to this table of runs."
 )
 @WORKERS
 @AS_JSON
@@ -57,32 +77,63 @@ def train_bc(
 ) -> None:
     """Behavioural cloning on demonstrations, within a FLOPs or time budget.
 
-    Run again with the same options to resume after Ctrl-C or a crash.
+    Run again with the same options to resume after Ctrl-C or a crash. In several processes:
+    torchrun --standalone --nproc-per-node 2 -m nhzoo train bc ... (with --run-folder for --run).
 
     \b
     Example: nhzoo train bc --params 100000 --flops 1e12 --run runs/100k --out agents/my-100k
     """
-    from nhzoo import bc
+    from nhzoo import distributed, publishing, training
     from nhzoo.checkpoints import Sampling
+    from nhzoo.ledger import append_row
+    from nhzoo.recipe import BCConfig
 
-    config = bc.BCConfig(data=data, **options)
-    Sampling(temperature)
-    training = packed_games(data, "train", workers)
-    validation = packed_games(data, "validation", workers)
-    with display.LiveProgress(f"train {out.name}", "updates") as bar:
-        try:
-            trained = bc.train(
-                config, training, validation, folder, lambda p: bar.update(*_training_note(p))
-            )
-        except bc.Interrupted as stop:
-            display.say(str(stop))
-            sys.exit(130)
-    command = shlex.join(["nhzoo", *sys.argv[1:]])
-    row = bc.publish(trained, out, training, validation, temperature, description, command, ledger)
+    def record(trained: training.Trained) -> dict[str, Any]:
+        row = publishing.ledger_row(trained, out.name, games)
+        if ledger:
+            append_row(ledger, row)
+        return asdict(row)
+
+    with distributed.joined():
+        config = BCConfig(data=data, **options)
+        Sampling(temperature)
+        games, held_out = distributed.local_first(
+            lambda: tuple(packed_games(data, split, workers) for split in ("train", "validation")),
+            "packed",
+        )
+        with display.LiveProgress(f"train {out.name}", "updates") as bar:
+            try:
+                trained = training.train(
+                    config,
+                    games,
+                    held_out,
+                    folder,
+                    progress=lambda report: bar.update(*_training_note(report)),
+                    checkpoint=record,
+                    say=display.say,
+                )
+            except training.Interrupted as stop:
+                display.say(str(stop))
+                sys.exit(130)
+        if distributed.rank() != 0:
+            return
+        publishing.publish(
+            trained, out, games, held_out, temperature, description, _command(distributed)
+        )
+        row = record(trained)
     if as_json:
         display.print_json(row)
     else:
         display.show(f"{out}: held-out loss {row['loss']:.4f}, accuracy {row['accuracy']:.1%}")
+
+
+def _command(distributed: Any) -> str:
+    words = ["nhzoo", *sys.argv[1:]]
+    world, machines = distributed.world(), distributed.machines()
+    if world > 1:
+        nodes = ["--standalone"] if machines == 1 else ["--nnodes", str(machines)]
+        words = ["torchrun", *nodes, "--nproc-per-node", str(world // machines), "-m", *words]
+    return shlex.join(words)
 
 
 def _training_note(state: Any) -> tuple[float, float, str]:

@@ -96,20 +96,35 @@ class Streams:
 
     def next(self) -> tuple[Batch, slice]:
         """The next batch, and which streams its rows are."""
-        whole = slice(self._turn * self._batch, (self._turn + 1) * self._batch)
-        rows = slice(whole.start + self._rows.start, whole.start + self._rows.stop)
-        self._turn = (self._turn + 1) % (len(self._readers) // self._batch)
+        rows, first = self._turn_to()
+        readers = [self._reader(stream) for stream in range(rows.start, rows.stop)]
+        batch = _gather(readers, self._time, first, self._view)
+        self._move_on()
+        return batch, rows
+
+    def skip(self) -> None:
+        """Stand behind the next batch without reading it."""
+        self._turn_to()
+        start = self._turn * self._batch
+        self._readers[start : start + self._batch] = [None] * self._batch
+        self._move_on()
+
+    def _turn_to(self) -> tuple[slice, Array]:
+        """Give streams that have ended a game; which streams are read now, which start a game."""
+        start = self._turn * self._batch
         first = np.zeros(self._batch, bool)
-        for row, stream in enumerate(range(whole.start, whole.stop)):
+        for row, stream in enumerate(range(start, start + self._batch)):
             if self._position[stream] >= self._lengths[self._at[stream]]:
                 self._take_game(stream)
             first[row] = self._fresh[stream]
             self._blocks[self._at[stream]][self._position[stream] // self._time] = True
-        readers = [self._reader(stream) for stream in range(rows.start, rows.stop)]
-        batch = _gather(readers, self._time, first[self._rows], self._view)
+        return slice(start + self._rows.start, start + self._rows.stop), first[self._rows]
+
+    def _move_on(self) -> None:
+        whole = slice(self._turn * self._batch, (self._turn + 1) * self._batch)
         self._fresh[whole] = False
         self._position[whole] += self._time
-        return batch, rows
+        self._turn = (self._turn + 1) % (len(self._readers) // self._batch)
 
     def state(self) -> dict[str, Any]:
         """Where every stream stands, as plain JSON; the same in every process."""

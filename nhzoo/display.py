@@ -10,6 +10,13 @@ from types import TracebackType
 from typing import Any
 
 _PLAIN_SECONDS = 15.0
+_muted = False
+
+
+def mute(silent: bool = True) -> None:
+    """Print nothing more in this process: of many processes at one work, one speaks."""
+    global _muted
+    _muted = silent
 
 
 class LiveProgress:
@@ -22,7 +29,7 @@ class LiveProgress:
         self._last = time.monotonic()
 
     def __enter__(self) -> LiveProgress:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not _muted:
             from rich import progress
             from rich.console import Console
 
@@ -74,17 +81,20 @@ def key_name(key: int) -> str:
 
 def say(text: str) -> None:
     """A message to the user, on stderr."""
-    print(clean(text), file=sys.stderr, flush=True)
+    if not _muted:
+        print(clean(text), file=sys.stderr, flush=True)
 
 
 def show(text: str) -> None:
     """A line of a report, on stdout."""
-    print(clean(text))
+    if not _muted:
+        print(clean(text))
 
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    print(json.dumps(value, indent=2, allow_nan=False))
+    if not _muted:
+        print(json.dumps(value, indent=2, allow_nan=False))
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

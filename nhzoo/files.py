@@ -85,6 +85,22 @@ def lock(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def lock_file(path: Path) -> Iterator[None]:
+    """Hold a file that is replaced as a whole, made empty if it is not there; wait for others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.stat(path)):
+                    yield
+                    return
+        finally:  # whoever held it has put another file in its place
+            os.close(handle)
+
+
 def parse_json(text: bytes | str, where: str) -> Any:
     """Strict JSON: no NaN or Infinity, no repeated keys, bounded nesting."""
     try:
@@ -156,10 +172,11 @@ def compress_xz(data: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
+def atomic_writer(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
     """Open a file that takes the place of `path` only when it was written to the end.
 
-    The data is on the disk before the rename: a crash leaves the old file or the new one.
+    The data is on the disk before the rename: a crash leaves the old file or the new one. With
+    `keep` the old file is kept under that name, and a crash may leave it there alone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -169,6 +186,8 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
+        if keep and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -178,10 +197,22 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, complete or not at all."""
-    with atomic_writer(path) as file:
+def atomic_write(path: Path, data: bytes, keep: Path | None = None) -> None:
+    """Write `data` to `path`, complete or not at all; see `atomic_writer`."""
+    with atomic_writer(path, keep) as file:
         file.write(data)
+
+
+@contextlib.contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """A full or failing disk, met while a resumable run writes `path`, as one line."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or path}: cannot be written ({error.strerror or error}); what was "
+            "saved before is whole: make room, and the same command goes on"
+        ) from error
 
 
 def sweep(folder: Path, older_than: float = 0.0) -> None:

@@ -44,7 +44,7 @@ def tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
 
 def zero_first(state: State, first: Array) -> State:
     """The state with the rows zeroed that start a game."""
-    keep = torch.from_numpy(~first)[None, :, None]
+    keep = torch.from_numpy(~first)[None, :, None].to(state[0].device)
     return state[0] * keep, state[1] * keep
 
 

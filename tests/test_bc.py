@@ -6,18 +6,22 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from nhzoo import bc, files, packing
+from nhzoo import bc, files, ledger, packing, publishing, training
 from nhzoo.agents import RandomAgent, load
+from nhzoo.alarm import UPDATES, Alarm
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.losses import measure_agent, measure_loss
 from nhzoo.policy import PolicyConfig
+from nhzoo.recipe import BCConfig, checkpoint_fractions, learning_rate
 
-DEBUG = bc.BCConfig(
+DEBUG = BCConfig(
     data="small",
     params=20_000,
     flops=PolicyConfig.for_params(20_000).train_flops * 2 * 8 * 60,
@@ -55,22 +59,33 @@ def steady(folder):
 
 def test_a_debug_size_agent_trains_in_seconds_and_learns(games, tmp_path):
     config = replace(DEBUG, flops=DEBUG.flops * 5)
-    trained = bc.train(config, *games, tmp_path / "run")
+    trained = training.train(config, *games, tmp_path / "run")
     assert trained.updates == 300
     assert trained.flops <= config.flops
     assert trained.loss.loss < 4.0 < np.log(121)
-    row = bc.publish(
-        trained, tmp_path / "agent", *games, 1.0, "debug", "nhzoo train", tmp_path / "ledger.jsonl"
-    )
+    publishing.publish(trained, tmp_path / "agent", *games, 1.0, "debug", "nhzoo train")
+    row = publishing.ledger_row(trained, "agent", games[0])
     agent = load(tmp_path / "agent")
-    assert measure_agent(agent, games[1]).loss == pytest.approx(row["loss"])
-    assert files.read_jsonl(tmp_path / "ledger.jsonl") == [row]
+    assert measure_agent(agent, games[1]).loss == pytest.approx(row.loss)
+    table = tmp_path / "ledger.jsonl"
+    assert ledger.append_row(table, row)
+    assert ledger.read_runs(table) == [row]
+    assert (row.updates, row.checkpoint, row.world_size, row.device) == (300, False, 1, "cpu")
     assert "held-out loss" in (tmp_path / "agent" / "README.md").read_text()
-    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_the_curve_can_be_read_by_tensorboard(games, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    training.train(DEBUG, *games, tmp_path)
+    curve = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    scalars = [(event.step, event.value) for event in curve.Scalars("train/loss")]
+    assert scalars == [(row["update"], pytest.approx(row["loss"])) for row in lines(tmp_path)]
+    assert [event.step for event in curve.Scalars("validation/loss")] == [20, 40]
 
 
 def test_interrupted_anywhere_it_ends_with_the_same_bits(games, tmp_path):
-    whole = bc.train(DEBUG, *games, tmp_path / "whole")
+    whole = training.train(DEBUG, *games, tmp_path / "whole")
     for stop in (1, 10, 23, 59):
         folder = tmp_path / f"stopped-{stop}"
         run = bc.Run(DEBUG, games[0], folder)
@@ -80,7 +95,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(games, tmp_path):
         (folder / "log.jsonl").write_text(
             '{"update": 5, "kept": true}\n{"update": 60, "after": "the saved state"}\n{"half'
         )
-        resumed = bc.train(DEBUG, *games, folder)
+        resumed = training.train(DEBUG, *games, folder)
         for name, tensor in whole.policy.state_dict().items():
             np.testing.assert_array_equal(tensor, resumed.policy.state_dict()[name], err_msg=name)
         assert resumed.loss == whole.loss
@@ -93,11 +108,11 @@ _TRAIN = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from nhzoo import bc
+from nhzoo import training
 from tests.test_bc import DEBUG
 paths = [Path(p) for p in sys.argv[2:]]
 config = replace(DEBUG, flops=DEBUG.flops * 6)
-bc.train(config, paths[:2], paths[2:], Path(sys.argv[1]))
+training.train(config, paths[:2], paths[2:], Path(sys.argv[1]))
 """
 
 
@@ -105,7 +120,7 @@ bc.train(config, paths[:2], paths[2:], Path(sys.argv[1]))
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_run_goes_on_to_the_same_bits(games, tmp_path, number):
     config = replace(DEBUG, flops=DEBUG.flops * 6)
-    whole = bc.train(config, *games, tmp_path / "whole")
+    whole = training.train(config, *games, tmp_path / "whole")
     folder = tmp_path / "killed"
     command = [sys.executable, "-c", _TRAIN, os.fspath(folder), *map(str, games[0] + games[1])]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -117,7 +132,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(games, tmp_path, number):
     assert process.returncode != 0
     if number != signal.SIGKILL:
         assert "the same command goes on" in errors
-    resumed = bc.train(config, *games, folder)
+    resumed = training.train(config, *games, folder)
     for name, tensor in whole.policy.state_dict().items():
         np.testing.assert_array_equal(tensor, resumed.policy.state_dict()[name])
     assert steady(folder) == steady(tmp_path / "whole")
@@ -125,7 +140,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(games, tmp_path, number):
 
 def test_a_time_budget_becomes_a_number_of_updates(games, tmp_path):
     config = replace(DEBUG, flops=None, minutes=1 / 60)
-    trained = bc.train(config, *games, tmp_path)
+    trained = training.train(config, *games, tmp_path)
     assert trained.updates >= 50
     assert trained.seconds < 30
 
@@ -143,24 +158,119 @@ def test_a_state_of_other_games_is_named(games, tmp_path):
         bc.Run(DEBUG, games[0][:1], tmp_path)
 
 
-def test_a_damaged_state_is_named(games, tmp_path):
-    run = bc.Run(DEBUG, games[0], tmp_path)
-    run.step()
-    run.save()
-    path = tmp_path / "state.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match="cannot go on from it"):
-        bc.Run(DEBUG, games[0], tmp_path)
-
-
 def test_a_loss_that_is_not_finite_stops_with_the_step_named(games, tmp_path):
     run = bc.Run(DEBUG, games[0], tmp_path)
     run.step()
     run.save()
     run.policy.head.bias.data[0] = float("nan")
-    with pytest.raises(CheckFailed, match="update 1"):
+    with pytest.raises(CheckFailed, match="update 1: the loss is nan"):
         run.step()
     assert bc.Run(DEBUG, games[0], tmp_path).update == 1
+
+
+def test_a_loss_that_explodes_stops_and_the_last_good_state_is_safe(games, tmp_path):
+    config = replace(DEBUG, flops=DEBUG.flops * 10, lr=0.0001, save_every=1)
+    run = bc.Run(config, games[0], tmp_path)
+    for _ in range(5):
+        run.step()
+    run.save()
+    run.policy.head.bias.data += 1e3 * (torch.arange(121) % 7)
+    run.save = lambda: pytest.fail("a state whose loss explodes was saved")
+    with pytest.raises(CheckFailed, match=rf"update {5 + UPDATES - 1}: the loss, 4.8 before"):
+        training._Training(run, None, [], print, print).go([])
+    assert bc.Run(config, games[0], tmp_path).update == 5
+
+
+def test_the_alarm_knows_a_hard_stretch_from_the_end():
+    alarm = Alarm()
+    for loss in (4.9, 3.0, 1.0, 0.5) * 100 + (6.0,) * (UPDATES - 1) + (0.5,):
+        assert alarm.see(loss, 1.0) is None  # high, but not for long
+    restored = Alarm()
+    restored.restore(json.loads(json.dumps(alarm.state())))
+    said = [restored.see(40.0, 1.0) for _ in range(UPDATES)]
+    assert said[:-1] == [None] * (UPDATES - 1)
+    assert "was 40" in said[-1]
+    assert "norm nan" in Alarm().see(1.0, float("nan"))
+
+
+def test_batches_accumulate_to_the_update_of_a_larger_batch(games, tmp_path):
+    config = replace(DEBUG, flops=DEBUG.flops * 6, streams=8, batch=4, time=7, dropout=0.0)
+    whole = training.train(config, *games, tmp_path / "whole")
+    parts = replace(config, batch=1, accumulate=4)
+    summed = training.train(parts, *games, tmp_path / "parts")
+    assert (summed.updates, summed.frames, summed.flops) == (205, whole.frames, whole.flops)
+    assert whole.frames < 205 * 4 * 7  # rows ran out of frames: not all batches weigh the same
+    for name, tensor in whole.policy.state_dict().items():
+        np.testing.assert_allclose(tensor, summed.policy.state_dict()[name], atol=2e-6)
+
+
+def test_reading_ahead_changes_no_bit_and_resumes_exactly(games, tmp_path):
+    plain = bc.Run(DEBUG, games[0], tmp_path / "plain")
+    ahead = bc.Run(DEBUG, games[0], tmp_path / "ahead", ahead=3)
+    for run in (plain, ahead):
+        for _ in range(17):
+            run.step()
+        run.save()
+        run.close()
+    with closing(bc.Run(DEBUG, games[0], tmp_path / "ahead", ahead=2)) as again:
+        for run in (plain, again):
+            for _ in range(40):
+                run.step()
+        for name, tensor in plain.policy.state_dict().items():
+            np.testing.assert_array_equal(tensor, again.policy.state_dict()[name])
+        assert again.feed.streams.state() == plain.feed.streams.state()
+
+
+def test_what_goes_wrong_in_the_thread_that_reads_is_heard(games, tmp_path):
+    with closing(bc.Run(DEBUG, games[0], tmp_path, ahead=2)) as run:
+        run.feed._reader.next = lambda: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            run.step()
+
+
+def test_half_precision_learns_about_the_same(games, tmp_path):
+    config = replace(DEBUG, dropout=0.0)
+    whole = training.train(config, *games, tmp_path / "fp32")
+    half = training.train(replace(config, precision="bf16"), *games, tmp_path / "bf16")
+    assert half.loss.loss != whole.loss.loss
+    assert half.loss.loss == pytest.approx(whole.loss.loss, rel=0.02)
+    assert all(t.dtype == torch.float32 for t in half.policy.state_dict().values())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_a_compiled_run_gives_the_same(games, tmp_path):
+    config = replace(DEBUG, flops=DEBUG.flops / 10, dropout=0.0)
+    plain = training.train(config, *games, tmp_path / "plain")
+    compiled = training.train(replace(config, compile=True), *games, tmp_path / "compiled")
+    assert compiled.loss.loss == pytest.approx(plain.loss.loss, rel=1e-4)
+
+
+def test_checkpoints_are_measured_on_all_games_and_change_no_bit(games, tmp_path):
+    plain = training.train(DEBUG, *games, tmp_path / "plain")
+    config = replace(DEBUG, checkpoints="2")
+    measured = []
+    trained = training.train(config, *games, tmp_path / "run", checkpoint=measured.append)
+    assert [part.updates for part in measured] == [15, 30]
+    assert not any(part.finished for part in measured)
+    assert all(part.loss.frames == trained.loss.frames for part in measured)
+    assert measured[0].flops == trained.flops / 4
+    assert trained.loss == plain.loss
+    rows = [publishing.ledger_row(part, "x", games[0]) for part in (*measured, trained)]
+    assert [row.checkpoint for row in rows] == [True, True, False]
+    assert [row.flops_budget for row in rows] == [None, None, config.flops]
+    assert len({row.config_hash for row in rows}) == 1
+
+
+def test_checkpoints_are_shares_of_a_run():
+    assert checkpoint_fractions("3") == (0.5, 0.25, 0.125)
+    assert checkpoint_fractions("0.1,0.3") == (0.1, 0.3)
+    assert checkpoint_fractions("") == ()
+
+
+def test_two_trainings_in_one_folder_do_not_mix(games, tmp_path):
+    with files.lock(tmp_path), pytest.raises(InputError, match="another process is at work"):
+        training.train(DEBUG, *games, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +290,13 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_named(games, tmp_path):
         {"validate_every": 0},
         {"clip": float("inf")},
         {"params": 5},
+        {"accumulate": 0},
+        {"device": "tpu"},
+        {"device": "cpu:1"},
+        {"precision": "fp16"},
+        {"checkpoints": "0"},
+        {"checkpoints": "0.5,1"},
+        {"checkpoints": "half"},
     ],
 )
 def test_options_that_cannot_be(games, tmp_path, options):
@@ -188,7 +305,7 @@ def test_options_that_cannot_be(games, tmp_path, options):
 
 
 def test_the_schedule_rises_and_falls():
-    rates = [bc.learning_rate(DEBUG, u, 1_000) for u in range(1_000)]
+    rates = [learning_rate(DEBUG, u, 1_000) for u in range(1_000)]
     assert rates[0] < rates[50] < rates[120]
     assert rates[120] > rates[500] > rates[999]
     assert rates[999] == pytest.approx(DEBUG.lr * DEBUG.final_lr, rel=0.01)
@@ -196,8 +313,6 @@ def test_the_schedule_rises_and_falls():
 
 def test_loss_counts_every_key_with_the_state_carried(games, tmp_path):
     """Against a plain loop: one game at a time, one frame at a time."""
-    import torch
-
     from nhzoo import features
     from nhzoo.demonstrations import ACTION_OF_KEY
     from nhzoo.frames import GameFrames

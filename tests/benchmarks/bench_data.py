@@ -22,6 +22,7 @@ from nhzoo import bc, frames, packing
 from nhzoo.demonstrations import Streams, count_frames, read_games
 from nhzoo.envs import TTY, Game
 from nhzoo.losses import tensors_of
+from nhzoo.recipe import BCConfig
 from nhzoo.replay import replay
 from nhzoo.traces import Trace, TraceSet, open_traces
 from nhzoo.ttyrecs import write_ttyrecs
@@ -126,7 +127,7 @@ def test_packing_on_all_cores(side_by_side, tmp_path):
 def test_training_does_not_wait_for_data(games, note):
     """Share of the time of updates of a `bc-lstm-1m` that goes into getting batches."""
     packed, _, _ = games
-    config = bc.BCConfig(data="few", params=1_000_000, flops=1e15, batch=BATCH, time=TIME)
+    config = BCConfig(data="few", params=1_000_000, flops=1e15, batch=BATCH, time=TIME)
     torch.set_num_threads(1)
     run = bc.Run(config, packed, Path(packed[0].parent / "run"))
     for _ in range(160):  # once round all streams: their first chunks are read

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from nle.env.base import NLE_SPACE_ITEMS
 
-from nhzoo import checkpoints, features, registry
+from nhzoo import checkpoints, features, registry, walking
 from nhzoo.autoascend import autoascend
 from nhzoo.bots import BotAgent, BotSource
 from nhzoo.envs import ACTION_KEYS, TTY
@@ -79,35 +79,37 @@ class PolicyAgent:
         self.last_logits: Array | None = None  # of the latest act: float32 [B, 121]
 
     def initial_state(self, batch: int) -> tuple[Array, Array, Array]:
-        """Hidden and cell state, float32 [batch, hidden], and the previous key, uint8 [batch]."""
+        """Hidden and cell state, float32 [batch, hidden], and recalls, uint16 [batch, 1897]."""
         hidden = self.entry.policy.config.hidden
         zeros = np.zeros((batch, hidden), np.float32)
-        return zeros, zeros.copy(), np.zeros(batch, np.uint8)
+        return zeros, zeros.copy(), features.no_recall(batch)
 
     def act(
         self, observation: Mapping[str, Array], state: Any, uniform: Array
     ) -> tuple[Array, tuple[Array, Array, Array]]:
         """See `Agent.act`; reads tty_chars, tty_colors and tty_cursor."""
-        logits, (h, c) = self.logits(observation, state)
+        logits, (h, c, recall) = self.logits(observation, state)
         self.last_logits = logits
         actions = sample(logits, uniform, self.entry.sampling.temperature)
-        return actions, (h, c, ACTION_KEYS[actions])
+        recall[:, walking.KEYS + 1 :] = recall[:, walking.KEYS : -1].copy()
+        recall[:, walking.KEYS] = ACTION_KEYS[actions]
+        return actions, (h, c, recall)
 
     def press(self, state: tuple[Array, Array, Array], row: int, key: int) -> None:
         """Another key was pressed in `row` than the one chosen: remember that one."""
-        state[2][row] = key
+        state[2][row, walking.KEYS] = key
 
     @torch.no_grad()
     def logits(
         self, observation: Mapping[str, Array], state: tuple[Array, Array, Array]
-    ) -> tuple[Array, tuple[Array, Array]]:
-        """Logits, float32 [B, 121], and the next hidden and cell state."""
-        hidden, cell, previous = state
+    ) -> tuple[Array, tuple[Array, Array, Array]]:
+        """Logits, float32 [B, 121], and the next state, but for the key that is pressed now."""
+        hidden, cell, recall = state[0], state[1], state[2].copy()
         chars, colors, cursor = (observation[name] for name in TTY)
-        inputs = to_tensors(features.encode(chars, colors, cursor, previous), 1, len(previous))
+        inputs = to_tensors(features.encode(chars, colors, cursor, recall), 1, len(recall))
         carried = torch.from_numpy(hidden)[None], torch.from_numpy(cell)[None]
         logits, (h, c) = self.entry.policy(inputs, carried)
-        return logits[0].numpy(), (h[0].numpy(), c[0].numpy())
+        return logits[0].numpy(), (h[0].numpy(), c[0].numpy(), recall)
 
 
 class RandomAgent:

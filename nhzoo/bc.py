@@ -102,8 +102,9 @@ class Run:
 
     @property
     def _flops_per_update(self) -> int:
-        config = self.config
-        return self.policy.config.train_flops * config.batch * config.time * config.accumulate
+        config, shape = self.config, self.policy.config
+        frames = config.batch * config.time * config.accumulate
+        return shape.train_flops * frames + shape.update_flops
 
     def step(self) -> None:
         """One update. Its loss and gradient's norm are read by `check`, on a CPU at once."""

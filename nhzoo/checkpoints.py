@@ -208,12 +208,6 @@ def _self_test(policy: Policy, path: Path) -> None:
 @torch.no_grad()
 def _probe(policy: Policy, probe: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     time, batch = probe["previous"].shape
-    frames = math.prod((time, batch))
-    encoded = features.encode(
-        probe["chars"].reshape(frames, 24, 80),
-        probe["colors"].reshape(frames, 24, 80),
-        probe["cursor"].reshape(frames, 2),
-        probe["previous"].reshape(frames),
-    )
+    encoded = features.encode_games(*(probe[name] for name in _PARITY_INPUT))
     logits, _ = policy(to_tensors(encoded, time, batch), policy.initial_state(batch))
     return np.ascontiguousarray(logits.numpy())

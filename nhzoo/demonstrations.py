@@ -15,13 +15,14 @@ from typing import Any, Literal
 import numba
 import numpy as np
 
-from nhzoo import features
+from nhzoo import features, walking
 from nhzoo.envs import ACTION_KEYS, TTY
 from nhzoo.errors import InputError
 from nhzoo.features import Features
 from nhzoo.frames import FrameReader, GameFrames, apply, frames_in
 
 Array = np.ndarray[Any, Any]
+_LATEST = walking.KEYS
 View = Literal["policy", "screens"]
 """What batches hold: what nhzoo's policies read, or whole screens for networks of your own."""
 
@@ -86,6 +87,7 @@ class Streams:
         self._at = np.searchsorted(ends, places.astype(np.int64), side="right")  # streams' games
         begins = ends[self._at] - self._lengths[self._at]
         self._position = (places.astype(np.int64) - begins) // time * time
+        self._begin = self._position.copy()  # where each stream began to read its game
         self._fresh = np.ones(streams, bool)
         self._readers: list[_Reader | None] = [None] * streams
 
@@ -132,6 +134,7 @@ class Streams:
             "turn": self._turn,
             "taken": self._taken,
             "games": self._at.tolist(),
+            "begins": self._begin.tolist(),
             "positions": self._position.tolist(),
             "fresh": self._fresh.tolist(),
             "blocks": np.packbits(np.concatenate(self._blocks)).tobytes().hex(),
@@ -141,6 +144,7 @@ class Streams:
         """Go on exactly where `state` was taken, as any one of any number of processes."""
         self._turn, self._taken = state["turn"], state["taken"]
         self._at = np.array(state["games"], np.int64)
+        self._begin = np.array(state["begins"], np.int64)
         self._position = np.array(state["positions"], np.int64)
         self._fresh = np.array(state["fresh"], bool)
         lengths = [len(blocks) for blocks in self._blocks]
@@ -156,17 +160,16 @@ class Streams:
             self._order = epoch, order
         self._taken += 1
         self._at[stream] = self._order[1][place]
-        self._position[stream] = 0
+        self._begin[stream] = self._position[stream] = 0
         self._fresh[stream] = True
         self._readers[stream] = None
 
     def _reader(self, stream: int) -> _Reader:
         reader = self._readers[stream]
         if reader is None:
-            path, position = self._games[self._at[stream]], int(self._position[stream])
-            reader = self._readers[stream] = _Reader(path, position)
-            if not self._fresh[stream]:  # restored: the key before is in the frame before
-                reader.last_key = int(reader.frames.game.read(position - 1, 1)["keys"][0])
+            path, begin = self._games[self._at[stream]], int(self._begin[stream])
+            reader = self._readers[stream] = _Reader(path, begin, remembers=self._view == "policy")
+            reader.skip(int(self._position[stream]) - begin)  # restored: what it has read before
         return reader
 
 
@@ -204,11 +207,14 @@ def read_games(
 
 
 class _Reader:
-    """A game read forward, and the key before the next frame (0 where reading began)."""
+    """A game read forward, and what is recalled of it from where reading began."""
 
-    def __init__(self, path: Path, position: int, limit: int | None = None) -> None:
-        self.frames = FrameReader(GameFrames(path), position)
-        self.last_key = 0
+    def __init__(
+        self, path: Path, begin: int, limit: int | None = None, remembers: bool = True
+    ) -> None:
+        self.frames = FrameReader(GameFrames(path), begin)
+        self.recall = features.no_recall(1)[0]
+        self._remembers = remembers
         self._end = min(self.frames.game.length, limit or self.frames.game.length)
         layout = self.frames.game.record.layout
         self._starts = np.array([layout[name][0] for name in (*TTY, "keys")], np.int64)
@@ -218,13 +224,26 @@ class _Reader:
         """Frames that are still to be read."""
         return max(0, self._end - self.frames.position)
 
+    @property
+    def last_key(self) -> int:
+        """The key before the next frame, 0 where reading began."""
+        return int(self.recall[walking.KEYS])
+
     def read(self, kernel: Any, out: tuple[Array, ...], keys: Array, row: int) -> int:
         """Fill row `row` of the arrays `out` [T, B, ...] and `keys` [T, B]; returns how many."""
         done = 0
         for chunk, first, size in self.frames.pieces(min(len(keys), self.left)):
-            kernel(*chunk, first, size, self._starts, *out, keys, done, row)
+            kernel(*chunk, first, size, self._starts, self.recall, *out, keys, done, row)
             done += size
         return done
+
+    def skip(self, frames: int) -> None:
+        """Go on by `frames`, taking in what is to be recalled of them."""
+        if not self._remembers and frames:
+            self.frames.position += frames - 1
+            frames = 1
+        for chunk, first, size in self.frames.pieces(frames):
+            _skip(*chunk, first, size, self._starts, self.recall)
 
 
 def _need_keys(games: Sequence[Path]) -> None:
@@ -242,8 +261,8 @@ def _gather(readers: Sequence[_Reader | None], time: int, first: Array, view: Vi
     seen = Features.empty(time, rows) if view == "policy" else None
     if seen is not None:
         inputs = dict(vars(seen))
-        previous = inputs["where"][..., 0]
-        out, kernel = tuple(inputs.values()), _read_features
+        out = (np.zeros((4, walking.CELLS), np.int32), *inputs.values())
+        kernel = _read_features
     else:
         cells = (time, rows, features.ROWS * features.COLS)
         out = tuple(np.empty(shape, np.uint8) for shape in (cells, cells, (time, rows, 2)))
@@ -254,18 +273,18 @@ def _gather(readers: Sequence[_Reader | None], time: int, first: Array, view: Vi
     actions = np.full((time, rows), -1, np.int64)
     valid = 0
     for row, reader in enumerate(readers):
+        if seen is None:
+            previous[0, row] = reader.last_key if reader else 0
         count = reader.read(kernel, out, keys, row) if reader else 0
         if count < time and seen is not None:
             seen.clear(row, count)
         elif count < time:
             for array, blank in zip(out, (32, 0, 0), strict=True):
                 array[count:, row] = blank
-        previous[0, row] = reader.last_key if reader else 0
-        previous[1:, row] = keys[:-1, row]
         actions[:count, row] = ACTION_OF_KEY[keys[:count, row]]
-        if reader and count:
-            reader.last_key = int(keys[count - 1, row])
         valid += count
+    if seen is None:
+        previous[1:] = keys[:-1]
     return Batch(inputs, actions, first, valid)
 
 
@@ -280,11 +299,16 @@ def _read_features(
     first: int,
     frames: int,
     starts: Array,
+    recall: Array,
+    scratch: Array,
     crop: Array,
     window: Array,
     status: Array,
     message: Array,
-    where: Array,
+    cursor: Array,
+    recent: Array,
+    compass: Array,
+    here: Array,
     keys: Array,
     done: int,
     row: int,
@@ -297,9 +321,6 @@ def _read_features(
     for i in range(frames):
         apply(counts, gaps, lengths, values, record, at, first + i)
         t = done + i
-        y, x = int(record[starts[2]]), int(record[starts[2] + 1])
-        features.encode_crop(chars, colors, y, x, crop[t, row])
-        features.encode_map(chars, y, x, window[t, row])
         if i and _same(top, chars[: features.COLS]):
             message[t, row] = message[t - 1, row]
         else:
@@ -310,8 +331,43 @@ def _read_features(
         else:
             features.encode_status(chars, status[t, row])
             bottom[:] = chars[cells - features.COLS :]
-        where[t, row, 1], where[t, row, 2] = y, x
-        keys[t, row] = record[starts[3]]
+        features.encode_place(
+            chars,
+            colors,
+            int(record[starts[2]]),
+            int(record[starts[2] + 1]),
+            recall,
+            scratch,
+            crop[t, row],
+            window[t, row],
+            cursor[t, row],
+            recent[t, row],
+            compass[t, row],
+            here[t, row],
+        )
+        key = record[starts[3]]
+        keys[t, row] = key
+        walking.press(recall, key)
+
+
+@numba.njit(cache=True, nogil=True)
+def _skip(
+    counts: Array,
+    gaps: Array,
+    lengths: Array,
+    values: Array,
+    record: Array,
+    at: Array,
+    first: int,
+    frames: int,
+    starts: Array,
+    recall: Array,
+) -> None:
+    chars = record[starts[0] : starts[0] + features.ROWS * features.COLS]
+    for i in range(frames):
+        apply(counts, gaps, lengths, values, record, at, first + i)
+        walking.remember(chars, int(record[starts[2]]), int(record[starts[2] + 1]), recall)
+        walking.press(recall, record[starts[3]])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -325,6 +381,7 @@ def _read_screens(
     first: int,
     frames: int,
     starts: Array,
+    recall: Array,
     chars: Array,
     colors: Array,
     cursor: Array,
@@ -340,7 +397,9 @@ def _read_screens(
         _copy(paint, colors[done + i, row])
         cursor[done + i, row, 0] = record[starts[2]]
         cursor[done + i, row, 1] = record[starts[2] + 1]
-        keys[done + i, row] = record[starts[3]]
+        key = record[starts[3]]
+        keys[done + i, row] = key
+        recall[_LATEST] = key
 
 
 @numba.njit(nogil=True)

@@ -1,8 +1,9 @@
-"""What a policy reads of a screen: small symbols that select rows of tables. Preprocessing v1.
+"""What a policy reads of a screen: small symbols that select rows of tables. Preprocessing v2.
 
-Only what a terminal shows goes in (characters, colours, cursor) and the previous key, so recorded
-ttyrecs, replays and live games are one input. Symbol 0 means "nothing". Which table row a symbol
-selects depends on its place: `Layout` says how.
+Only what a terminal shows goes in (characters, colours, cursor) and the keys that were pressed, so
+recorded ttyrecs, replays and live games are one input. What earlier screens showed comes in through
+a recall, see `walking`. Symbol 0 means "nothing". Which table row a symbol selects depends on its
+place: `Layout` says how.
 
 Of the two status lines only the lower is read, and not its turn counter: name, attributes and turn
 tell one game and one moment from all others, and a network that reads them learns games by heart
@@ -17,7 +18,10 @@ from typing import Any
 import numba
 import numpy as np
 
-VERSION = 1
+from nhzoo import walking
+from nhzoo.envs import ACTION_KEYS
+
+VERSION = 2
 """Version of this preprocessing; a checkpoint names the one it was trained with."""
 
 ROWS, COLS = 24, 80
@@ -29,14 +33,17 @@ GRID_ROWS, GRID_COLS = 7, 19  # patches, the cursor in the middle one
 STATUS_CELLS = COLS
 STATUS_SYMBOLS = 40  # digits, letters without case, space, three kinds of punctuation
 WORDS = 24  # words of the message line that are read, and as many pairs of neighbours
-KEYS = 256
 
 CELLS = CROP * CROP
 PATCHES = GRID_ROWS * GRID_COLS
 PATCH_CELLS = PATCH_ROWS * PATCH_COLS
 WINDOW_ROWS, WINDOW_COLS = GRID_ROWS * PATCH_ROWS, GRID_COLS * PATCH_COLS
-WHERE_ROWS = KEYS + ROWS + COLS
-"""Rows of the table that `where` selects from: keys, cursor rows, cursor columns."""
+CURSOR_ROWS = ROWS + COLS
+CROP_ROWS = CHARS + COLORS + walking.FOOTPRINTS
+KEY_SYMBOLS = 1 + len(ACTION_KEYS)  # a key that no action presses is the last
+RECENT_ROWS = walking.HISTORY * KEY_SYMBOLS
+HERE_SYMBOLS = 9
+HERE_ROWS = walking.HERE * HERE_SYMBOLS
 
 Array = np.ndarray[Any, Any]
 
@@ -45,35 +52,42 @@ Array = np.ndarray[Any, Any]
 class Features:
     """What a policy reads of frames [...]; a batch of demonstrations has [T, B].
 
-    `crop` uint8 [..., 2, 121]: characters and colours round the cursor. `map` uint8
+    `crop` uint8 [..., 3, 121]: characters, colours and footprints round the cursor. `map` uint8
     [..., 21, 76]: characters of the map, the cursor in the middle. `status` uint8 [..., 80]: the
     bottom line. `message` int32 [..., 48]: hashes (not yet reduced to a table's size, -1 for
-    nothing) of words and neighbouring words of the top line. `where` uint8 [..., 3]: the previous
-    key, cursor row, cursor column.
+    nothing) of words and neighbouring words of the top line. `cursor` uint8 [..., 2]: its row and
+    column. `recent` uint8 [..., 8]: the keys pressed last, latest first, 0 for none. `compass`
+    uint8 [..., 8, 42] and `here` uint8 [..., 5]: see `walking.look`; 0 while the cursor is not on
+    the hero.
     """
 
     crop: Array
     map: Array
     status: Array
     message: Array
-    where: Array
+    cursor: Array
+    recent: Array
+    compass: Array
+    here: Array
 
     @classmethod
     def empty(cls, *shape: int) -> Features:
         """Arrays for frames of that shape, to be filled."""
         return cls(
-            crop=np.empty((*shape, 2, CELLS), np.uint8),
+            crop=np.empty((*shape, 3, CELLS), np.uint8),
             map=np.empty((*shape, WINDOW_ROWS, WINDOW_COLS), np.uint8),
             status=np.empty((*shape, STATUS_CELLS), np.uint8),
             message=np.empty((*shape, 2 * WORDS), np.int32),
-            where=np.empty((*shape, 3), np.uint8),
+            cursor=np.empty((*shape, 2), np.uint8),
+            recent=np.empty((*shape, walking.HISTORY), np.uint8),
+            compass=np.empty((*shape, walking.DIRECTIONS, walking.COMPASS), np.uint8),
+            here=np.empty((*shape, walking.HERE), np.uint8),
         )
 
     def clear(self, row: int, start: int) -> None:
         """Set row `row` of [T, B] from time `start` on to nothing."""
-        for array in (self.crop, self.map, self.status, self.where):
-            array[start:, row] = 0
-        self.message[start:, row] = -1
+        for name, array in vars(self).items():
+            array[start:, row] = -1 if name == "message" else 0
 
 
 @dataclass(frozen=True)
@@ -98,8 +112,9 @@ def _offsets(ranges: list[tuple[int, int, int]]) -> Array:
 
 def _crop_layout() -> Layout:
     cells = np.arange(CELLS, dtype=np.int32)
-    rows = _offsets([(1, CHARS, 0), (1, COLORS, CHARS)])
-    return Layout(np.stack([cells, CELLS + cells], 1), rows)
+    prints = (1, walking.FOOTPRINTS, CHARS + COLORS)
+    rows = _offsets([(1, CHARS, 0), (1, COLORS, CHARS), prints])
+    return Layout(np.stack([cells, CELLS + cells, 2 * CELLS + cells], 1), rows)
 
 
 def _map_layout() -> Layout:
@@ -109,10 +124,41 @@ def _map_layout() -> Layout:
     return Layout(np.ascontiguousarray(patches.reshape(PATCHES, PATCH_CELLS)), rows)
 
 
-def _where_layout() -> Layout:
-    rows = _offsets([(0, 255, 0), (0, ROWS - 1, KEYS), (0, COLS - 1, KEYS + ROWS)])
-    rows[1, ROWS:], rows[2, COLS:] = KEYS + ROWS - 1, KEYS + ROWS + COLS - 1
-    return Layout(np.arange(3, dtype=np.int32)[None], rows)
+def _cursor_layout() -> Layout:
+    rows = _offsets([(0, ROWS - 1, 0), (0, COLS - 1, ROWS)])
+    rows[0, ROWS:], rows[1, COLS:] = ROWS - 1, ROWS + COLS - 1
+    return Layout(np.arange(2, dtype=np.int32)[None], rows)
+
+
+def _recent_layout() -> Layout:
+    symbol = np.full(256, len(ACTION_KEYS), np.int32)
+    symbol[ACTION_KEYS[::-1]] = np.arange(len(ACTION_KEYS))[::-1]  # a key's first action
+    rows = np.arange(walking.HISTORY, dtype=np.int32)[:, None] * KEY_SYMBOLS + symbol
+    rows[:, 0] = -1
+    return Layout(np.arange(walking.HISTORY, dtype=np.int32)[None], rows)
+
+
+def _compass_layout() -> Layout:
+    """The same rows for all eight directions: what is learned of one is known of all."""
+    symbols = [
+        *[walking.DISTANCES] * walking.TARGETS,
+        *(CHARS, COLORS, walking.FOOTPRINTS),
+        *[CHARS] * walking.RING,
+        *[walking.FOOTPRINTS] * walking.RING,
+        *[CHARS] * (walking.RAY - 1),
+        *[walking.DIRECTIONS] * 4,
+        *(2, walking.DIRECTIONS),
+    ]
+    first = np.cumsum([0, *symbols])
+    rows = _offsets([(1, n, int(row)) for n, row in zip(symbols, first, strict=False)])
+    shape = walking.DIRECTIONS, walking.COMPASS
+    return Layout(np.arange(rows.shape[0] * shape[0], dtype=np.int32).reshape(shape), rows)
+
+
+def _here_layout() -> Layout:
+    n = HERE_SYMBOLS
+    rows = _offsets([(1, n, k * n) for k in range(walking.HERE)])
+    return Layout(np.arange(walking.HERE, dtype=np.int32)[None], rows)
 
 
 def status_layout(table_rows: int) -> Layout:
@@ -124,29 +170,53 @@ def status_layout(table_rows: int) -> Layout:
     )
 
 
-CROP_LAYOUT, MAP_LAYOUT, WHERE_LAYOUT = _crop_layout(), _map_layout(), _where_layout()
+CROP_LAYOUT, MAP_LAYOUT, CURSOR_LAYOUT = _crop_layout(), _map_layout(), _cursor_layout()
+RECENT_LAYOUT, COMPASS_LAYOUT, HERE_LAYOUT = _recent_layout(), _compass_layout(), _here_layout()
+COMPASS_ROWS = int(COMPASS_LAYOUT.rows.max()) + 1
 
 
-def encode(chars: Array, colors: Array, cursor: Array, previous_keys: Array) -> Features:
-    """Encode n screens: [n, 24, 80] characters and colours, [n, 2] cursors, [n] previous keys."""
+def no_recall(n: int) -> Array:
+    """uint16 [n, 1897]: the recalls of games of which nothing has been seen."""
+    return np.zeros((n, walking.RECALL), np.uint16)
+
+
+def encode(chars: Array, colors: Array, cursor: Array, recall: Array) -> Features:
+    """Encode n screens: [n, 24, 80] characters and colours, [n, 2] cursors, each of its own game.
+
+    `recall` uint16 [n, 1897] is brought up to these screens in place; what is pressed next is for
+    `walking.press` to tell it.
+    """
     n = len(chars)
     if chars.shape != (n, ROWS, COLS) or colors.shape != chars.shape or cursor.shape != (n, 2):
         raise ValueError(
             f"screens of {chars.shape}, {colors.shape}, {cursor.shape} are not n x 24 x 80"
         )
+    if recall.shape != (n, walking.RECALL) or recall.dtype != np.uint16:
+        raise ValueError(f"a recall of {recall.shape}, {recall.dtype} is none of {n} games")
     features = Features.empty(n)
     _encode(
         np.ascontiguousarray(chars, np.uint8).reshape(n, -1),
         np.ascontiguousarray(colors).view(np.uint8).reshape(n, -1),
         np.ascontiguousarray(cursor, np.uint8),
-        np.ascontiguousarray(previous_keys, np.uint8),
-        features.crop,
-        features.map,
-        features.status,
-        features.message,
-        features.where,
+        recall,
+        np.zeros((4, walking.CELLS), np.int32),
+        *vars(features).values(),
     )
     return features
+
+
+def encode_games(chars: Array, colors: Array, cursor: Array, previous_keys: Array) -> Features:
+    """Encode T screens of B games from their start, [T, B, ...]; features are [T, B, ...] too.
+
+    `previous_keys` uint8 [T, B]: what was pressed before each screen, 0 for nothing.
+    """
+    recall = no_recall(chars.shape[1])
+    steps = []
+    for t in range(len(chars)):
+        for game, key in enumerate(previous_keys[t]):
+            walking.press(recall[game], key)
+        steps.append(vars(encode(chars[t], colors[t], cursor[t], recall)))
+    return Features(**{name: np.stack([step[name] for step in steps]) for name in steps[0]})
 
 
 def _status_symbols() -> Array:
@@ -170,25 +240,71 @@ def _encode(
     chars: Array,
     colors: Array,
     cursor: Array,
-    previous: Array,
+    recall: Array,
+    scratch: Array,
     crop: Array,
     window: Array,
     status: Array,
     message: Array,
     where: Array,
+    recent: Array,
+    compass: Array,
+    here: Array,
 ) -> None:
     for i in range(len(chars)):
-        row, col = int(cursor[i, 0]), int(cursor[i, 1])
-        encode_crop(chars[i], colors[i], row, col, crop[i])
-        encode_map(chars[i], row, col, window[i])
+        row, col = min(int(cursor[i, 0]), ROWS - 1), min(int(cursor[i, 1]), COLS - 1)
         encode_status(chars[i], status[i])
         encode_message(chars[i], message[i])
-        where[i, 0], where[i, 1], where[i, 2] = previous[i], row, col
+        encode_place(
+            chars[i],
+            colors[i],
+            row,
+            col,
+            recall[i],
+            scratch,
+            crop[i],
+            window[i],
+            where[i],
+            recent[i],
+            compass[i],
+            here[i],
+        )
+
+
+@numba.njit(cache=True, nogil=True)
+def encode_place(
+    chars: Array,
+    colors: Array,
+    row: int,
+    col: int,
+    recall: Array,
+    scratch: Array,
+    crop: Array,
+    window: Array,
+    where: Array,
+    recent: Array,
+    compass: Array,
+    here: Array,
+) -> None:
+    """All features of one screen but those of its top and bottom line; updates `recall`."""
+    for k in range(walking.HISTORY):
+        recent[k] = recall[walking.KEYS + k]
+    where[0], where[1] = row, col
+    on_hero = walking.remember(chars, row, col, recall)
+    encode_crop(chars, colors, row, col, crop)
+    walking.footprints(recall, row, col, CROP, crop[2])
+    encode_map(chars, row, col, window)
+    if on_hero:
+        flat = compass.reshape(-1)
+        walking.look(chars, colors, row, col, recall, scratch, flat, here)
+    else:
+        compass[:] = 0
+        here[:] = 0
 
 
 @numba.njit(cache=True, nogil=True)
 def encode_crop(chars: Array, colors: Array, row: int, col: int, crop: Array) -> None:
-    """Cells round the cursor of one screen, uint8 [1920] twice, into `crop` [2, 121]."""
+    """Cells round the cursor of one screen, uint8 [1920] twice, into `crop` [:2, 121]."""
     # Unsigned indices cannot mean "from the end": numba then makes plain loops of all this.
     left = col - CROP // 2
     first, last = np.uint64(max(0, -left)), np.uint64(max(0, min(CROP, COLS - left)))

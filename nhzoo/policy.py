@@ -1,4 +1,8 @@
-"""The policy whose size is one number: tables and two linear readers of the map, and an LSTM.
+"""The policy whose size is one number: tables, readers of the map and of a compass, and an LSTM.
+
+The compass is what lies in each of the eight directions, read by one set of weights for all eight;
+what it gives enters the LSTM, and gives the keys of the eight moves their logits together with what
+the LSTM says.
 
 `PolicyConfig.for_params(n)` gives every width. The whole network scales, encoders too: a law in
 which only the core is counted measures the encoders (Tuyls et al. leave theirs out of N).
@@ -14,13 +18,24 @@ import torch
 from torch import Tensor, nn
 
 from nhzoo import features as seen
+from nhzoo import walking
 from nhzoo.errors import InputError
 from nhzoo.features import Features
 from nhzoo.tables import symbol_sum, table_sum
 
-ARCHITECTURE = "nhzoo-lstm-1"
+ARCHITECTURE = "nhzoo-lstm-2"
 ACTIONS = 121
 MAX_MESSAGE_ROWS = 65_536
+FLOP_VERSION = 2
+"""Of the rules by which FLOPs are counted, see `PolicyConfig.train_flops`."""
+
+UPDATE_FLOPS = 16
+"""Arithmetic of one update for each parameter: clipping (3) and AdamW (13)."""
+
+MOVE_ACTIONS = [list(seen.ACTION_KEYS).index(ord(key)) for key in walking.MOVES]
+"""The actions of the eight moves, in the compass's order."""
+
+TABLES = ("crop", "map", "message", "status", "cursor", "recent", "compass", "here")
 
 State = tuple[Tensor, Tensor]
 
@@ -38,7 +53,10 @@ class PolicyConfig:
     message_rows: int
     status: int
     status_rows: int
-    where: int
+    cursor: int
+    recent: int
+    compass: int
+    here: int
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -52,20 +70,23 @@ class PolicyConfig:
     @classmethod
     def of_width(cls, hidden: int, params: int) -> PolicyConfig:
         """All widths from the LSTM's; the large tables get at most an eighth of `params` each."""
-        root = math.sqrt(hidden / 192)
-        message, status = max(2, round(32 * root)), max(2, round(16 * root))
+        root = (hidden / 192) ** 0.65
+        message, status = max(1, round(32 * root)), max(1, round(16 * root))
         share = params // 8
         return cls(
             hidden=hidden,
-            cell=max(2, round(8 * root)),
+            cell=max(1, round(8 * root)),
             crop=max(4, round(hidden / 2)),
-            patch=max(2, round(12 * root)),
+            patch=max(1, round(12 * root)),
             map=max(4, round(hidden / 2)),
             message=message,
             message_rows=max(1, min(MAX_MESSAGE_ROWS, share // message)),
             status=status,
             status_rows=max(1, min(seen.STATUS_CELLS * seen.STATUS_SYMBOLS, share // status)),
-            where=max(2, round(16 * root)),
+            cursor=max(1, round(16 * root)),
+            recent=max(1, round(24 * root)),
+            compass=max(1, round(46 * root)),
+            here=max(1, round(16 * root)),
         )
 
     @classmethod
@@ -90,53 +111,79 @@ class PolicyConfig:
     @property
     def joined(self) -> int:
         """Width of what the encoders give together."""
-        return self.crop + self.map + self.message + self.status + self.where
+        return (
+            self.crop
+            + self.map
+            + self.message
+            + self.status
+            + self.cursor
+            + self.recent
+            + self.here
+            + walking.DIRECTIONS * self.compass
+        )
 
     @property
     def params(self) -> int:
         """The exact number of parameters, tables, biases and head included."""
-        tables = (
-            (seen.CHARS + seen.COLORS) * self.cell
-            + seen.PATCH_CELLS * seen.CHARS * self.patch
-            + self.message_rows * self.message
-            + self.status_rows * self.status
-            + seen.WHERE_ROWS * self.where
-        )
-        linears = sum((inputs + 1) * outputs for inputs, outputs in self._linears())
-        return tables + linears + 8 * self.hidden * (self.hidden + 1) + self.patch
+        tables = sum(rows * width for rows, width, _ in self._tables())
+        biases = self.patch + 2 * self.compass + 8 * self.hidden
+        linears = sum((inputs + 1) * outputs for inputs, outputs, _ in self._linears())
+        shared = self.compass**2
+        return tables + linears + shared + 8 * self.hidden**2 + biases
 
     @property
     def forward_flops(self) -> int:
         """FLOPs of one frame forward: a multiply-add is 2, a table look-up its additions.
 
-        Elementwise arithmetic is not counted (nor is Adam's, which is elementwise).
+        Look-ups count in full, whether or not there is something at every place. Activations, gates
+        and the softmax are not counted, as usual.
         """
-        linears = sum(2 * inputs * outputs for inputs, outputs in self._linears())
-        return linears + 16 * self.hidden**2 + self._lookups()
+        return self._products() + self._lookups()
 
     @property
     def train_flops(self) -> int:
         """FLOPs of one frame of training: forward, and backward to weights and inputs.
 
-        A linear layer's backward costs twice its forward; a table's costs its additions once.
+        A matrix product's backward costs twice its forward; a table's costs its additions once.
+        An update costs `update_flops` on top, however many frames it is of.
         """
-        return 3 * (self.forward_flops - self._lookups()) + 2 * self._lookups()
+        return 3 * self._products() + 2 * self._lookups()
+
+    @property
+    def update_flops(self) -> int:
+        """FLOPs of one update of all parameters: clipping and the optimizer."""
+        return UPDATE_FLOPS * self.params
+
+    def _products(self) -> int:
+        linears = sum(2 * inputs * outputs for inputs, outputs, _ in self._linears())
+        shared = 2 * walking.DIRECTIONS * self.compass**2
+        chosen = 2 * walking.DIRECTIONS * self.compass  # query times compass
+        return linears + shared + chosen + 16 * self.hidden**2
 
     def _lookups(self) -> int:
+        return sum(width * places for _, width, places in self._tables())
+
+    def _tables(self) -> tuple[tuple[int, int, int], ...]:
+        """Rows, width, and look-ups a frame of each table, in the order of `TABLES`."""
         return (
-            2 * seen.CELLS * self.cell
-            + seen.PATCHES * seen.PATCH_CELLS * self.patch
-            + 2 * seen.WORDS * self.message
-            + seen.STATUS_CELLS * self.status
-            + 3 * self.where
+            (seen.CROP_ROWS, self.cell, 3 * seen.CELLS),
+            (seen.PATCH_CELLS * seen.CHARS, self.patch, seen.PATCHES * seen.PATCH_CELLS),
+            (self.message_rows, self.message, 2 * seen.WORDS),
+            (self.status_rows, self.status, seen.STATUS_CELLS),
+            (seen.CURSOR_ROWS, self.cursor, 2),
+            (seen.RECENT_ROWS, self.recent, walking.HISTORY),
+            (seen.COMPASS_ROWS, self.compass, walking.DIRECTIONS * walking.COMPASS),
+            (seen.HERE_ROWS, self.here, walking.HERE),
         )
 
-    def _linears(self) -> tuple[tuple[int, int], ...]:
+    def _linears(self) -> tuple[tuple[int, int, str], ...]:
+        """Inputs and outputs of each linear layer that reads a frame once, and its name."""
         return (
-            (seen.CELLS * self.cell, self.crop),
-            (seen.PATCHES * self.patch, self.map),
-            (self.joined, self.hidden),
-            (self.hidden, ACTIONS),
+            (seen.CELLS * self.cell, self.crop, "crop"),
+            (seen.PATCHES * self.patch, self.map, "map"),
+            (self.joined, self.hidden, "join"),
+            (self.hidden, ACTIONS, "head"),
+            (self.hidden, self.compass, "query"),
         )
 
     def to_dict(self) -> dict[str, int]:
@@ -155,38 +202,50 @@ class PolicyConfig:
 class Policy(nn.Module):
     """Screens in, action logits out, an LSTM state carried in between."""
 
+    crop: nn.Linear
+    map: nn.Linear
+    join: nn.Linear
+    head: nn.Linear
+    query: nn.Linear
+
     def __init__(self, config: PolicyConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
         self.dropout = 0.0  # of what the encoders give, in training mode only
 
-        def table(rows: int, width: int, scale: float) -> nn.Parameter:
-            return nn.Parameter(torch.randn(rows, width, generator=generator) * scale)
-
-        self.cells = table(seen.CHARS + seen.COLORS, config.cell, 0.5)
-        self.patches = table(seen.PATCH_CELLS * seen.CHARS, config.patch, 0.3)
+        scales = (0.5, 0.3, 0.3, 0.1, 0.5, 0.3, 0.1, 0.3)
+        layouts = (
+            seen.CROP_LAYOUT,
+            seen.MAP_LAYOUT,
+            None,  # hashes are rows
+            seen.status_layout(config.status_rows),
+            seen.CURSOR_LAYOUT,
+            seen.RECENT_LAYOUT,
+            seen.COMPASS_LAYOUT,
+            seen.HERE_LAYOUT,
+        )
+        self.tables = nn.ParameterDict()
+        for name, layout, scale, (rows, width, _) in zip(
+            TABLES, layouts, scales, config._tables(), strict=True
+        ):
+            entries = torch.randn(rows, width, generator=generator) * scale
+            self.tables[name] = nn.Parameter(entries)
+            if layout:  # no parameters, and not in checkpoints: they follow from the preprocessing
+                self.register_buffer(f"{name}_places", torch.from_numpy(layout.places), False)
+                self.register_buffer(f"{name}_rows", torch.from_numpy(layout.rows), False)
         self.patch_bias = nn.Parameter(torch.zeros(config.patch))
-        self.message = table(config.message_rows, config.message, 0.3)
-        self.status = table(config.status_rows, config.status, 0.1)
-        self.where = table(seen.WHERE_ROWS, config.where, 0.5)
-        for name, layout in (
-            ("crop", seen.CROP_LAYOUT),
-            ("map", seen.MAP_LAYOUT),
-            ("status", seen.status_layout(config.status_rows)),
-            ("where", seen.WHERE_LAYOUT),
-        ):  # no parameters, and not in checkpoints: they follow from the preprocessing
-            self.register_buffer(f"{name}_places", torch.from_numpy(layout.places), False)
-            self.register_buffer(f"{name}_rows", torch.from_numpy(layout.rows), False)
-        self.crop = _linear(seen.CELLS * config.cell, config.crop, generator)
-        self.map = _linear(seen.PATCHES * config.patch, config.map, generator)
-        self.join = _linear(config.joined, config.hidden, generator)
+        self.compass_bias = nn.Parameter(torch.zeros(config.compass))
+        self.bearing = _linear(config.compass, config.compass, generator)
+        for inputs, outputs, name in config._linears():
+            scale = 0.1 if name in ("head", "query") else 1.0
+            setattr(self, name, _linear(inputs, outputs, generator, scale))
         self.core = nn.LSTM(config.hidden, config.hidden)
         for parameter in self.core.parameters():
             bound = config.hidden**-0.5
             parameter.data = torch.rand(parameter.shape, generator=generator) * (2 * bound) - bound
         with torch.no_grad():  # remember by default
             self.core.get_parameter("bias_ih_l0")[config.hidden : 2 * config.hidden] += 1.0
-        self.head = _linear(config.hidden, ACTIONS, generator, scale=0.1)
+        self.register_buffer("moves", torch.tensor(MOVE_ACTIONS), False)
 
     def initial_state(self, batch: int) -> State:
         """The state at the start of a game: zeros, (1, batch, hidden) twice."""
@@ -195,40 +254,52 @@ class Policy(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor], state: State) -> tuple[Tensor, State]:
         """Logits [T, B, 121] and the state after T steps, of features [T, B, ...]."""
-        x = self.encode(features)
+        bearings = self._bearings(features)
+        x = self.encode(features, bearings)
         y, state = self.core(x, state)
-        return self.head(y + x), state
+        seen_and_remembered = y + x
+        logits = self.head(seen_and_remembered)
+        toward = (bearings @ self.query(seen_and_remembered)[..., None])[..., 0]
+        return logits.index_add(-1, self.moves, toward), state
 
-    def encode(self, features: Mapping[str, Tensor]) -> Tensor:
+    def encode(self, features: Mapping[str, Tensor], bearings: Tensor) -> Tensor:
         """What the LSTM gets: [T, B, hidden]."""
         message = features["message"]
-        words = torch.where(message < 0, message, message % len(self.message))
-        crop = self._sum(self.cells, features["crop"].flatten(-2), "crop")
-        patches = self._sum(self.patches, features["map"].flatten(-2), "map") + self.patch_bias
+        words = torch.where(message < 0, message, message % len(self.tables["message"]))
+        patches = self._sum(features["map"].flatten(-2), "map") + self.patch_bias
         joined = torch.cat(
             [
-                torch.relu(self.crop(crop.flatten(-2))),
+                torch.relu(self.crop(self._sum(features["crop"].flatten(-2), "crop").flatten(-2))),
                 torch.relu(self.map(torch.relu(patches).flatten(-2))),
-                torch.relu(table_sum(self.message, words)),
-                torch.relu(self._sum(self.status, features["status"], "status").flatten(-2)),
-                self._sum(self.where, features["where"], "where").flatten(-2),
+                torch.relu(table_sum(self.tables["message"], words)),
+                torch.relu(self._sum(features["status"], "status").flatten(-2)),
+                self._sum(features["cursor"], "cursor").flatten(-2),
+                self._sum(features["recent"], "recent").flatten(-2),
+                self._sum(features["here"], "here").flatten(-2),
+                bearings.flatten(-2),
             ],
             dim=-1,
         )
         joined = nn.functional.dropout(joined, self.dropout, self.training)
         return torch.relu(self.join(joined))
 
-    def _sum(self, table: Tensor, symbols: Tensor, name: str) -> Tensor:
+    def _bearings(self, features: Mapping[str, Tensor]) -> Tensor:
+        """What each direction has to offer: [T, B, 8, compass], by the same weights for each."""
+        read = self._sum(features["compass"].flatten(-2), "compass") + self.compass_bias
+        return torch.relu(self.bearing(torch.relu(read)))
+
+    def _sum(self, symbols: Tensor, name: str) -> Tensor:
         places, rows = self.get_buffer(f"{name}_places"), self.get_buffer(f"{name}_rows")
-        return symbol_sum(table, symbols, places, rows)
+        return symbol_sum(self.tables[name], symbols, places, rows)
 
 
 def to_tensors(features: Features, time: int, batch: int) -> dict[str, Tensor]:
-    """Features of time x batch frames (time slow) as tensors [time, batch, ...]."""
+    """Features of time x batch frames, or of [time, batch], as tensors [time, batch, ...]."""
     return {
-        field.name: torch.from_numpy(array).view(time, batch, *array.shape[1:])
-        for field in fields(features)
-        for array in [getattr(features, field.name)]
+        name: torch.from_numpy(array).view(time, batch, *like.shape[2:])
+        for (name, array), like in zip(
+            vars(features).items(), vars(Features.empty(0, 0)).values(), strict=True
+        )
     }
 
 

@@ -14,13 +14,9 @@ from nhzoo.cards import model_card
 from nhzoo.checkpoints import Sampling, save_entry
 from nhzoo.demonstrations import count_frames, read_games
 from nhzoo.ledger import LedgerRow, config_hash, flop_model_hash
-from nhzoo.policy import ARCHITECTURE, PolicyConfig
+from nhzoo.policy import ARCHITECTURE, FLOP_VERSION, PolicyConfig
 from nhzoo.provenance import cpu_name, git_revision
 from nhzoo.training import Trained
-
-FLOP_FORMULA = 1
-"""Version of what `PolicyConfig.train_flops` counts: a table look-up is its additions, and
-elementwise arithmetic is left out."""
 
 
 def publish(
@@ -106,8 +102,13 @@ def ledger_row(trained: Trained, run_id: str, training_games: list[Path]) -> Led
 
 
 def _flop_model() -> str:
-    sizes = {str(n): PolicyConfig.for_params(n).train_flops for n in (20_000, 10**6, 10**8)}
-    return flop_model_hash(f"{ARCHITECTURE}, features {features.VERSION}", FLOP_FORMULA, sizes)
+    shapes = {n: PolicyConfig.for_params(n) for n in (20_000, 10**6, 10**8)}
+    sizes = {
+        f"{n} {kind}": getattr(shape, f"{kind}_flops")
+        for n, shape in shapes.items()
+        for kind in ("train", "update")
+    }
+    return flop_model_hash(f"{ARCHITECTURE}, features {features.VERSION}", FLOP_VERSION, sizes)
 
 
 def _device(device: torch.device) -> str:

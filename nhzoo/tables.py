@@ -81,23 +81,25 @@ class _TableSum(torch.autograd.Function):
 @numba.njit(cache=True, nogil=True)
 def _add_rows(table: Array, indices: Array, out: Array) -> None:
     width = table.shape[1]
-    for i in range(indices.shape[0]):
-        for k in range(indices.shape[1]):
+    for i in range(np.uint64(indices.shape[0])):
+        for k in range(np.uint64(indices.shape[1])):
             row = indices[i, k]
             if row >= 0:
-                for d in range(width):
-                    out[i, d] += table[row, d]
+                chosen = np.uint64(row)
+                for d in range(np.uint64(width)):
+                    out[i, d] += table[chosen, d]
 
 
 @numba.njit(cache=True, nogil=True)
 def _scatter_rows(grad: Array, indices: Array, out: Array) -> None:
     width = out.shape[1]
-    for i in range(indices.shape[0]):
-        for k in range(indices.shape[1]):
+    for i in range(np.uint64(indices.shape[0])):
+        for k in range(np.uint64(indices.shape[1])):
             row = indices[i, k]
             if row >= 0:
-                for d in range(width):
-                    out[row, d] += grad[i, d]
+                chosen = np.uint64(row)
+                for d in range(np.uint64(width)):
+                    out[chosen, d] += grad[i, d]
 
 
 class _SymbolSum(torch.autograd.Function):
@@ -136,25 +138,32 @@ class _SymbolSum(torch.autograd.Function):
         return out, None, None, None
 
 
+# Unsigned indices cannot mean "from the end": without that check the loops are plain additions.
+
+
 @numba.njit(cache=True, nogil=True)
 def _add_symbols(table: Array, symbols: Array, places: Array, rows: Array, out: Array) -> None:
-    width = table.shape[1]
-    for i in range(symbols.shape[0]):
-        for group in range(places.shape[0]):
-            for k in range(places.shape[1]):
-                row = rows[k, symbols[i, places[group, k]]]
+    width = np.uint64(table.shape[1])
+    groups, each = np.uint64(places.shape[0]), np.uint64(places.shape[1])
+    for i in range(np.uint64(symbols.shape[0])):
+        for group in range(groups):
+            for k in range(each):
+                row = rows[k, symbols[i, np.uint64(places[group, k])]]
                 if row >= 0:
+                    chosen = np.uint64(row)
                     for d in range(width):
-                        out[i, group, d] += table[row, d]
+                        out[i, group, d] += table[chosen, d]
 
 
 @numba.njit(cache=True, nogil=True)
 def _scatter_symbols(grad: Array, symbols: Array, places: Array, rows: Array, out: Array) -> None:
-    width = out.shape[1]
-    for i in range(symbols.shape[0]):
-        for group in range(places.shape[0]):
-            for k in range(places.shape[1]):
-                row = rows[k, symbols[i, places[group, k]]]
+    width = np.uint64(out.shape[1])
+    groups, each = np.uint64(places.shape[0]), np.uint64(places.shape[1])
+    for i in range(np.uint64(symbols.shape[0])):
+        for group in range(groups):
+            for k in range(each):
+                row = rows[k, symbols[i, np.uint64(places[group, k])]]
                 if row >= 0:
+                    chosen = np.uint64(row)
                     for d in range(width):
-                        out[row, d] += grad[i, group, d]
+                        out[chosen, d] += grad[i, group, d]

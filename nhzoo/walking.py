@@ -1,0 +1,336 @@
+"""Where the hero has been, and which first steps lead where: what a screen alone does not say.
+
+An agent carries a `Recall` from screen to screen: the keys pressed last, and for each cell of the
+present level for how many turns the hero has stood there. With it, `look` walks breadth first over
+the map as it is shown and says of each of the eight directions which kinds of place lie that way on
+a shortest path, and how far. All of it is computed from what a terminal shows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+ROWS, COLS = 24, 80
+TOP, BOTTOM = 1, 22  # screen rows of the map
+WIDTH = COLS + 2  # of a map with a border, so that a cell's neighbours need no check
+CELLS = (BOTTOM - TOP + 2) * WIDTH
+HISTORY = 8  # keys
+
+LEVEL, TURN, PLACE, KEYS = CELLS, CELLS + 1, CELLS + 2, CELLS + 3
+RECALL = CELLS + 3 + HISTORY
+"""uint16 [1897], what is carried of a game: cells, level, turn, the hero's cell, keys, latest first.
+
+A cell holds the turns spent on it (15 bits) and whether the hero has stood on it or beside it.
+"""
+_BESIDE, _SPENT = 0x8000, 0x7FFF
+_MOST_TURNS = 20  # that one key adds
+
+MOVES = "kulnjbhy"
+"""The keys of the eight directions, north first, clockwise."""
+DIRECTIONS = 8
+STEP = np.array([-WIDTH, 1 - WIDTH, 1, 1 + WIDTH, WIDTH, WIDTH - 1, -1, -WIDTH - 1], np.int64)
+
+TARGETS = 11
+FRONTIER, ITEM, BEING, DOWN, UP, DOOR, UNVISITED, DEAD_END, FRESH, LOOKED, WORN = range(TARGETS)
+"""What is looked for: a cell beside unseen rock; a thing, a door, any cell, not yet stood on; a
+creature; stairs; a dead end; a cell by a wall or rock stood on for less than 5, 10 or 25 turns."""
+_ENOUGH = 12  # turns after which a dead end is none
+
+DISTANCES = 9
+FOOTPRINTS = 7
+RAY = 4
+RING = 8
+COMPASS = TARGETS + 3 + 2 * RING + (RAY - 1) + 6
+"""Symbols for each direction: distance to each kind of target; character, colour and footprint of
+the next cell; characters and footprints round that; characters further on; how it turns from the
+last three moves and from the last key; whether it is diagonal; which it is."""
+HERE = 5
+"""Symbols of the hero's own cell: rock, walls and open cells beside it, footprint, frontier."""
+
+# What a cell of the map is to somebody who walks.
+_OPEN, _DOOR, _ROCK, _WALL, _THING, _BEING, _SHUT = 1, 2, 4, 8, 16, 32, 64
+_BROWN = 3
+_NO_WAY = (2, 6, 10, 14)  # colours of "#" that is a tree or iron bars
+
+
+def _cells() -> Array:
+    """uint8 [256 x 16]: the kind of a cell by character and colour."""
+    table = np.zeros((256, 16), np.uint8)
+    table[ord(" ")] = _ROCK
+    for char in "|-":
+        table[ord(char)] = _WALL
+        table[ord(char), _BROWN] = _OPEN | _DOOR
+    for char in ".#{_\\><":
+        table[ord(char)] = _OPEN
+    table[ord("#"), list(_NO_WAY)] = 0
+    for char in ')[="(%!?/+$*':
+        table[ord(char)] = _OPEN | _THING
+    table[ord("+"), _BROWN] = _OPEN | _DOOR | _SHUT
+    for char in "@&;:'~abcdefghijklmnopqrstuvwxyz":
+        table[ord(char)] = table[ord(char.upper())] = _OPEN | _BEING
+    return table.reshape(-1)
+
+
+def _symbols(edges: list[int]) -> Array:
+    """uint8 [256]: 1 + how many edges a number has reached."""
+    return (1 + np.searchsorted(edges, np.arange(256), side="right")).astype(np.uint8)
+
+
+def _directions() -> Array:
+    table = np.full(256, -1, np.int8)
+    for direction, key in enumerate(MOVES):
+        table[ord(key)] = table[ord(key.upper())] = direction
+    return table
+
+
+_KIND = _cells()
+_FOOTPRINT = _symbols([3, 6, 11, 21, 41, 81])
+_DISTANCE = _symbols([2, 3, 4, 5, 7, 10, 15, 25])
+_DIRECTION = _directions()
+
+
+@numba.njit(cache=True, nogil=True)
+def place(row: int, col: int) -> int:
+    """The number of a map cell."""
+    return (row - TOP + 1) * WIDTH + col + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def press(recall: Array, key: int) -> None:
+    """Put a key in front of those pressed last."""
+    for k in range(HISTORY - 1, 0, -1):
+        recall[KEYS + k] = recall[KEYS + k - 1]
+    recall[KEYS] = key
+
+
+@numba.njit(cache=True, nogil=True)
+def remember(chars: Array, row: int, col: int, recall: Array) -> bool:
+    """Bring `recall` up to this screen, uint8 [1920]; True when the cursor is on the hero.
+
+    Another level than the last wipes what was known. Turns go to the cell on which they were spent.
+    """
+    if not TOP <= row < BOTTOM or chars[row * COLS + col] != 64:  # "@"
+        return False
+    level, turn = _status(chars)
+    if level < 0 or turn < 0:
+        return False
+    cell = place(row, col)
+    if level != recall[LEVEL]:
+        recall[:CELLS] = 0
+        recall[LEVEL], recall[TURN], recall[PLACE] = level, turn & 0xFFFF, cell
+    passed = min(_MOST_TURNS, (turn - int(recall[TURN])) & 0xFFFF)
+    before = int(recall[PLACE])
+    spent = min(_SPENT, (int(recall[before]) & _SPENT) + passed)
+    recall[before] = (int(recall[before]) & _BESIDE) | spent
+    recall[TURN], recall[PLACE] = turn & 0xFFFF, cell
+    if recall[cell] & _SPENT == 0:
+        recall[cell] |= 1
+    recall[cell] |= _BESIDE
+    for d in range(DIRECTIONS):
+        recall[cell + STEP[d]] |= _BESIDE
+    return True
+
+
+@numba.njit(cache=True, nogil=True)
+def _status(chars: Array) -> tuple[int, int]:
+    """Level ("Dlvl:") and turn ("T:") of the bottom line, -1 where they are not shown."""
+    last = (ROWS - 1) * COLS
+    level = -1
+    for k in range(last + 1, last + COLS - 1):
+        if chars[k] == 58:
+            if chars[k - 1] == 84:
+                return level, _number(chars, k + 1)
+            if chars[k - 1] == 108 and chars[k - 2] == 118:
+                level = _number(chars, k + 1)
+    return level, -1
+
+
+@numba.njit(cache=True, nogil=True)
+def _number(chars: Array, at: int) -> int:
+    value = 0
+    while at < ROWS * COLS and 48 <= chars[at] <= 57 and value < 1 << 24:
+        value = value * 10 + int(chars[at]) - 48
+        at += 1
+    return value
+
+
+@numba.njit(cache=True, nogil=True)
+def footprints(recall: Array, row: int, col: int, size: int, out: Array) -> None:
+    """How long the hero has stood on the cells of a window, into `out` uint8 [size x size]."""
+    for k in range(size):
+        y = row - size // 2 + k
+        for j in range(size):
+            x = col - size // 2 + j
+            inside = TOP <= y < BOTTOM and 0 <= x < COLS
+            out[k * size + j] = _footprint(recall, place(y, x)) if inside else 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _footprint(recall: Array, cell: int) -> int:
+    spent = int(recall[cell]) & _SPENT
+    return _FOOTPRINT[min(255, spent)] if spent else 0
+
+
+@numba.njit(cache=True, nogil=True)
+def survey(chars: Array, colors: Array, grid: Array) -> None:
+    """The kinds of all cells of the map, into `grid` uint8 [1886], whose border stays 0."""
+    for y in range(TOP, BOTTOM):
+        cell = np.uint64(place(y, 0))
+        at = np.uint64(y * COLS)
+        for x in range(np.uint64(COLS)):
+            kind = np.uint64(chars[at + x]) * np.uint64(16) + np.uint64(colors[at + x] & 15)
+            grid[cell + x] = _KIND[kind]
+
+
+@numba.njit(cache=True, nogil=True)
+def look(
+    chars: Array,
+    colors: Array,
+    row: int,
+    col: int,
+    recall: Array,
+    scratch: Array,
+    compass: Array,
+    here: Array,
+) -> None:
+    """What lies which way of the hero: `compass` uint8 [8 x 42] and `here` uint8 [5].
+
+    `scratch`: int32 [4 x 1886], zeros at first. Doors cannot be passed diagonally; creatures, closed
+    doors, traps, water and boulders block the way.
+    """
+    grid, distance, ways, queue = scratch[0], scratch[1], scratch[2], scratch[3]
+    survey(chars, colors, grid)
+    distance[:] = -1
+    found_at = np.full(TARGETS, -1, np.int64)
+    found = np.zeros(TARGETS, np.int64)
+    start = place(row, col)
+    distance[start] = ways[start] = 0
+    queue[0] = start
+    head, tail = 0, 1
+    while head < tail:
+        cell = queue[head]
+        head += 1
+        far, way, kind = distance[cell], ways[cell], grid[cell]
+        spent = int(recall[cell]) & _SPENT
+        at_start = cell == start
+        passable = at_start or not kind & (_BEING | _SHUT)
+        rock = walls = sides = 0
+        unseen = False
+        for d in range(DIRECTIONS):
+            to = cell + STEP[d]
+            other = grid[to]
+            if other & _ROCK:
+                rock += 1
+                unseen = unseen or not recall[to] & _BESIDE
+            elif other & _WALL:
+                walls += 1
+            elif other & _OPEN:
+                sides += 1
+                if not passable or (d % 2 and (kind | other) & _DOOR):
+                    continue
+                first = 1 << d if at_start else way
+                if distance[to] < 0:
+                    distance[to], ways[to] = far + 1, first
+                    queue[tail] = to
+                    tail += 1
+                elif distance[to] == far + 1:
+                    ways[to] |= first
+        if at_start:
+            here[0], here[1], here[2] = 1 + rock, 1 + walls, 1 + sides
+            here[3], here[4] = 1 + _footprint(recall, cell), 1 + unseen
+            continue
+        if kind & _BEING:
+            _hit(BEING, far, way, found_at, found)
+            continue
+        if spent == 0:
+            _hit(UNVISITED, far, way, found_at, found)
+            if kind & _THING:
+                _hit(ITEM, far, way, found_at, found)
+            if kind & _DOOR:
+                _hit(DOOR, far, way, found_at, found)
+        y, x = cell // WIDTH - 1 + TOP, cell % WIDTH - 1
+        if chars[y * COLS + x] == 62:
+            _hit(DOWN, far, way, found_at, found)
+        elif chars[y * COLS + x] == 60:
+            _hit(UP, far, way, found_at, found)
+        if unseen:
+            _hit(FRONTIER, far, way, found_at, found)
+        if sides <= 1 and spent < _ENOUGH:
+            _hit(DEAD_END, far, way, found_at, found)
+        if rock + walls:
+            if spent < 5:
+                _hit(FRESH, far, way, found_at, found)
+            if spent < 10:
+                _hit(LOOKED, far, way, found_at, found)
+            if spent < 25:
+                _hit(WORN, far, way, found_at, found)
+    for d in range(DIRECTIONS):
+        out = compass[d * COMPASS : (d + 1) * COMPASS]
+        for target in range(TARGETS):
+            seen = found[target] >> d & 1
+            out[target] = _DISTANCE[min(255, found_at[target])] if seen else 0
+        _beside(chars, colors, row, col, recall, d, out[TARGETS:])
+
+
+@numba.njit(cache=True, nogil=True)
+def _hit(target: int, far: int, way: int, found_at: Array, found: Array) -> None:
+    """Cells come in order of distance: the nearest of a kind, and all ways to those as near."""
+    if found_at[target] < 0:
+        found_at[target] = far
+    if found_at[target] == far:
+        found[target] |= way
+
+
+@numba.njit(cache=True, nogil=True)
+def _char(chars: Array, y: int, x: int) -> int:
+    """1 + printable character of a map cell, 0 outside."""
+    if not (TOP <= y < BOTTOM and 0 <= x < COLS):
+        return 0
+    char = int(chars[y * COLS + x]) - 32
+    return char + 1 if 0 <= char < 96 else 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _beside(
+    chars: Array, colors: Array, row: int, col: int, recall: Array, d: int, out: Array
+) -> None:
+    """What `look` says of direction `d` but for the targets."""
+    down, right = _delta(d)
+    y, x = row + down, col + right
+    inside = TOP <= y < BOTTOM and 0 <= x < COLS
+    out[0] = _char(chars, y, x)
+    out[1] = (colors[y * COLS + x] & 15) + 1 if inside else 0
+    out[2] = _footprint(recall, place(y, x)) if inside else 0
+    for r in range(RING):
+        down_too, right_too = _delta((d + r) & 7)
+        v, u = y + down_too, x + right_too
+        inside = TOP <= v < BOTTOM and 0 <= u < COLS
+        out[3 + r] = _char(chars, v, u)
+        out[3 + RING + r] = _footprint(recall, place(v, u)) if inside else 0
+    for k in range(2, RAY + 1):
+        out[1 + 2 * RING + k] = _char(chars, row + k * down, col + k * right)
+    turns = out[2 + 2 * RING + RAY :]
+    turns[:4] = 0
+    moves = 0
+    for k in range(HISTORY):
+        before = _DIRECTION[recall[KEYS + k]]
+        if before >= 0 and moves < 3:
+            turns[moves] = 1 + ((d - before) & 7)
+            moves += 1
+    before = _DIRECTION[recall[KEYS]]
+    if before >= 0:
+        turns[3] = 1 + ((d - before) & 7)
+    turns[4], turns[5] = 1 + d % 2, 1 + d
+
+
+@numba.njit(cache=True, nogil=True)
+def _delta(d: int) -> tuple[int, int]:
+    """Rows down and columns right of direction `d`."""
+    down = -1 if d in (7, 0, 1) else 1 if 3 <= d <= 5 else 0
+    right = 1 if 1 <= d <= 3 else -1 if d >= 5 else 0
+    return down, right

@@ -243,7 +243,7 @@ class _Reader:
             self.frames.position += frames - 1
             frames = 1
         for chunk, first, size in self.frames.pieces(frames):
-            _skip(*chunk, first, size, self._starts, self.recall)
+            _skip(*chunk, first, size, self._starts, self.recall)  # type: ignore[call-arg]
 
 
 def _need_keys(games: Sequence[Path]) -> None:

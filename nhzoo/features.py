@@ -252,7 +252,7 @@ def _encode(
     here: Array,
 ) -> None:
     for i in range(len(chars)):
-        row, col = min(int(cursor[i, 0]), ROWS - 1), min(int(cursor[i, 1]), COLS - 1)
+        row, col = int(cursor[i, 0]), int(cursor[i, 1])
         encode_status(chars[i], status[i])
         encode_message(chars[i], message[i])
         encode_place(

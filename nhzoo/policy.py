@@ -14,11 +14,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nhzoo import features as seen
 from nhzoo import walking
+from nhzoo.envs import ACTION_KEYS
 from nhzoo.errors import InputError
 from nhzoo.features import Features
 from nhzoo.tables import symbol_sum, table_sum
@@ -32,8 +34,8 @@ FLOP_VERSION = 2
 UPDATE_FLOPS = 16
 """Arithmetic of one update for each parameter: clipping (3) and AdamW (13)."""
 
-MOVE_ACTIONS = [list(seen.ACTION_KEYS).index(ord(key)) for key in walking.MOVES]
-"""The actions of the eight moves, in the compass's order."""
+MOVE_ACTIONS = np.array([list(ACTION_KEYS).index(ord(key)) for key in walking.MOVES])
+"""int64 [8]: the actions of the eight moves, in the compass's order."""
 
 TABLES = ("crop", "map", "message", "status", "cursor", "recent", "compass", "here")
 
@@ -245,7 +247,7 @@ class Policy(nn.Module):
             parameter.data = torch.rand(parameter.shape, generator=generator) * (2 * bound) - bound
         with torch.no_grad():  # remember by default
             self.core.get_parameter("bias_ih_l0")[config.hidden : 2 * config.hidden] += 1.0
-        self.register_buffer("moves", torch.tensor(MOVE_ACTIONS), False)
+        self.register_buffer("moves", torch.from_numpy(MOVE_ACTIONS), False)
 
     def initial_state(self, batch: int) -> State:
         """The state at the start of a game: zeros, (1, batch, hidden) twice."""

@@ -23,7 +23,7 @@ HISTORY = 8  # keys
 
 LEVEL, TURN, PLACE, KEYS = CELLS, CELLS + 1, CELLS + 2, CELLS + 3
 RECALL = CELLS + 3 + HISTORY
-"""uint16 [1897], what is carried of a game: cells, level, turn, the hero's cell, keys, latest first.
+"""uint16 [1897], what is carried of a game: cells, level, turn, the hero's cell, the latest keys.
 
 A cell holds the turns spent on it (15 bits) and whether the hero has stood on it or beside it.
 """
@@ -114,7 +114,7 @@ def remember(chars: Array, row: int, col: int, recall: Array) -> bool:
 
     Another level than the last wipes what was known. Turns go to the cell on which they were spent.
     """
-    if not TOP <= row < BOTTOM or chars[row * COLS + col] != 64:  # "@"
+    if not (TOP <= row < BOTTOM and col < COLS) or chars[row * COLS + col] != 64:  # "@"
         return False
     level, turn = _status(chars)
     if level < 0 or turn < 0:
@@ -200,8 +200,8 @@ def look(
 ) -> None:
     """What lies which way of the hero: `compass` uint8 [8 x 42] and `here` uint8 [5].
 
-    `scratch`: int32 [4 x 1886], zeros at first. Doors cannot be passed diagonally; creatures, closed
-    doors, traps, water and boulders block the way.
+    `scratch`: int32 [4 x 1886], zeros at first. Doors cannot be passed diagonally; creatures,
+    closed doors, traps, water and boulders block the way.
     """
     grid, distance, ways, queue = scratch[0], scratch[1], scratch[2], scratch[3]
     survey(chars, colors, grid)

@@ -313,7 +313,7 @@ def test_the_schedule_rises_and_falls():
 
 def test_loss_counts_every_key_with_the_state_carried(games, tmp_path):
     """Against a plain loop: one game at a time, one frame at a time."""
-    from nhzoo import features
+    from nhzoo import features, walking
     from nhzoo.demonstrations import ACTION_OF_KEY
     from nhzoo.frames import GameFrames
     from nhzoo.policy import to_tensors
@@ -324,18 +324,18 @@ def test_loss_counts_every_key_with_the_state_carried(games, tmp_path):
     with torch.no_grad():
         for path in games[1]:
             game = GameFrames(path)
-            state, previous = policy.initial_state(1), 0
+            state, recall = policy.initial_state(1), features.no_recall(1)
             shown = game.read(0, game.length)
             for i, key in enumerate(shown["keys"]):
                 encoded = features.encode(
                     shown["tty_chars"][i : i + 1],
                     shown["tty_colors"][i : i + 1],
                     shown["tty_cursor"][i : i + 1],
-                    np.array([previous], np.uint8),
+                    recall,
                 )
                 logits, state = policy(to_tensors(encoded, 1, 1), state)
                 total -= float(logits[0, 0].double().log_softmax(-1)[ACTION_OF_KEY[key]])
-                previous = key
+                walking.press(recall[0], key)
                 frames += 1
     assert measured.frames == frames
     assert measured.loss == pytest.approx(total / frames, rel=1e-5)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nhzoo import exports, features, files, frames, packing
+from nhzoo import exports, features, files, frames, packing, walking
 from nhzoo.demonstrations import ACTION_OF_KEY, Batch, Streams, read_games
 from nhzoo.envs import ACTION_KEYS, TTY, Game
 from nhzoo.errors import InputError
@@ -187,22 +188,34 @@ def test_every_key_of_the_table_has_an_action():
 
 def test_the_policys_view_is_the_screens_encoded(small_set, tmp_path):
     games = packing.pack(small_set, workers=2, cache=tmp_path).games
+    recall = features.no_recall(3)
     for (seen, at), (shown, same) in zip(
         read_games(games, 3, 50), read_games(games, 3, 50, view="screens"), strict=True
     ):
         assert at.tolist() == same.tolist()
         np.testing.assert_array_equal(seen.actions, shown.actions)
-        inputs = shown.inputs
-        encoded = features.encode(
-            inputs["tty_chars"].reshape(-1, 24, 80),
-            inputs["tty_colors"].reshape(-1, 24, 80),
-            inputs["tty_cursor"].reshape(-1, 2),
-            inputs["previous_key"].reshape(-1),
-        )
-        real = seen.actions >= 0
-        for name, array in vars(encoded).items():
-            whole_batch = array.reshape(*real.shape, *array.shape[1:])
-            np.testing.assert_array_equal(seen.inputs[name][real], whole_batch[real])
+        recall[seen.first] = 0
+        screens = [shown.inputs[name] for name in ("tty_chars", "tty_colors", "tty_cursor")]
+        for t, keys in enumerate(shown.inputs["previous_key"]):
+            for row in np.flatnonzero(keys):
+                walking.press(recall[row], keys[row])
+            encoded = features.encode(*(array[t] for array in screens), recall)
+            real = seen.actions[t] >= 0
+            for name, array in vars(encoded).items():
+                np.testing.assert_array_equal(seen.inputs[name][t][real], array[real])
+
+
+def test_streams_that_are_restored_recall_what_they_had_read(small_set, tmp_path):
+    games = packing.pack(small_set, workers=2, cache=tmp_path).games
+    ours, restored = (Streams(games, streams=6, batch=3, time=20, seed=2) for _ in range(2))
+    for _ in range(25):
+        ours.next()
+    restored.restore(json.loads(json.dumps(ours.state())))
+    for _ in range(30):
+        (batch, rows), (again, same) = ours.next(), restored.next()
+        assert rows == same
+        for name, array in batch.inputs.items():
+            np.testing.assert_array_equal(again.inputs[name], array)
 
 
 def test_the_first_pass_of_the_streams_reads_nearly_every_frame_once(small_set, tmp_path):

@@ -9,7 +9,8 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nhzoo import features
+from nhzoo import features, walking
+from nhzoo.envs import ACTION_KEYS
 from nhzoo.errors import InputError
 from nhzoo.policy import Policy, PolicyConfig, to_tensors
 from nhzoo.tables import symbol_sum, table_sum
@@ -27,7 +28,8 @@ def screens(n: int, seed: int = 0):
 
 
 def inputs(time: int, batch: int, seed: int = 0):
-    return to_tensors(features.encode(*screens(time * batch, seed)), time, batch)
+    frames = [array.reshape(time, batch, *array.shape[1:]) for array in screens(time * batch, seed)]
+    return to_tensors(features.encode_games(*frames), time, batch)
 
 
 @pytest.mark.parametrize(
@@ -133,11 +135,11 @@ def test_symbol_sum_is_the_sum_of_the_rows_that_its_layout_says():
 @settings(max_examples=50, deadline=None)
 def test_any_screen_is_encoded_as_a_plain_loop_would(chars, colors, row, col):
     cursor = np.array([[row, col], [0, 0]], np.uint8)
-    found = features.encode(chars, colors.view(np.int8), cursor, np.array([0, 255], np.uint8))
+    found = features.encode(chars, colors.view(np.int8), cursor, features.no_recall(2))
     for i, (y0, x0) in enumerate(cursor.astype(int)):
         for cell in range(121):
             y, x = y0 - 5 + cell // 11, x0 - 5 + cell % 11
-            symbols = found.crop[i, :, cell].tolist()
+            symbols = found.crop[i, :2, cell].tolist()
             if 0 <= y < 24 and 0 <= x < 80:
                 char = int(chars[i, y, x])
                 shown = char - 32 if 32 <= char < 128 else 0
@@ -156,9 +158,12 @@ def test_any_screen_is_encoded_as_a_plain_loop_would(chars, colors, row, col):
 
 def test_layouts_stay_inside_their_tables_and_say_where_a_cell_is():
     for layout, limit in (
-        (features.CROP_LAYOUT, features.CHARS + features.COLORS),
+        (features.CROP_LAYOUT, features.CROP_ROWS),
         (features.MAP_LAYOUT, features.PATCH_CELLS * features.CHARS),
-        (features.WHERE_LAYOUT, features.WHERE_ROWS),
+        (features.CURSOR_LAYOUT, features.CURSOR_ROWS),
+        (features.RECENT_LAYOUT, features.RECENT_ROWS),
+        (features.COMPASS_LAYOUT, features.COMPASS_ROWS),
+        (features.HERE_LAYOUT, features.HERE_ROWS),
         (features.status_layout(3_200), features.STATUS_CELLS * features.STATUS_SYMBOLS),
         (features.status_layout(7), 7),
     ):
@@ -169,8 +174,15 @@ def test_layouts_stay_inside_their_tables_and_say_where_a_cell_is():
     assert features.MAP_LAYOUT.places[20, 0] == 3 * 76 + 4
     assert features.MAP_LAYOUT.places[20, 11] == 5 * 76 + 7
     assert features.MAP_LAYOUT.rows[11, ord("@") - 32] == 11 * 96 + 32
-    assert features.CROP_LAYOUT.rows[:, 1].tolist() == [0, 96]
-    assert features.WHERE_LAYOUT.rows[1:, 255].tolist() == [256 + 23, 256 + 24 + 79]
+    assert features.CROP_LAYOUT.rows[:, 1].tolist() == [0, 96, 96 + 16]
+    assert features.CURSOR_LAYOUT.rows[:, 255].tolist() == [23, 24 + 79]
+    keys = features.RECENT_LAYOUT.rows
+    assert (keys[:, 0] == -1).all()
+    assert len(set(keys[3, ACTION_KEYS].tolist())) == 118  # distinct keys, distinct rows
+    assert keys[3, 0xFF] == 3 * 122 + 121  # no action presses it
+    # One direction's symbols select the rows of every other's.
+    assert features.COMPASS_LAYOUT.places[5, 2] == 5 * walking.COMPASS + 2
+    assert features.COMPASS_LAYOUT.rows[-1, walking.DIRECTIONS] + 1 == features.COMPASS_ROWS
     assert features.status_layout(3_200).rows[3, 8] == 3 * 40 + 8
     assert features.status_layout(100).rows[3, 8] == 28
 
@@ -184,16 +196,28 @@ def test_features_see_what_they_are_meant_to():
     chars[0, 23, :14] = np.frombuffer(b"HP:7 T:123 Hun", np.uint8)
     chars[0, 22, :5] = np.frombuffer(b"Agent", np.uint8)
     cursor = np.array([[10, 40]], np.uint8)
-    found = features.encode(chars, colors, cursor, np.array([ord("l")], np.uint8))
+    recall = features.no_recall(1)
+    walking.press(recall[0], ord("l"))
+    found = features.encode(chars, colors, cursor, recall)
     middle = features.CELLS // 2
-    assert found.crop[0, :, middle].tolist() == [1 + ord("@") - 32, 1 + 15]
-    assert found.crop[0, :, middle + 1].tolist() == [1 + ord("d") - 32, 1 + 3]
+    assert found.crop[0, :, middle].tolist() == [1 + ord("@") - 32, 1 + 15, 0]
+    assert found.crop[0, :, middle + 1].tolist() == [1 + ord("d") - 32, 1 + 3, 0]
     assert np.count_nonzero(found.map) == 2  # blanks, message and status are not map
     assert (found.message >= 0).sum() == 6  # three words and as many pairs
     status = found.status[0]
     assert status[3] == 8
     assert (np.flatnonzero(status) == [0, 1, 2, 3, 5, 6, 11, 12, 13]).all()  # no turn
-    assert found.where[0].tolist() == [ord("l"), 10, 40]
+    assert found.cursor[0].tolist() == [10, 40]
+    assert found.recent[0].tolist() == [ord("l"), 0, 0, 0, 0, 0, 0, 0]
+    assert not found.compass.any()  # without level and turn it may be no map at all
+    chars[0, 23, 20:27] = np.frombuffer(b"Dlvl:1 ", np.uint8)
+    chars[0, 23, :27] = np.roll(chars[0, 23, :27], 7)
+    found = features.encode(chars, colors, cursor, recall)
+    assert found.crop[0, 2, middle] == 1  # it has stood there
+    east = found.compass[0, walking.MOVES.index("l")]
+    assert east[walking.BEING] == 1  # the creature is one step away
+    assert east[walking.TARGETS : walking.TARGETS + 2].tolist() == [1 + ord("d") - 32, 1 + 3]
+    assert found.compass[0, :, walking.BEING].sum() == 1
 
 
 def test_steps_carry_the_state_that_a_sequence_has():

@@ -28,7 +28,8 @@ datasets: [{training["data"]}]
 
 An LSTM agent for NetHack (NLE 1.3, NetHackChallenge interface) with
 **{config.params:,} parameters**, all counted, trained by behavioural cloning of AutoAscend playing
-human monks. It reads what a terminal shows (characters, colours, cursor) and its previous key.
+human monks. It reads what a terminal shows (characters, colours, cursor) and recalls the
+keys it pressed and where it has been on the level.
 
 | | |
 |---|---|

@@ -61,12 +61,10 @@ class VerifyTask(OneByOne):
         opening = bytes(episode.game.keys)
         if not keys.startswith(opening):
             return "the trace does not begin with the keys that dismiss the opening text"
-        for step, key in enumerate(keys[len(opening) :], len(opening) + 1):
-            if episode.step(key):
-                if step < len(keys):
-                    return f"the game ends at key {step:,} of {len(keys):,}"
-                break
-        else:
+        pressed = len(opening) + episode.play(keys[len(opening) :])
+        if pressed < len(keys):
+            return f"the game ends at key {pressed:,} of {len(keys):,}"
+        if not episode.result.end_status:
             if not self._may_give_up(row):
                 return f"the game goes on after the {len(keys):,} keys of its trace"
             # When an agent failed only it can say; up to there, the game has to be the same.

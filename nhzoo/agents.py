@@ -116,8 +116,8 @@ class PolicyAgent:
         hidden, cell, previous = state
         chars, colors, cursor = (observation[name] for name in TTY)
         inputs = to_tensors(features.encode(chars, colors, cursor, previous), 1, len(previous))
-        onednn = torch.backends.mkldnn
-        before: Any = onednn.enabled
+        onednn: Any = torch.backends.mkldnn
+        before = onednn.enabled
         onednn.enabled = False  # its LSTM sorts the weights at each call: a loss for one time step
         try:
             with torch.inference_mode():

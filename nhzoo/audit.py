@@ -139,7 +139,7 @@ def audit(
     cpus = workers or os.cpu_count() or 1
     slots = min(batch, max(1, -(-len(items) // cpus)))
     done = 0
-    played = [(index, keys) for index, keys in items if keys]
+    played = sorted((item for item in items if item[1]), key=lambda item: -len(item[1]))
     for index, count in run_tasks(
         AuditTask, (player, protocol, batch), played, cpus, slots, _HANG_SECONDS
     ):

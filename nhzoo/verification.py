@@ -14,6 +14,8 @@ from nhzoo.errors import InputError, NhzooError
 from nhzoo.protocols import Protocol
 from nhzoo.workers import Crashed, OneByOne, run_tasks
 
+_SLOTS = 2  # one game to replay, one that waits, so that a worker never does
+
 
 @dataclass
 class Verification:
@@ -103,9 +105,11 @@ def verify(
     if indices != list(range(first, first + step * len(rows), step)):
         which = f"0 to {len(rows) - 1}" if step == 1 else f"those of its shard {result['shard']}"
         report.problems.append(f"the games are not {which}: some were left out")
-    items = [(row["index"], row) for row in rows]
+    longest_first = sorted(rows, key=lambda row: -row["keys"])  # no core waits long at the end
+    items = [(row["index"], row) for row in longest_first]
     args = (folder, protocol, result.get("exempt") is True)
-    for index, reason in run_tasks(VerifyTask, args, items, workers or os.cpu_count() or 1):
+    cpus = workers or os.cpu_count() or 1
+    for index, reason in run_tasks(VerifyTask, args, items, cpus, _SLOTS):
         assert isinstance(index, int)
         if isinstance(reason, Crashed):
             reason = str(reason)
@@ -116,7 +120,8 @@ def verify(
         progress(report.verified + len(report.reasons), len(rows))
         if stop_at_first and report.reasons:
             break
-    report.mismatched = sorted(report.reasons)
+    report.reasons = dict(sorted(report.reasons.items()))
+    report.mismatched = list(report.reasons)
     return report
 
 

@@ -265,7 +265,7 @@ class Episode:
         result.score, result.steps = float(score - self._first_score), result.steps + pressed
         result.turns, result.depth, result.max_depth = turns, depth, deepest
         result.experience_level, result.max_experience_level = level, highest
-        if game.over:
+        if state[_GAME_OVER] or game.done:
             result.cause, ascended = game.close_out()
             result.end_status = "ascended" if ascended else "death"
         elif result.steps >= self.step_cap:

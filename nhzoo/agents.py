@@ -7,18 +7,19 @@ import hashlib
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from nle.env.base import NLE_SPACE_ITEMS
 
-from nhzoo import checkpoints, features, registry, walking
+from nhzoo import registry
 from nhzoo.autoascend import autoascend
 from nhzoo.bots import BotAgent, BotSource
 from nhzoo.envs import ACTION_KEYS, TTY
 from nhzoo.errors import InputError
-from nhzoo.policy import to_tensors
+
+if TYPE_CHECKING:
+    from nhzoo import checkpoints
 
 Array = np.ndarray[Any, Any]
 
@@ -29,6 +30,9 @@ class Agent(Protocol):
 
     A state is an array, or tuples, lists and dicts of arrays, whose first axis is the batch: rows
     are replaced when a game ends and another begins.
+
+    An agent that sees nothing, remembers nothing and chooses by `uniform` alone may say so with the
+    attribute `blind = True`: its rows are then many steps of one game.
     """
 
     def initial_state(self, batch: int) -> Any:
@@ -69,7 +73,10 @@ def cumulative(logits: Array, temperature: float) -> Array:
 
 
 class PolicyAgent:
-    """A zoo entry that plays. Deterministic for a given batch size on a given machine."""
+    """A zoo entry that plays. Deterministic for a given batch size on a given machine.
+
+    Torch is imported with the entry, not with this module: workers of other agents do without.
+    """
 
     observation_keys = TTY
 
@@ -77,9 +84,12 @@ class PolicyAgent:
         self.entry = entry
         self.name, self.revision = entry.name, entry.revision
         self.last_logits: Array | None = None  # of the latest act: float32 [B, 121]
+        self._arranged = False
 
     def initial_state(self, batch: int) -> tuple[Array, Array, Array]:
         """Hidden and cell state, float32 [batch, hidden], and recalls, uint16 [batch, 1897]."""
+        from nhzoo import features
+
         hidden = self.entry.policy.config.hidden
         zeros = np.zeros((batch, hidden), np.float32)
         return zeros, zeros.copy(), features.no_recall(batch)
@@ -88,28 +98,56 @@ class PolicyAgent:
         self, observation: Mapping[str, Array], state: Any, uniform: Array
     ) -> tuple[Array, tuple[Array, Array, Array]]:
         """See `Agent.act`; reads tty_chars, tty_colors and tty_cursor."""
+        from nhzoo import walking
+
         logits, (h, c, recall) = self.logits(observation, state)
         self.last_logits = logits
         actions = sample(logits, uniform, self.entry.sampling.temperature)
-        recall[:, walking.KEYS + 1 :] = recall[:, walking.KEYS : -1].copy()
-        recall[:, walking.KEYS] = ACTION_KEYS[actions]
+        walking.press_each(recall, ACTION_KEYS[actions])
         return actions, (h, c, recall)
 
     def press(self, state: tuple[Array, Array, Array], row: int, key: int) -> None:
         """Another key was pressed in `row` than the one chosen: remember that one."""
+        from nhzoo import walking
+
         state[2][row, walking.KEYS] = key
 
-    @torch.no_grad()
     def logits(
         self, observation: Mapping[str, Array], state: tuple[Array, Array, Array]
     ) -> tuple[Array, tuple[Array, Array, Array]]:
         """Logits, float32 [B, 121], and the next state, but for the key that is pressed now."""
+        import torch
+
+        from nhzoo import features
+        from nhzoo.policy import to_tensors
+
+        if not self._arranged:
+            _arrange(self.entry.policy)
+            self._arranged = True
         hidden, cell, recall = state[0], state[1], state[2].copy()
         chars, colors, cursor = (observation[name] for name in TTY)
         inputs = to_tensors(features.encode(chars, colors, cursor, recall), 1, len(recall))
-        carried = torch.from_numpy(hidden)[None], torch.from_numpy(cell)[None]
-        logits, (h, c) = self.entry.policy(inputs, carried)
+        onednn: Any = torch.backends.mkldnn
+        before = onednn.enabled
+        onednn.enabled = False  # its LSTM sorts the weights at each call: a loss for one time step
+        try:
+            with torch.inference_mode():
+                carried = torch.from_numpy(hidden)[None], torch.from_numpy(cell)[None]
+                logits, (h, c) = self.entry.policy(inputs, carried)
+        finally:
+            onednn.enabled = before
         return logits[0].numpy(), (h[0].numpy(), c[0].numpy(), recall)
+
+
+def _arrange(policy: Any) -> None:
+    """Lay the weights out as small batches read them fastest: 1.2 times as fast altogether."""
+    from torch import nn
+
+    for module in policy.modules():
+        if isinstance(module, (nn.Linear, nn.LSTM)):
+            for weight in module.parameters():
+                if weight.dim() == 2:  # the same numbers, those of an input side by side
+                    weight.data = weight.data.t().contiguous().t()
 
 
 class RandomAgent:
@@ -117,6 +155,8 @@ class RandomAgent:
 
     name, revision = "random", "1"
     observation_keys = ()
+    blind = True
+    _sums = cumulative(np.zeros((1, len(ACTION_KEYS))), 1.0)[0]
 
     def initial_state(self, batch: int) -> None:
         """Nothing to remember."""
@@ -124,8 +164,9 @@ class RandomAgent:
     def act(
         self, observation: Mapping[str, Array], state: None, uniform: Array
     ) -> tuple[Array, None]:
-        """See `Agent.act`."""
-        return sample(np.zeros((len(uniform), len(ACTION_KEYS))), uniform), None
+        """See `Agent.act`; what `sample` gives for logits that are all the same."""
+        chosen = self._sums.searchsorted(uniform, "right")
+        return np.minimum(chosen, len(ACTION_KEYS) - 1), None
 
 
 def load(source: str | Path) -> Agent:
@@ -148,6 +189,8 @@ def load(source: str | Path) -> Agent:
     if path is not None and (path / "bot.py").is_file() and not (path / "config.json").exists():
         return _bot_of_folder(path.resolve())
     if path is not None:
+        from nhzoo import checkpoints
+
         return PolicyAgent(checkpoints.load_entry(path))
     module, colon, function = text.partition(":")
     if colon and "/" not in module:
@@ -201,13 +244,13 @@ def _seeing(agent: BotAgent, names: Any) -> BotAgent:
 
 def set_row(state: Any, row: int, fresh: Any) -> None:
     """Copy the only row of `fresh`, a state of batch 1, into row `row` of `state`, in place."""
-    if isinstance(state, np.ndarray) or torch.is_tensor(state):
-        state[row] = fresh[0]
-    elif isinstance(state, Mapping):
+    if isinstance(state, Mapping):
         for name in state:
             set_row(state[name], row, fresh[name])
     elif isinstance(state, (tuple, list)):
         for part, fresh_part in zip(state, fresh, strict=True):
             set_row(part, row, fresh_part)
+    elif hasattr(state, "shape"):
+        state[row] = fresh[0]
     elif state is not None:
         raise TypeError(f"an agent's state may hold arrays, not {type(state).__name__}")

@@ -9,7 +9,7 @@ Rounding differs between machines; so a network's keys may differ where the unif
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from nhzoo import results
 from nhzoo.agents import Agent, PolicyAgent, cumulative, load
 from nhzoo.envs import ACTION_KEYS
 from nhzoo.errors import InputError
-from nhzoo.evaluation import PlayTask
+from nhzoo.playing import PlayTask
 from nhzoo.protocols import Protocol
 from nhzoo.workers import Crashed, run_tasks
 
@@ -83,6 +83,9 @@ class AuditTask(PlayTask):
         assert isinstance(key, int)
         self._scripts[key], self._counts[key] = item, _Count()
 
+    def _play(self, slot: int, actions: Sequence[int]) -> bool:
+        return any(self._step(slot, action) for action in actions)
+
     def _step(self, slot: int, action: int) -> bool:
         index, episode = self._index[slot], self._episodes[slot]
         assert index is not None
@@ -136,7 +139,7 @@ def audit(
     cpus = workers or os.cpu_count() or 1
     slots = min(batch, max(1, -(-len(items) // cpus)))
     done = 0
-    played = [(index, keys) for index, keys in items if keys]
+    played = sorted((item for item in items if item[1]), key=lambda item: -len(item[1]))
     for index, count in run_tasks(
         AuditTask, (player, protocol, batch), played, cpus, slots, _HANG_SECONDS
     ):

@@ -222,6 +222,7 @@ class _FilmedGame(Game):
     def start(self, spec: GameSpec, ttyrec: Path | None = None) -> None:
         self._rolling = False
         super().start(spec, ttyrec)
+        self._bare, self.press = self.press, self._film
 
     def skip_opening(self) -> None:
         super().skip_opening()
@@ -229,8 +230,8 @@ class _FilmedGame(Game):
         if self.reel:
             self.reel.take(self, None)
 
-    def step(self, key: int) -> None:
-        super().step(key)
+    def _film(self, key: int) -> None:
+        self._bare(key)
         if self._rolling and self.reel:
             self.reel.take(self, key)
 

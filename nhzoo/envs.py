@@ -8,11 +8,10 @@ its no-progress timeout, reports an abort as a death, lets the wall clock into a
 
 from __future__ import annotations
 
-import ctypes
 import inspect
 import os
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,10 @@ from nle.env.base import NLE_SPACE_ITEMS
 from nle.env.tasks import NetHackChallenge
 
 from nhzoo.errors import InputError
+from nhzoo.library import Library
 from nhzoo.protocols import GameSpec, get_protocol
+
+Array = np.ndarray[Any, Any]
 
 ACTION_KEYS = np.array([int(action) for action in nethack.ACTIONS], dtype=np.uint8)
 """uint8 [121]: the key that each action of NetHackChallenge presses (118 are distinct)."""
@@ -36,33 +38,36 @@ SPACE, ESCAPE = 32, 27
 _GAME_OVER = 0  # program_state
 _IN_MOVELOOP = 3
 _IN_GETLIN, _WAITS_FOR_SPACE = 2, 3  # internal
-_MAX_DISMISSALS = 1000
-_ACCOUNTING = ("blstats", "program_state", "internal")
-_RTLD_NOLOAD = 0x4
+MAX_DISMISSALS = 1000
+"""Keys that an opening, or closing screens, may take before something must be wrong."""
 
-_libc = ctypes.CDLL(None)
-_libc.dlopen.restype = _libc.dlsym.restype = ctypes.c_void_p
-_libc.dlopen.argtypes = [ctypes.c_char_p, ctypes.c_int]
-_libc.dlsym.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-_libc.dlclose.argtypes = [ctypes.c_void_p]
+_ACCOUNTING = ("blstats", "program_state", "internal")
+_SCORE, _TIME = nethack.NLE_BL_SCORE, nethack.NLE_BL_TIME
+_DEPTH, _LEVEL = nethack.NLE_BL_DEPTH, nethack.NLE_BL_XP
 
 
 class Game:
     """One NetHack game at a time, stepped by raw keys; its trace is taken as it is played.
 
-    `observation` maps each name to NLE's own buffer: read it before the next step, copy to keep.
+    `observation` maps each name to the array that NLE writes into: read it before the next step,
+    copy to keep. `rows` gives NLE arrays of the caller's for some names: of its shapes, contiguous.
     Not thread-safe. Errors of the C side end the process: run it in a worker where that matters.
     """
 
-    def __init__(self, observation_keys: Iterable[str] = TTY) -> None:
+    press: Callable[[int], object]
+    """Press a key (0 to 255) and no more: NLE's own function, for loops that keep the trace."""
+
+    def __init__(
+        self, observation_keys: Iterable[str] = TTY, rows: Mapping[str, Array] | None = None
+    ) -> None:
         self._names = tuple(dict.fromkeys((*observation_keys, *_ACCOUNTING)))
+        self._rows = dict(rows or {})
         self._nle: nethack.Nethack | None = None
         self._player = ""
         self._ttyrec: Path | None = None
-        self.observation: dict[str, np.ndarray[Any, Any]] = {}
+        self.observation: dict[str, Array] = {}
         self.spec: GameSpec | None = None
         self.keys = bytearray()
-        self.done = False
 
     def start(self, spec: GameSpec, ttyrec: Path | None = None) -> None:
         """Begin the game that `spec` decides; nothing of earlier games reaches it.
@@ -73,24 +78,29 @@ class Game:
             self._open(spec.name, ttyrec)
         nle = self._nle
         assert nle is not None
-        _empty(Path(nle._vardir))
+        _empty(nle._vardir)
         nle.set_initial_seeds(spec.core, spec.disp, False, spec.lgen)
-        nle.reset()
-        _set_ubirthday(nle.dlpath, spec.ubirthday)
+        nle._pynethack.reset()
+        self._library.prepare(spec.ubirthday)
+        self.press = nle._pynethack.step
         self.spec = spec
         self.keys.clear()
-        self.done = False
 
     def step(self, key: int) -> None:
         """Press one key (0 to 255)."""
         assert self._nle is not None, "start a game first"
         self.keys.append(key)
-        _, self.done = self._nle.step(key)
+        self.press(key)
+
+    @property
+    def done(self) -> bool:
+        """NetHack has ended, closing screens and all: no key can be pressed any more."""
+        return self._nle is not None and bool(self._nle._pynethack.done())
 
     @property
     def over(self) -> bool:
         """NetHack has ended the game; its closing screens may still wait for keys."""
-        return bool(self.done or self.observation["program_state"][_GAME_OVER])
+        return bool(self.observation["program_state"][_GAME_OVER]) or self.done
 
     @property
     def in_normal_game(self) -> bool:
@@ -99,22 +109,22 @@ class Game:
 
     def skip_opening(self) -> None:
         """Dismiss the opening text; these keys are in the trace and are not the agent's."""
-        for _ in range(_MAX_DISMISSALS):
+        for _ in range(MAX_DISMISSALS):
             if self.done or self.observation["program_state"][_IN_MOVELOOP]:
                 return
             # A scare monster scroll picked up on turn 0 asks for a name: a space never ends that.
             self.step(ESCAPE if self.observation["internal"][_IN_GETLIN] else SPACE)
-        raise RuntimeError(f"game {self.spec} did not start within {_MAX_DISMISSALS} keys")
+        raise RuntimeError(f"game {self.spec} did not start within {MAX_DISMISSALS} keys")
 
     def close_out(self) -> tuple[str, bool]:
         """Dismiss the closing screens, outside the trace. Returns (cause of the end, ascended)."""
         nle = self._nle
         assert nle is not None
-        for _ in range(_MAX_DISMISSALS):
+        for _ in range(MAX_DISMISSALS):
             if self.done:
                 break
             waits = self.observation["internal"][_WAITS_FOR_SPACE]
-            _, self.done = nle.step(SPACE if waits else ESCAPE)
+            nle.step(SPACE if waits else ESCAPE)
         return _cause(Path(nle._vardir)), nle.how_done() == nethack.ASCENDED
 
     @property
@@ -140,12 +150,15 @@ class Game:
             fix_moon_phase=True,
         )
         self._player, self._ttyrec = player, ttyrec
-        self.observation = dict(zip(self._names, self._nle._obs, strict=True))
+        self.observation = dict(zip(self._names, self._nle._obs, strict=True)) | self._rows
+        if self._rows:  # it is one of many games
+            self._nle._pynethack.set_buffers(**self.observation)
+        self._library = Library(self._nle.dlpath, share=bool(self._rows))
         # Not a method of self, so that a forgotten Game is still closed when it is collected.
         self._finalizer = weakref.finalize(self, self._nle.close)
 
 
-def _empty(folder: Path) -> None:
+def _empty(folder: str) -> None:
     """Undo what earlier games left in NetHack's folder: high scores, logs, level files."""
     for entry in os.scandir(folder):
         if entry.name == "save":
@@ -156,19 +169,6 @@ def _empty(folder: Path) -> None:
                 os.truncate(entry.path, 0)
         elif entry.name != "nhdat":
             os.unlink(entry.path)
-
-
-def _set_ubirthday(library: str, value: int) -> None:
-    """Write the C variable `ubirthday` of one loaded NetHack; every reset sets it to the clock.
-
-    It decides shopkeepers' names, prices of glass, kinds of ants (NetHack-LE/nle issue 129).
-    """
-    handle = _libc.dlopen(library.encode(), os.RTLD_LAZY | _RTLD_NOLOAD)
-    symbol = _libc.dlsym(handle, b"ubirthday") if handle else None
-    if not symbol:
-        raise RuntimeError("this NLE build does not export ubirthday: its clock cannot be pinned")
-    ctypes.c_long.from_address(symbol).value = value
-    _libc.dlclose(handle)  # or NLE's next reset would find the library still loaded, and exit
 
 
 def _cause(folder: Path) -> str:
@@ -204,7 +204,7 @@ class Episode:
         self.game = game
         self.result = EpisodeResult()
         self.step_cap = self.no_progress = 0
-        self._first_score = 0.0
+        self._first_score = 0
         self._unchanged = 0
 
     def start(self, spec: GameSpec, step_cap: int, no_progress: int) -> None:
@@ -212,42 +212,79 @@ class Episode:
         self.game.start(spec)
         self.game.skip_opening()
         self.step_cap, self.no_progress = step_cap, no_progress
-        self.result = EpisodeResult()
+        # A memoryview gives Python's own integers, several times faster than an array does.
+        self._blstats = self.game.observation["blstats"].data
+        self._state = self.game.observation["program_state"].data
         self._unchanged = 0
-        self._first_score = float(self.game.observation["blstats"][nethack.NLE_BL_SCORE])
-        self._observe(score=True)
+        self._first_score = self._blstats[_SCORE]
+        turns, depth, level = self._blstats[_TIME], self._blstats[_DEPTH], self._blstats[_LEVEL]
+        self.result = EpisodeResult(0.0, 0, turns, depth, depth, level, level)
 
     def step(self, key: int) -> bool:
         """Press the agent's key; True when the episode is over and `result` final."""
-        game, result = self.game, self.result
-        turns = result.turns
-        game.step(key)
-        result.steps += 1
-        over = game.over
-        if not over or game.in_normal_game:
-            self._observe(score=not over)
-        self._unchanged = self._unchanged + 1 if result.turns == turns else 0
-        if over:
+        self.play((key,))
+        return bool(self.result.end_status)
+
+    def play(self, keys: Sequence[int], note: Callable[[int], object] | None = None) -> int:
+        """Press the agent's keys until one ends the episode; returns how many were pressed.
+
+        `note` is told of each key before it is pressed: NLE may end the process.
+        """
+        game, result, blstats, state = self.game, self.result, self._blstats, self._state
+        note, press, no_progress = note or bytearray().append, game.press, self.no_progress
+        turns, unchanged, score = result.turns, self._unchanged, blstats[_SCORE]
+        depth, deepest = result.depth, result.max_depth
+        level, highest = result.experience_level, result.max_experience_level
+        pressed = 0
+        try:
+            for key in keys[: self.step_cap - result.steps]:
+                note(key)
+                press(key)
+                pressed += 1
+                if state[_GAME_OVER]:
+                    break
+                score, depth, level = blstats[_SCORE], blstats[_DEPTH], blstats[_LEVEL]
+                if depth > deepest:
+                    deepest = depth
+                if level > highest:
+                    highest = level
+                if blstats[_TIME] != turns:
+                    turns, unchanged = blstats[_TIME], 0
+                else:
+                    unchanged += 1
+                    if unchanged >= no_progress:
+                        break
+        except RuntimeError:  # NetHack had ended with the key before, without closing screens
+            if not game.done:
+                raise
+        if state[_GAME_OVER] and game.in_normal_game:  # the last step counts, but for its score
+            turns, depth, level = blstats[_TIME], blstats[_DEPTH], blstats[_LEVEL]
+            deepest, highest = max(deepest, depth), max(highest, level)
+        game.keys.extend(keys[:pressed])
+        self._unchanged = unchanged
+        result.score, result.steps = float(score - self._first_score), result.steps + pressed
+        result.turns, result.depth, result.max_depth = turns, depth, deepest
+        result.experience_level, result.max_experience_level = level, highest
+        if state[_GAME_OVER] or game.done:
             result.cause, ascended = game.close_out()
             result.end_status = "ascended" if ascended else "death"
         elif result.steps >= self.step_cap:
             result.end_status = "step_cap"
-        elif self._unchanged >= self.no_progress:
+        elif unchanged >= no_progress:
             result.end_status = "stalled"
-        return bool(result.end_status)
-
-    def _observe(self, score: bool) -> None:
-        blstats, result = self.game.observation["blstats"], self.result
-        if score:
-            result.score = float(blstats[nethack.NLE_BL_SCORE]) - self._first_score
-        result.turns = int(blstats[nethack.NLE_BL_TIME])
-        result.depth = int(blstats[nethack.NLE_BL_DEPTH])
-        result.experience_level = int(blstats[nethack.NLE_BL_XP])
-        result.max_depth = max(result.max_depth, result.depth)
-        result.max_experience_level = max(result.max_experience_level, result.experience_level)
+        return pressed
 
 
-class NetHackEnv(gymnasium.Env[dict[str, np.ndarray[Any, Any]], np.int64]):
+def blank(names: Iterable[str], games: int) -> dict[str, Array]:
+    """Zeros [games, ...] for each observation: row i can be what `Game` i writes into."""
+    described = nethack.OBSERVATION_DESC
+    return {
+        name: np.zeros((games, *described[name]["shape"]), described[name]["dtype"])
+        for name in names
+    }
+
+
+class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):
     """NetHackChallenge's interface (121 keys, nothing skipped) on games that are really seeded.
 
     `reset(seed=s)` decides the whole game, and the whole sequence of later `reset()` games.
@@ -280,16 +317,14 @@ class NetHackEnv(gymnasium.Env[dict[str, np.ndarray[Any, Any]], np.int64]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]:
+    ) -> tuple[dict[str, Array], dict[str, Any]]:
         """Begin a game. See the class for `options`."""
         super().reset(seed=seed)
         spec, limits = self._choose(options or {})
         self._episode.start(spec, *limits)
         return self._observation(), self._info()
 
-    def step(
-        self, action: Any
-    ) -> tuple[dict[str, np.ndarray[Any, Any]], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[dict[str, Array], float, bool, bool, dict[str, Any]]:
         """Press the key of `action` (index in ACTION_KEYS). The reward is the score's increase."""
         before = self._episode.result.score
         self._episode.step(int(ACTION_KEYS[int(action)]))
@@ -333,7 +368,7 @@ class NetHackEnv(gymnasium.Env[dict[str, np.ndarray[Any, Any]], np.int64]):
         core, disp = (int(seed) for seed in self.np_random.integers(0, 2**63, size=2))
         return GameSpec(core=core, disp=disp, character=self._character), self._limits
 
-    def _observation(self) -> dict[str, np.ndarray[Any, Any]]:
+    def _observation(self) -> dict[str, Array]:
         live = self._episode.game.observation
         return {name: live[name].copy() for name in self._names}
 

@@ -9,31 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import operator
 import os
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from nhzoo import files, results
-from nhzoo.agents import Agent, Array, PolicyAgent, load, set_row
-from nhzoo.bot_process import one_line
-from nhzoo.envs import ACTION_KEYS, TTY, Episode, EpisodeResult, Game
-from nhzoo.errors import InputError, NhzooError
+from nhzoo.agents import Agent, PolicyAgent, load
+from nhzoo.envs import EpisodeResult
+from nhzoo.errors import InputError
+from nhzoo.playing import PlayTask, StateTask
 from nhzoo.protocols import Protocol, get_protocol
-from nhzoo.workers import Crashed, OneByOne, left_behind, run_tasks
+from nhzoo.workers import Crashed, run_tasks
 
 BATCH = 16
 """Games that one worker plays at once: the network's batch, padded when fewer are left."""
 
-_NEWS_SECONDS = 0.5
 _HANG_SECONDS = 120.0  # for one step of NLE: microseconds, but for a game that will never end
-_Mark = Callable[[int, float, float], None]
 
 
 @dataclass
@@ -54,151 +48,6 @@ class Evaluation:
     result: dict[str, Any]
     episodes: list[results.Row]
     folder: Path | None
-
-
-class PlayTask:
-    """Plays up to `batch` games at once with one copy of the agent, in a worker process.
-
-    When the agent raises, nobody knows for which game: those of the batch are begun anew and
-    played one after another, and the game in which it raises alone is recorded as crashed.
-    """
-
-    def __init__(self, agent: Agent, protocol: Protocol, batch: int) -> None:
-        torch.set_num_threads(1)
-        self.slots = batch
-        self._agent = agent
-        self._protocol = protocol
-        names = tuple(getattr(self._agent, "observation_keys", TTY))
-        self._episodes = [Episode(Game(names)) for _ in range(batch)]
-        self._index: list[int | None] = [None] * batch
-        self._uniforms: list[np.random.Generator | None] = [None] * batch
-        self._journals: list[Array | None] = [None] * batch
-        self._alone: list[int] = []  # slots that are played one after another
-        self._uniform = np.full(batch, 0.5)
-        self._state = self._agent.initial_state(batch)
-        self._observation = {name: np.zeros(0) for name in names}
-        self._steps, self._told = 0, time.monotonic()
-
-    def start(self, key: Hashable, item: Any) -> None:
-        """Put game `key` into a free slot."""
-        assert isinstance(key, int)
-        slot = self._index.index(None)
-        self._index[slot] = key
-        self._uniforms[slot] = None  # begun in advance(), where a crash is attributed
-
-    def advance(self, mark: _Mark) -> Iterable[tuple[Hashable, Any]]:
-        """One step in every game. Results are (EpisodeResult, keys); news is a number of steps."""
-        active = self._alone[:1] or [slot for slot, i in enumerate(self._index) if i is not None]
-        for slot in active:
-            if self._uniforms[slot] is None:
-                self._begin(slot, mark)
-            self._observe(slot)
-        if self._alone:  # nothing of another game may be to blame
-            for batch in (*self._observation.values(), self._uniform):
-                batch[:] = batch[active[0]]
-        mark(-1, 0, 0)  # what happens in the agent is no game's fault
-        try:
-            actions, self._state = self._agent.act(self._observation, self._state, self._uniform)
-            chosen = [_action(actions[slot]) for slot in active]
-        except NhzooError:
-            raise  # it cannot be used at all
-        except Exception as error:  # it may be anybody's code
-            if len(active) > 1:
-                self._play_alone(active)
-                return []
-            return [self._finish(active[0], f"agent raised {type(error).__name__}: {error}")]
-        finished = []
-        for slot, action in zip(active, chosen, strict=True):
-            index, episode = self._index[slot], self._episodes[slot]
-            assert index is not None
-            mark(index, episode.result.score, episode.result.steps)
-            if action is None:
-                failure = getattr(self._agent, "failure", None)
-                finished.append(self._finish(slot, failure or "the agent gave no action"))
-            elif self._step(slot, action):
-                finished.append(self._finish(slot))
-        self._steps += len(active)
-        if time.monotonic() - self._told > _NEWS_SECONDS:
-            finished.append((None, self._steps))  # type: ignore[arg-type]
-            self._steps, self._told = 0, time.monotonic()
-        return finished
-
-    def _begin(self, slot: int, mark: _Mark) -> None:
-        index, protocol = self._index[slot], self._protocol
-        assert index is not None
-        mark(index, 0, 0)
-        episode = self._episodes[slot]
-        episode.start(protocol.game(index), protocol.step_cap, protocol.no_progress)
-        opening = len(episode.game.keys)
-        journal = np.memmap(left_behind(index), np.uint8, "w+", shape=opening + protocol.step_cap)
-        journal[:opening] = episode.game.keys
-        self._journals[slot] = journal.view(np.ndarray)  # which writes faster
-        self._uniforms[slot] = protocol.uniforms(index)
-        if self._alone:
-            self._state = self._agent.initial_state(self.slots)
-        else:
-            set_row(self._state, slot, self._agent.initial_state(1))
-
-    def _step(self, slot: int, action: int) -> bool:
-        episode, journal, key = self._episodes[slot], self._journals[slot], ACTION_KEYS[action]
-        assert journal is not None
-        journal[len(episode.game.keys)] = key
-        return episode.step(int(key))
-
-    def _finish(self, slot: int, failure: str = "") -> tuple[int, tuple[EpisodeResult, bytes]]:
-        """The result of the game in `slot`, which is over or in which its agent has failed."""
-        index, episode = self._index[slot], self._episodes[slot]
-        assert index is not None
-        if failure:
-            late = getattr(self._agent, "timed_out", False)
-            episode.result.end_status = "stalled" if late else "crashed"
-            episode.result.cause = one_line(failure)
-        if hasattr(self._agent, "end_game"):
-            self._agent.end_game()
-        self._index[slot] = self._journals[slot] = None
-        self._alone = self._alone[1:]
-        left_behind(index).unlink(missing_ok=True)
-        return index, (episode.result, bytes(episode.game.keys))
-
-    def _play_alone(self, slots: list[int]) -> None:
-        self._alone = slots
-        for slot in slots:
-            self._uniforms[slot] = None
-
-    def _observe(self, slot: int) -> None:
-        live = self._episodes[slot].game.observation
-        for name, batch in self._observation.items():
-            if not batch.size:
-                shape = (self.slots, *live[name].shape)
-                batch = self._observation[name] = np.zeros(shape, live[name].dtype)
-            batch[slot] = live[name]
-        stream = self._uniforms[slot]
-        assert stream is not None
-        self._uniform[slot] = stream.random()
-
-
-def _action(chosen: Any) -> int | None:
-    """An agent's action index, None for -1: it failed, or its time is up."""
-    action = operator.index(chosen)
-    if not -1 <= action < len(ACTION_KEYS):
-        raise ValueError(f"it chose {action}, not an action index from 0 to {len(ACTION_KEYS) - 1}")
-    return None if action < 0 else action
-
-
-class StateTask(OneByOne):
-    """Finds what a game had come to when NLE ended it: an item is (index, keys until then)."""
-
-    def __init__(self, protocol: Protocol) -> None:
-        self._protocol = protocol
-        self._episode = Episode(Game(()))
-
-    def work(self, item: tuple[int, bytes]) -> EpisodeResult:
-        """The result after the last key."""
-        (index, keys), protocol = item, self._protocol
-        self._episode.start(protocol.game(index), protocol.step_cap, protocol.no_progress)
-        for key in keys[len(self._episode.game.keys) :]:
-            self._episode.step(key)
-        return self._episode.result
 
 
 def evaluate(
@@ -257,8 +106,7 @@ def _evaluate(
     began, ended_steps = time.monotonic(), 0
     progress(state)
     items = [(index, None) for index in todo]
-    log = open(folder / "episodes.jsonl", "ab") if folder else None
-    try:
+    with results.GameLog(folder) as log:
         for index, outcome in run_tasks(
             PlayTask,
             (loaded, protocol, batch),
@@ -278,16 +126,9 @@ def _evaluate(
                 ended_steps += result.steps
                 state.done += 1
                 state.scores.append(row["score"])
-                if folder and log:
-                    results.write_trace(folder, index, keys)
-                    log.write(files.dump_json(row, indent=None))
-                    log.flush()
-                    os.fsync(log.fileno())
+                log.add(row, keys)
             state.seconds = time.monotonic() - began
             progress(state)
-    finally:
-        if log:
-            log.close()
     done = [rows[index] for index in sorted(rows)]
     speed = ended_steps / max(1e-9, time.monotonic() - began)
     summary = results.summarize(done) | {"env_steps_per_second": speed if todo else None}
@@ -308,9 +149,8 @@ def _slots(batch: int, workers: int, todo: list[int]) -> int:
 
 def _crashed(protocol: Protocol, index: int, crash: Crashed) -> tuple[EpisodeResult, bytes]:
     """A game that NLE ended, kept as what it had scored, with the keys until then."""
-    left = crash.left.rstrip(b"\0")  # no action presses key 0
-    opening = len(left) - int(crash.b) - 1  # the last key is the one that it did not survive
-    keys = left[:-1] if opening >= 0 else b""
+    # No action presses key 0; the last key is the one that it did not survive.
+    keys = crash.left.rstrip(b"\0")[:-1]
     result = EpisodeResult(score=crash.a, steps=int(crash.b))
     if keys:
         for _, found in run_tasks(StateTask, (protocol,), [(index, (index, keys))], 1):

@@ -20,6 +20,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -172,10 +173,11 @@ def compress_xz(data: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def atomic_writer(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
+def atomic_writer(path: Path, keep: Path | None = None, sync: bool = True) -> Iterator[IO[bytes]]:
     """Open a file that takes the place of `path` only when it was written to the end.
 
-    The data is on the disk before the rename: a crash leaves the old file or the new one. With
+    With `sync` the data is on the disk before the rename: a crash of the machine leaves the old
+    file or the new one. Without, it may leave an empty one, until `sync` was called for it. With
     `keep` the old file is kept under that name, and a crash may leave it there alone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +186,8 @@ def atomic_writer(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         if keep and path.exists():
             os.replace(path, keep)
@@ -197,9 +200,9 @@ def atomic_writer(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
         raise
 
 
-def atomic_write(path: Path, data: bytes, keep: Path | None = None) -> None:
+def atomic_write(path: Path, data: bytes, keep: Path | None = None, sync: bool = True) -> None:
     """Write `data` to `path`, complete or not at all; see `atomic_writer`."""
-    with atomic_writer(path, keep) as file:
+    with atomic_writer(path, keep, sync) as file:
         file.write(data)
 
 
@@ -213,6 +216,17 @@ def saving(path: Path) -> Iterator[None]:
             f"{error.filename or path}: cannot be written ({error.strerror or error}); what was "
             "saved before is whole: make room, and the same command goes on"
         ) from error
+
+
+def sync(paths: Iterable[Path]) -> None:
+    """Bring files to the disk, all at once: one after another takes ten times as long."""
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(_sync, paths))
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def sweep(folder: Path, older_than: float = 0.0) -> None:

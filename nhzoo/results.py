@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +24,7 @@ from nhzoo.statistics import iqm, mean_ci95
 SCHEMA = 1
 END_STATUSES = ("death", "ascended", "step_cap", "stalled", "crashed")
 MAX_TRACE = 2_000_000  # keys of one game
+_SYNC_SECONDS = 1.0
 
 Row = dict[str, Any]
 
@@ -97,9 +99,47 @@ def trace_path(folder: Path, index: int) -> Path:
     return folder / "traces" / f"{index}.xz"
 
 
-def write_trace(folder: Path, index: int, keys: bytes) -> None:
+def write_trace(folder: Path, index: int, keys: bytes, sync: bool = True) -> None:
     """Store the keys of one game."""
-    files.atomic_write(trace_path(folder, index), files.compress_xz(keys))
+    files.atomic_write(trace_path(folder, index), files.compress_xz(keys), sync=sync)
+
+
+class GameLog:
+    """Games of a result, written as they end; nothing is written without a folder.
+
+    What `add` was given survives a kill at once, and a pulled plug after a second or so: a row
+    whose trace did not reach the disk is told by its hash.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._new: list[Path] = []
+        self._synced = 0.0
+
+    def __enter__(self) -> GameLog:
+        if self._folder:
+            self._file = open(self._folder / "episodes.jsonl", "ab")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._folder:
+            self._sync()
+            self._file.close()
+
+    def add(self, row: Row, keys: bytes) -> None:
+        """Keep a game."""
+        if self._folder:
+            write_trace(self._folder, row["index"], keys, sync=False)
+            self._file.write(files.dump_json(row, indent=None))
+            self._file.flush()
+            self._new.append(trace_path(self._folder, row["index"]))
+            if time.monotonic() - self._synced > _SYNC_SECONDS:
+                self._sync()
+
+    def _sync(self) -> None:
+        files.sync([*self._new, Path(self._file.name)])
+        self._new.clear()
+        self._synced = time.monotonic()
 
 
 def read_trace(folder: Path, index: int) -> bytes:

@@ -29,7 +29,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy  # its stats, which take a while to import, when they are first needed
 
 RESAMPLES = 10_000
 ALPHA, POWER = 0.05, 0.8
@@ -80,7 +80,7 @@ def mean_ci95(values: Values, seed: int = 0) -> tuple[float, float]:
 
 def iqm(values: Values) -> float:
     """Interquartile mean: of the middle half (Agarwal et al. 2021, arXiv 2108.13264)."""
-    return float(stats.trim_mean(np.asarray(values, np.float64), 0.25))
+    return float(scipy.stats.trim_mean(np.asarray(values, np.float64), 0.25))
 
 
 def estimate(values: Values, statistic: Statistic = "mean") -> float:
@@ -115,7 +115,7 @@ def ci95(
     if len(x) == 1 or np.ptp(x) == 0:
         return float(x[0]), float(x[0])
     if method == "t":
-        reach = stats.t.ppf(1 - ALPHA / 2, len(x) - 1) * _standard_error(x)
+        reach = scipy.stats.t.ppf(1 - ALPHA / 2, len(x) - 1) * _standard_error(x)
         return float(x.mean() - reach), float(x.mean() + reach)
     random = np.random.default_rng(seed)
     if method == "bootstrap-t":
@@ -257,11 +257,11 @@ def detectable_difference(*errors: float) -> float:
 
 
 def _z_alpha() -> float:
-    return float(stats.norm.ppf(1 - ALPHA / 2))
+    return float(scipy.stats.norm.ppf(1 - ALPHA / 2))
 
 
 def _z_sum() -> float:
-    return _z_alpha() + float(stats.norm.ppf(POWER))
+    return _z_alpha() + float(scipy.stats.norm.ppf(POWER))
 
 
 def _sample(values: Values) -> Array:
@@ -278,7 +278,7 @@ def _rows(x: Array, statistic: Statistic) -> Any:
     if statistic == "median":
         return np.median(x, axis=-1)
     if statistic == "iqm":
-        return stats.trim_mean(x, 0.25, axis=-1)
+        return scipy.stats.trim_mean(x, 0.25, axis=-1)
     raise ValueError(f"unknown statistic {statistic!r}")
 
 
@@ -324,12 +324,12 @@ def _bca(replicates: Array, centre: float, left_out: Array) -> tuple[float, floa
     count = len(replicates)
     equal = np.count_nonzero(replicates == centre)
     below = (np.count_nonzero(replicates < centre) + 0.5 * equal) / count
-    bias = stats.norm.ppf(np.clip(below, 1 / count, 1 - 1 / count))
+    bias = scipy.stats.norm.ppf(np.clip(below, 1 / count, 1 - 1 / count))
     spread = (left_out**2).sum() ** 1.5
     acceleration = -(left_out**3).sum() / (6 * spread) if spread > 0 else 0.0
-    z = stats.norm.ppf([0.025, 0.975])
+    z = scipy.stats.norm.ppf([0.025, 0.975])
     shifted = bias + (bias + z) / (1 - acceleration * (bias + z))
-    ends: Any = np.quantile(replicates, stats.norm.cdf(shifted))
+    ends: Any = np.quantile(replicates, scipy.stats.norm.cdf(shifted))
     return float(ends[0]), float(ends[1])
 
 

@@ -14,6 +14,8 @@ from nhzoo.errors import InputError, NhzooError
 from nhzoo.protocols import Protocol
 from nhzoo.workers import Crashed, OneByOne, run_tasks
 
+_SLOTS = 2  # one game to replay, one that waits, so that a worker never does
+
 
 @dataclass
 class Verification:
@@ -61,12 +63,10 @@ class VerifyTask(OneByOne):
         opening = bytes(episode.game.keys)
         if not keys.startswith(opening):
             return "the trace does not begin with the keys that dismiss the opening text"
-        for step, key in enumerate(keys[len(opening) :], len(opening) + 1):
-            if episode.step(key):
-                if step < len(keys):
-                    return f"the game ends at key {step:,} of {len(keys):,}"
-                break
-        else:
+        pressed = len(opening) + episode.play(keys[len(opening) :])
+        if pressed < len(keys):
+            return f"the game ends at key {pressed:,} of {len(keys):,}"
+        if not episode.result.end_status:
             if not self._may_give_up(row):
                 return f"the game goes on after the {len(keys):,} keys of its trace"
             # When an agent failed only it can say; up to there, the game has to be the same.
@@ -105,9 +105,11 @@ def verify(
     if indices != list(range(first, first + step * len(rows), step)):
         which = f"0 to {len(rows) - 1}" if step == 1 else f"those of its shard {result['shard']}"
         report.problems.append(f"the games are not {which}: some were left out")
-    items = [(row["index"], row) for row in rows]
+    longest_first = sorted(rows, key=lambda row: -row["keys"])  # no core waits long at the end
+    items = [(row["index"], row) for row in longest_first]
     args = (folder, protocol, result.get("exempt") is True)
-    for index, reason in run_tasks(VerifyTask, args, items, workers or os.cpu_count() or 1):
+    cpus = workers or os.cpu_count() or 1
+    for index, reason in run_tasks(VerifyTask, args, items, cpus, _SLOTS):
         assert isinstance(index, int)
         if isinstance(reason, Crashed):
             reason = str(reason)
@@ -118,7 +120,8 @@ def verify(
         progress(report.verified + len(report.reasons), len(rows))
         if stop_at_first and report.reasons:
             break
-    report.mismatched = sorted(report.reasons)
+    report.reasons = dict(sorted(report.reasons.items()))
+    report.mismatched = list(report.reasons)
     return report
 
 

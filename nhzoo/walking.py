@@ -108,6 +108,12 @@ def press(recall: Array, key: int) -> None:
     recall[KEYS] = key
 
 
+def press_each(recall: Array, keys: Array) -> None:
+    """`press` for n games: recall [n, 1897], keys [n]."""
+    recall[:, KEYS + 1 :] = recall[:, KEYS:-1].copy()
+    recall[:, KEYS] = keys
+
+
 @numba.njit(cache=True, nogil=True)
 def remember(chars: Array, row: int, col: int, recall: Array) -> bool:
     """Bring `recall` up to this screen, uint8 [1920]; True when the cursor is on the hero.

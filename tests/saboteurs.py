@@ -20,15 +20,22 @@ class Killer(RandomAgent):
         self.at = at
 
     def initial_state(self, batch):
-        core, at, press = get_protocol("smoke-v1").game(1).core, self.at, envs.Game.step
+        core, at, start = get_protocol("smoke-v1").game(1).core, self.at, envs.Game.start
 
-        def step(game, key):
-            if game.spec.core == core and len(game.keys) == at:
-                os._exit(1)
-            press(game, key)
+        def killing(game, spec, ttyrec=None):
+            start(game, spec, ttyrec)
+            press, pressed = game.press, iter(range(10**6))
 
-        if envs.Game.step.__module__ == "nhzoo.envs":
-            envs.Game.step = step
+            def die(key):
+                if next(pressed) == at:
+                    os._exit(1)
+                press(key)
+
+            if spec.core == core:
+                game.press = die
+
+        if start.__module__ == "nhzoo.envs":
+            envs.Game.start = killing
 
 
 class Raiser(RandomAgent):

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from nle.env.tasks import NetHackChallenge
+from nle.nethack.nethack import DLPATH
 
 import nhzoo
-from nhzoo.envs import ACTION_KEYS, TTY, Episode, Game, NetHackEnv
+from nhzoo.envs import ACTION_KEYS, TTY, Episode, Game, NetHackEnv, blank
 from nhzoo.errors import InputError
 from nhzoo.protocols import GameSpec
 from nhzoo.replay import frame_hash
@@ -248,6 +252,88 @@ def test_ubirthday_is_pinned_after_every_reset():
         assert ctypes.c_long.in_dll(handle, "ubirthday").value == value
         ctypes.CDLL(None).dlclose(ctypes.c_void_p(handle._handle))
     game.close()
+
+
+def test_games_side_by_side_run_the_same_code_and_are_none_the_worse():
+    """The library's code is mapped once for all; what a game writes to is its own."""
+    specs = [GameSpec(core=core, disp=5) for core in (31, 32, 31)]
+    keys = random_keys(500)
+    alone = Game()
+    expected = [screens(alone, spec, keys) for spec in specs]
+    alone.close()
+    arrays = blank(TTY, 3)
+    games = [Game(TTY, {name: arrays[name][i] for name in TTY}) for i in range(3)]
+    for _ in range(2):
+        for game, spec in zip(games, specs, strict=True):
+            game.start(spec)
+        shared = [
+            line for line in Path("/proc/self/maps").read_text().splitlines() if DLPATH in line
+        ]
+        assert sum("r-xp" in line for line in shared) == 3
+        for key in keys:
+            for game in games:
+                if not game.over:
+                    game.step(key)
+        for i, game in enumerate(games):
+            assert frame_hash(game.observation) == expected[i][-1]
+            assert np.shares_memory(game.observation["tty_chars"], arrays["tty_chars"][i])
+    for game in games:
+        game.close()
+
+
+def test_keys_played_in_one_go_and_one_by_one_come_to_the_same():
+    keys = random_keys(3_000)
+    for spec in (SPEC, GameSpec(core=8, disp=9)):
+        results, traces = [], []
+        for size in (1, 7, 3_000):
+            episode = Episode(Game(()))
+            episode.start(spec, 2_000, 300)
+            for start in range(0, len(keys), size):
+                pressed = episode.play(keys[start : start + size])
+                if episode.result.end_status:
+                    break
+                assert pressed == size
+            results.append(episode.result)
+            traces.append(bytes(episode.game.keys))
+            episode.game.close()
+        assert results[0] == results[1] == results[2]
+        assert traces[0] == traces[1] == traces[2]
+
+
+class Panicking(Game):
+    """NetHack exits under the third key, without closing screens."""
+
+    def start(self, spec, ttyrec=None):
+        super().start(spec, ttyrec)
+        bare, self.left = self.press, None
+
+        def press(key):
+            if self.left == 0:
+                raise RuntimeError("Called step on finished NetHack")
+            bare(key)
+            self.left = None if self.left is None else self.left - 1
+
+        self.press = press
+
+    @property
+    def done(self):
+        return self.left == 0 or super().done
+
+
+def test_a_game_that_ends_without_closing_screens_ends_with_its_key():
+    """In the middle of a block of keys only the next key tells."""
+    expected = Episode(Game(()))
+    expected.start(SPEC, 100, 100)
+    expected.play(b"jjk")
+    for keys in (b"jjkllll", b"jjk"):
+        episode = Episode(Panicking(()))
+        episode.start(SPEC, 100, 100)
+        episode.game.left = 3
+        assert episode.play(keys) == 3
+        assert episode.game.keys == expected.game.keys
+        assert episode.result == replace(expected.result, end_status="death")
+        episode.game.close()
+    expected.game.close()
 
 
 def test_an_episode_starts_where_the_agent_decides():

@@ -11,17 +11,19 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nhzoo import evaluate, files, results, verify
-from nhzoo.agents import RandomAgent, load
+from nhzoo.agents import RandomAgent, load, sample
 from nhzoo.audit import audit
 from nhzoo.envs import ACTION_KEYS, Episode, EpisodeResult, Game
 from nhzoo.errors import InputError
 from nhzoo.merging import merge
+from nhzoo.playing import _one_by_one
 from nhzoo.progression import progression
 from nhzoo.protocols import PROTOCOLS, get_protocol
 from nhzoo.statistics import iqm, mean_ci95
@@ -70,6 +72,14 @@ def test_uniforms_are_the_contracts():
     expected = np.random.Generator(philox).random(100)
     stream = get_protocol("monk-v1").uniforms(3)
     assert [stream.random() for _ in range(100)] == expected.tolist()
+
+
+def test_uniforms_drawn_in_blocks_are_those_drawn_singly():
+    single, ahead, block = (get_protocol("monk-v1").uniforms(3) for _ in range(3))
+    expected = [single.random() for _ in range(2_000)]
+    assert list(islice(_one_by_one(ahead), 2_000)) == expected
+    filled = np.zeros(250)
+    assert [u for _ in range(8) for u in block.random(out=filled).tolist()] == expected
 
 
 def test_a_result_folder_is_the_contracts(played):
@@ -314,12 +324,41 @@ def test_an_agent_object_plays_and_stalls():
     assert [row["steps"] for row in done.episodes] == [1000, 1000]
 
 
-def test_a_random_agents_games_do_not_depend_on_the_batch():
+class Seeing(RandomAgent):
+    """Presses what RandomAgent does, one step in every game at a time; spoils what it was shown."""
+
+    observation_keys, blind = ("blstats", "tty_chars", "program_state"), False
+
+    def act(self, observation, state, uniform):
+        for array in observation.values():
+            array[:] = 77
+        actions, state = super().act(observation, state, uniform)
+        uniform[:] = 0.5
+        return actions, state
+
+
+def test_a_random_agents_games_depend_neither_on_the_batch_nor_on_how_they_are_asked_for():
     games = [
-        evaluate(RandomAgent(), "smoke-v1", episodes=3, workers=1, batch=batch).episodes
-        for batch in (1, 3)
+        evaluate(agent, "smoke-v1", episodes=3, workers=1, batch=batch).episodes
+        for agent, batch in ((RandomAgent(), 1), (RandomAgent(), 3), (Seeing(), 2))
     ]
-    assert games[0] == games[1]
+    assert games[0] == games[1] == games[2]
+
+
+def test_the_random_agent_chooses_as_equal_logits_do():
+    uniform = np.random.default_rng(0).random(100_000)
+    edges = np.arange(121) / 121
+    uniform = np.concatenate([uniform, edges, np.nextafter(edges, 1), [np.nextafter(1, 0)]])
+    chosen, _ = RandomAgent().act({}, None, uniform)
+    assert (chosen == sample(np.zeros((len(uniform), 121)), uniform)).all()
+
+
+def test_workers_do_without_what_their_agents_do_not_need():
+    code = (
+        "import sys, nhzoo.playing, nhzoo.verification\n"
+        "assert not {'torch', 'numba', 'scipy.stats'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_damaged_result_folders_are_named(played, tmp_path):

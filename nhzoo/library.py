@@ -1,0 +1,133 @@
+"""NLE's C library as it lies in memory: its clock pinned, its code shared between games.
+
+NLE loads a copy of libnethack.so for every game, and loads it anew at every reset.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import mmap
+import os
+import struct
+from dataclasses import dataclass
+
+from nle.nethack.nethack import DLPATH
+
+_RTLD_NOLOAD = 0x4
+_RTLD_DI_LINKMAP = 2
+_MAP_FIXED = 0x10
+_ELF64 = b"\x7fELF\x02\x01"  # of 64 bits, little-endian
+_PT_LOAD = 1
+_PF_X, _PF_W, _PF_R = 1, 2, 4
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.dlopen.restype = _libc.dlsym.restype = _libc.mmap.restype = ctypes.c_void_p
+_libc.dlopen.argtypes = [ctypes.c_char_p, ctypes.c_int]
+_libc.dlsym.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+_libc.dlclose.argtypes = [ctypes.c_void_p]
+
+
+class Library:
+    """The library image of one game, loaded from `path`. What is done to it ends with a reset."""
+
+    def __init__(self, path: str, share: bool = False) -> None:
+        self._path = path
+        self._code = _shared_code(path) if share else None
+
+    def prepare(self, ubirthday: int) -> None:
+        """Pin the clock; with `share`, let the game run the code that all such games run.
+
+        The clock is the C variable `ubirthday`, which every reset sets to the time of day. It
+        decides shopkeepers' names, prices of glass, kinds of ants (NetHack-LE/nle issue 129).
+
+        Code is the same bytes in every copy, but caches hold it once for each: with 16 games in
+        turns most of a step is waiting for code. RuntimeError when the library is not NLE 1.3's.
+        """
+        handle = _libc.dlopen(self._path.encode(), os.RTLD_LAZY | _RTLD_NOLOAD)
+        symbol = _libc.dlsym(handle, b"ubirthday") if handle else None
+        if not symbol:
+            raise RuntimeError("this NLE build does not export ubirthday: its clock stays unpinned")
+        ctypes.c_long.from_address(symbol).value = ubirthday
+        if self._code:
+            self._code.lay_over(_base(handle))
+        _libc.dlclose(handle)  # or NLE's next reset would find the library still loaded, and exit
+
+
+@dataclass(frozen=True)
+class _Segment:
+    address: int
+    length: int
+    protection: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class _Code:
+    """An open file of the library, and the segments that nobody writes to."""
+
+    file: int
+    segments: tuple[_Segment, ...]
+
+    def lay_over(self, base: int) -> None:
+        """Map them in place of those of the copy that is loaded at `base`."""
+        flags = mmap.MAP_PRIVATE | _MAP_FIXED
+        for part in self.segments:
+            at = ctypes.c_void_p(base + part.address)
+            length, offset = ctypes.c_size_t(part.length), ctypes.c_long(part.offset)
+            if _libc.mmap(at, length, part.protection, flags, self.file, offset) != at.value:
+                raise OSError(ctypes.get_errno(), "NLE's code cannot be mapped again")
+
+
+def _base(handle: int) -> int:
+    """Where a loaded library begins."""
+    link_map = ctypes.c_void_p()
+    where = ctypes.byref(link_map)
+    if _libc.dlinfo(ctypes.c_void_p(handle), _RTLD_DI_LINKMAP, where) or not link_map.value:
+        raise RuntimeError("the C library does not say where NLE is loaded")
+    return ctypes.c_size_t.from_address(link_map.value).value  # its first field
+
+
+def _shared_code(path: str) -> _Code | None:
+    """The code to share, if the copy at `path` is of the very library that NLE has now."""
+    code = _code()
+    with open(path, "rb") as file:
+        copy = file.read()
+    same = code is not None and os.pread(code.file, len(copy) + 1, 0) == copy
+    return code if same else None
+
+
+@functools.cache
+def _code() -> _Code | None:
+    """NLE's library as installed; None where its pages cannot be mapped like this."""
+    file = os.open(DLPATH, os.O_RDONLY)
+    try:
+        segments = _segments(os.pread(file, mmap.PAGESIZE, 0))
+        for part in segments:  # a trial: a file system may forbid it
+            mmap.mmap(file, part.length, mmap.MAP_PRIVATE, part.protection, offset=part.offset)
+    except (OSError, ValueError, struct.error):
+        os.close(file)
+        return None
+    return _Code(file, segments)
+
+
+def _segments(header: bytes) -> tuple[_Segment, ...]:
+    """The segments of a 64-bit ELF file that are loaded and never written to."""
+    if not header.startswith(_ELF64):
+        return ()
+    (table,) = struct.unpack_from("<Q", header, 32)
+    size, count = struct.unpack_from("<HH", header, 54)
+    found = []
+    for entry in range(count):
+        kind, flags, offset, address, _, length, _, _ = struct.unpack_from(
+            "<II6Q", header, table + entry * size
+        )
+        if kind != _PT_LOAD or flags & _PF_W:
+            continue
+        before = address % mmap.PAGESIZE
+        length = -(-(length + before) // mmap.PAGESIZE) * mmap.PAGESIZE
+        protection = (mmap.PROT_READ if flags & _PF_R else 0) | (
+            mmap.PROT_EXEC if flags & _PF_X else 0
+        )
+        found.append(_Segment(address - before, length, protection, offset - before))
+    return tuple(found)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast bench lint format clean
+.PHONY: setup demo test test-fast bench determinism lint format clean
 
 setup: $(STAMP)
 
@@ -27,6 +27,9 @@ test-fast: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/pytest -q tests/benchmarks/bench_*.py
+
+determinism: $(STAMP)
+	$(BIN)/python -m tests.determinism
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -67,7 +67,7 @@ def test_the_projects_own_table_is_sound():
     for row in by_trainer:
         frames = row.updates * row.batch * row.time * row.accumulate
         assert row.samples <= frames
-        assert row.flops / frames == pytest.approx(round(row.flops / frames))
+        assert row.flops % row.updates == 0  # every update costs the same, a whole number
         ends = [r for r in by_trainer if r.run_id == row.run_id and not r.checkpoint]
         assert ends, f"{row.run_id} has checkpoints and no end"
 

@@ -42,6 +42,7 @@ CURSOR_ROWS = ROWS + COLS
 CROP_ROWS = CHARS + COLORS + walking.FOOTPRINTS
 KEY_SYMBOLS = 1 + len(ACTION_KEYS)  # a key that no action presses is the last
 RECENT_ROWS = walking.HISTORY * KEY_SYMBOLS
+LETTERS = 52  # a to z, A to Z: what questions offer
 HERE_SYMBOLS = 9
 HERE_ROWS = walking.HERE * HERE_SYMBOLS
 
@@ -56,7 +57,8 @@ class Features:
     [..., 21, 76]: characters of the map, the cursor in the middle. `status` uint8 [..., 80]: the
     bottom line. `message` int32 [..., 48]: hashes (not yet reduced to a table's size, -1 for
     nothing) of words and neighbouring words of the top line. `cursor` uint8 [..., 2]: its row and
-    column. `recent` uint8 [..., 8]: the keys pressed last, latest first, 0 for none. `compass`
+    column. `choices` uint8 [..., 52]: 1 for the letters that a question offers ("[a-cf or ?*]").
+    `recent` uint8 [..., 8]: the keys pressed last, latest first, 0 for none. `compass`
     uint8 [..., 8, 42] and `here` uint8 [..., 5]: see `walking.look`; 0 while the cursor is not on
     the hero.
     """
@@ -66,6 +68,7 @@ class Features:
     status: Array
     message: Array
     cursor: Array
+    choices: Array
     recent: Array
     compass: Array
     here: Array
@@ -79,6 +82,7 @@ class Features:
             status=np.empty((*shape, STATUS_CELLS), np.uint8),
             message=np.empty((*shape, 2 * WORDS), np.int32),
             cursor=np.empty((*shape, 2), np.uint8),
+            choices=np.empty((*shape, LETTERS), np.uint8),
             recent=np.empty((*shape, walking.HISTORY), np.uint8),
             compass=np.empty((*shape, walking.DIRECTIONS, walking.COMPASS), np.uint8),
             here=np.empty((*shape, walking.HERE), np.uint8),
@@ -170,8 +174,14 @@ def status_layout(table_rows: int) -> Layout:
     )
 
 
+def _choices_layout() -> Layout:
+    rows = _offsets([(1, 1, k) for k in range(LETTERS)])
+    return Layout(np.arange(LETTERS, dtype=np.int32)[None], rows)
+
+
 CROP_LAYOUT, MAP_LAYOUT, CURSOR_LAYOUT = _crop_layout(), _map_layout(), _cursor_layout()
 RECENT_LAYOUT, COMPASS_LAYOUT, HERE_LAYOUT = _recent_layout(), _compass_layout(), _here_layout()
+CHOICES_LAYOUT = _choices_layout()
 COMPASS_ROWS = int(COMPASS_LAYOUT.rows.max()) + 1
 
 
@@ -247,6 +257,7 @@ def _encode(
     status: Array,
     message: Array,
     where: Array,
+    choices: Array,
     recent: Array,
     compass: Array,
     here: Array,
@@ -265,6 +276,7 @@ def _encode(
             crop[i],
             window[i],
             where[i],
+            choices[i],
             recent[i],
             compass[i],
             here[i],
@@ -282,6 +294,7 @@ def encode_place(
     crop: Array,
     window: Array,
     where: Array,
+    choices: Array,
     recent: Array,
     compass: Array,
     here: Array,
@@ -290,6 +303,7 @@ def encode_place(
     for k in range(walking.HISTORY):
         recent[k] = recall[walking.KEYS + k]
     where[0], where[1] = row, col
+    encode_choices(chars, row, choices)
     on_hero = walking.remember(chars, row, col, recall)
     encode_crop(chars, colors, row, col, crop)
     walking.footprints(recall, row, col, CROP, crop[2])
@@ -355,6 +369,35 @@ def encode_status(chars: Array, status: Array) -> None:
             turn = True  # after "T:"
         turn = turn and chars[at] != 32
         status[k] = 0 if turn else _STATUS[chars[at]]
+
+
+@numba.njit(cache=True, nogil=True)
+def encode_choices(chars: Array, row: int, choices: Array) -> None:
+    """The letters that a question on the top line offers, uint8 [52]; ranges are spelt out."""
+    choices[:] = 0
+    if row:
+        return
+    x = 0
+    while x < COLS and chars[x] != 91:  # "["
+        x += 1
+    last = -1
+    for at in range(x + 1, COLS):
+        char = int(chars[at])
+        if char in (32, 93):  # the end, or " or ?*]"
+            return
+        letter = _letter(char)
+        if last >= 0 and letter > last and chars[at - 1] == 45:  # "-"
+            choices[last + 1 : letter] = 1
+        if letter >= 0:
+            choices[letter] = 1
+        last = letter if char != 45 else last
+
+
+@numba.njit(cache=True, nogil=True)
+def _letter(char: int) -> int:
+    if 97 <= char <= 122:
+        return char - 97
+    return char - 65 + 26 if 65 <= char <= 90 else -1
 
 
 @numba.njit(cache=True, nogil=True)

@@ -2,7 +2,7 @@
 
 The compass is what lies in each of the eight directions, read by one set of weights for all eight;
 what it gives enters the LSTM, and gives the keys of the eight moves their logits together with what
-the LSTM says.
+the LSTM says. So do the letters that a question offers to the keys of these letters.
 
 `PolicyConfig.for_params(n)` gives every width. The whole network scales, encoders too: a law in
 which only the core is counted measures the encoders (Tuyls et al. leave theirs out of N).
@@ -37,7 +37,11 @@ UPDATE_FLOPS = 16
 MOVE_ACTIONS = np.array([list(ACTION_KEYS).index(ord(key)) for key in walking.MOVES])
 """int64 [8]: the actions of the eight moves, in the compass's order."""
 
-TABLES = ("crop", "map", "message", "status", "cursor", "recent", "compass", "here")
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTER_ACTIONS = np.array([list(ACTION_KEYS).index(ord(letter)) for letter in _LETTERS])
+"""int64 [52]: the actions that press the letters."""
+
+TABLES = ("crop", "map", "message", "status", "cursor", "choices", "recent", "compass", "here")
 
 State = tuple[Tensor, Tensor]
 
@@ -56,6 +60,7 @@ class PolicyConfig:
     status: int
     status_rows: int
     cursor: int
+    choices: int
     recent: int
     compass: int
     here: int
@@ -86,6 +91,7 @@ class PolicyConfig:
             status=status,
             status_rows=max(1, min(seen.STATUS_CELLS * seen.STATUS_SYMBOLS, share // status)),
             cursor=max(1, round(16 * root)),
+            choices=max(1, round(16 * root)),
             recent=max(1, round(24 * root)),
             compass=max(1, round(46 * root)),
             here=max(1, round(16 * root)),
@@ -119,6 +125,7 @@ class PolicyConfig:
             + self.message
             + self.status
             + self.cursor
+            + self.choices
             + self.recent
             + self.here
             + walking.DIRECTIONS * self.compass
@@ -173,6 +180,7 @@ class PolicyConfig:
             (self.message_rows, self.message, 2 * seen.WORDS),
             (self.status_rows, self.status, seen.STATUS_CELLS),
             (seen.CURSOR_ROWS, self.cursor, 2),
+            (seen.LETTERS, self.choices, seen.LETTERS),
             (seen.RECENT_ROWS, self.recent, walking.HISTORY),
             (seen.COMPASS_ROWS, self.compass, walking.DIRECTIONS * walking.COMPASS),
             (seen.HERE_ROWS, self.here, walking.HERE),
@@ -186,6 +194,7 @@ class PolicyConfig:
             (self.joined, self.hidden, "join"),
             (self.hidden, ACTIONS, "head"),
             (self.hidden, self.compass, "query"),
+            (self.hidden, 1, "offer"),
         )
 
     def to_dict(self) -> dict[str, int]:
@@ -209,19 +218,21 @@ class Policy(nn.Module):
     join: nn.Linear
     head: nn.Linear
     query: nn.Linear
+    offer: nn.Linear
 
     def __init__(self, config: PolicyConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
         self.dropout = 0.0  # of what the encoders give, in training mode only
 
-        scales = (0.5, 0.3, 0.3, 0.1, 0.5, 0.3, 0.1, 0.3)
+        scales = (0.5, 0.3, 0.3, 0.1, 0.5, 0.3, 0.3, 0.1, 0.3)
         layouts = (
             seen.CROP_LAYOUT,
             seen.MAP_LAYOUT,
             None,  # hashes are rows
             seen.status_layout(config.status_rows),
             seen.CURSOR_LAYOUT,
+            seen.CHOICES_LAYOUT,
             seen.RECENT_LAYOUT,
             seen.COMPASS_LAYOUT,
             seen.HERE_LAYOUT,
@@ -239,7 +250,7 @@ class Policy(nn.Module):
         self.compass_bias = nn.Parameter(torch.zeros(config.compass))
         self.bearing = _linear(config.compass, config.compass, generator)
         for inputs, outputs, name in config._linears():
-            scale = 0.1 if name in ("head", "query") else 1.0
+            scale = 0.1 if name in ("head", "query", "offer") else 1.0
             setattr(self, name, _linear(inputs, outputs, generator, scale))
         self.core = nn.LSTM(config.hidden, config.hidden)
         for parameter in self.core.parameters():
@@ -248,6 +259,7 @@ class Policy(nn.Module):
         with torch.no_grad():  # remember by default
             self.core.get_parameter("bias_ih_l0")[config.hidden : 2 * config.hidden] += 1.0
         self.register_buffer("moves", torch.from_numpy(MOVE_ACTIONS), False)
+        self.register_buffer("letters", torch.from_numpy(LETTER_ACTIONS), False)
 
     def initial_state(self, batch: int) -> State:
         """The state at the start of a game: zeros, (1, batch, hidden) twice."""
@@ -262,7 +274,9 @@ class Policy(nn.Module):
         seen_and_remembered = y + x
         logits = self.head(seen_and_remembered)
         toward = (bearings @ self.query(seen_and_remembered)[..., None])[..., 0]
-        return logits.index_add(-1, self.moves, toward), state
+        offered = features["choices"] * self.offer(seen_and_remembered)
+        logits = logits.index_add(-1, self.moves, toward)
+        return logits.index_add(-1, self.letters, offered), state
 
     def encode(self, features: Mapping[str, Tensor], bearings: Tensor) -> Tensor:
         """What the LSTM gets: [T, B, hidden]."""
@@ -276,6 +290,7 @@ class Policy(nn.Module):
                 torch.relu(table_sum(self.tables["message"], words)),
                 torch.relu(self._sum(features["status"], "status").flatten(-2)),
                 self._sum(features["cursor"], "cursor").flatten(-2),
+                self._sum(features["choices"], "choices").flatten(-2),
                 self._sum(features["recent"], "recent").flatten(-2),
                 self._sum(features["here"], "here").flatten(-2),
                 bearings.flatten(-2),

@@ -161,6 +161,7 @@ def test_layouts_stay_inside_their_tables_and_say_where_a_cell_is():
         (features.CROP_LAYOUT, features.CROP_ROWS),
         (features.MAP_LAYOUT, features.PATCH_CELLS * features.CHARS),
         (features.CURSOR_LAYOUT, features.CURSOR_ROWS),
+        (features.CHOICES_LAYOUT, features.LETTERS),
         (features.RECENT_LAYOUT, features.RECENT_ROWS),
         (features.COMPASS_LAYOUT, features.COMPASS_ROWS),
         (features.HERE_LAYOUT, features.HERE_ROWS),
@@ -218,6 +219,40 @@ def test_features_see_what_they_are_meant_to():
     assert east[walking.BEING] == 1  # the creature is one step away
     assert east[walking.TARGETS : walking.TARGETS + 2].tolist() == [1 + ord("d") - 32, 1 + 3]
     assert found.compass[0, :, walking.BEING].sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "row", "letters"),
+    [
+        ("What do you want to eat? [fghi or ?*]", 0, "fghi"),
+        ("What do you want to throw? [$a-cmA-C or ?*]", 0, "abcmABC"),
+        ("There is a newt corpse here; eat it? [ynq] (n)", 0, "ynq"),
+        ("Really attack? [z-a] (n)", 0, "za"),  # no range
+        ("What do you want to write with? [- or ?*]", 0, ""),
+        ("Dip it into the fountain [yn", 0, "yn"),
+        ("Hello Agent, welcome to NetHack!", 0, ""),
+        ("A message [abc] with the cursor on the map", 5, ""),
+    ],
+)
+def test_letters_that_a_question_offers(question, row, letters):
+    chars = np.full((1, 24, 80), 32, np.uint8)
+    chars[0, 0, : len(question)] = np.frombuffer(question.encode(), np.uint8)
+    colors, cursor = np.zeros((1, 24, 80), np.int8), np.array([[row, 40]], np.uint8)
+    found = features.encode(chars, colors, cursor, features.no_recall(1)).choices[0]
+    alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    assert {alphabet[i] for i in np.flatnonzero(found)} == set(letters)
+
+
+def test_an_offered_letter_changes_its_own_key_alone():
+    policy = Policy(PolicyConfig.for_params(20_000), torch.Generator().manual_seed(1)).eval()
+    policy.tables["choices"].data.zero_()  # or what is offered would reach the LSTM too
+    batch = inputs(1, 1)
+    batch["choices"].zero_()
+    with torch.no_grad():
+        plain, _ = policy(batch, policy.initial_state(1))
+        batch["choices"][0, 0, 2] = 1
+        offered, _ = policy(batch, policy.initial_state(1))
+    assert (plain != offered).nonzero()[:, -1].tolist() == [list(ACTION_KEYS).index(ord("c"))]
 
 
 def test_steps_carry_the_state_that_a_sequence_has():

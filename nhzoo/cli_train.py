@@ -40,7 +40,7 @@ def train() -> None:
 @click.option("--threads", default=1, show_default=True, help="CPU threads of each process.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or auto.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16 autocast.")
-@click.option("--compile", is_flag=True, help="Use torch.compile, which takes minutes to begin.")
+@click.option("--compile", is_flag=True, default=False, help="torch.compile: minutes to begin.")
 @click.option(
     "--checkpoints",
     default="",

@@ -62,7 +62,10 @@ def joined() -> Iterator[None]:
     with_gpus = torch.cuda.is_available() and dist.is_nccl_available()
     patience = timedelta(seconds=_timeout())
     try:
-        _store, number, count = next(rendezvous("env://", timeout=patience))
+        table, number, count = next(rendezvous("env://", timeout=patience))
+        # The table may be older than a restart, with the addresses of the processes before it.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        _store = dist.PrefixStore(f"nhzoo/{attempt}", table)  # type: ignore[attr-defined]
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if with_gpus else "gloo",
             store=_store,
@@ -148,7 +151,7 @@ def local_first(work: Callable[[], _T], name: str) -> _T:
     """Let one process of each machine do `work` (a cache to fill); the others find it done."""
     if world() == 1:
         return work()
-    key = f"{name}/{_attempt()}/{_number('GROUP_RANK', 0)}"
+    key = f"{name}/{_number('GROUP_RANK', 0)}"
     if _number("LOCAL_RANK", 0) != 0:
         while not _store.check([key]):  # not a wait in C++: signals are to be heard
             time.sleep(0.2)
@@ -222,13 +225,9 @@ def _watched() -> Iterator[None]:
 def _fails_first() -> bool:
     """Whether no other process has failed before; one failure fells the others."""
     try:
-        return bool(_store.add(f"failed/{_attempt()}", 1) == 1)
+        return bool(_store.add("failed", 1) == 1)
     except RuntimeError:  # the table was in a process that is gone
         return True
-
-
-def _attempt() -> str:
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
 
 
 def _timeout() -> float:

@@ -63,13 +63,15 @@ def train(
     """
     first = distributed.rank() == 0
     with contextlib.ExitStack() as stack:
-        stopped = stack.enter_context(_stop_signals())
         if first:
             stack.enter_context(files.lock(folder))
             files.sweep(folder)
-        run = stack.enter_context(closing(Run(config, training_games, folder, say)))
-        log = stack.enter_context(closing(TrainingLog(folder, run.update))) if first else None
-        return _Training(run, log, validation_games, progress, checkpoint).go(stopped)
+        with _stop_signals() as stopped, contextlib.ExitStack() as inner:
+            run = inner.enter_context(closing(Run(config, training_games, folder, say)))
+            log = inner.enter_context(closing(TrainingLog(folder, run.update))) if first else None
+            under_way = _Training(run, log, validation_games, progress, checkpoint)
+            under_way.go(stopped)
+        return under_way.measured(finished=True)
 
 
 class _Training:
@@ -91,7 +93,7 @@ class _Training:
         self.reported, self.counted = self.began, run.frames
         self.timed = run.seconds  # an interruption before update 50 begins the measurement anew
 
-    def go(self, stopped: Sequence[int]) -> Trained:
+    def go(self, stopped: Sequence[int]) -> None:
         """Update until the budget is spent, or a signal is in `stopped` of any process."""
         run, config = self.run, self.run.config
         while run.updates is None or run.update < run.updates:
@@ -112,7 +114,6 @@ class _Training:
                     run.save()
             if run.stopping and not last:
                 raise Interrupted(f"stopped after update {run.update}; the same command goes on")
-        return self.measured(finished=True)
 
     def tick(self) -> None:
         """Take the time; turn a time budget into a number of updates once that can be done."""

@@ -168,6 +168,27 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_named(games, tmp_path):
     assert bc.Run(DEBUG, games[0], tmp_path).update == 1
 
 
+def test_losses_that_are_read_late_name_their_update(games, tmp_path, monkeypatch):
+    """As on a GPU, where they are read when they are logged or saved."""
+    run, at_once = bc.Run(DEBUG, games[0], tmp_path / "a"), bc.Run(DEBUG, games[0], tmp_path / "b")
+    read = run.check
+    monkeypatch.setattr(run, "check", lambda: None)
+    for _ in range(3):
+        run.step()
+        at_once.step()
+    assert run.losses == []
+    read()
+    assert (run.losses, run.grad_norm) == (at_once.losses, at_once.grad_norm)
+    run.step()
+    run.policy.head.bias.data[0] = float("nan")
+    run.step()
+    run.step()
+    monkeypatch.undo()
+    with pytest.raises(CheckFailed, match="update 4"):
+        run.save()
+    assert not (tmp_path / "a" / "state.safetensors").exists()
+
+
 def test_a_loss_that_explodes_stops_and_the_last_good_state_is_safe(games, tmp_path):
     config = replace(DEBUG, flops=DEBUG.flops * 10, lr=0.0001, save_every=1)
     run = bc.Run(config, games[0], tmp_path)
@@ -238,7 +259,7 @@ def test_half_precision_learns_about_the_same(games, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.filterwarnings("ignore")  # torch warns of its own doings
 def test_a_compiled_run_gives_the_same(games, tmp_path):
     config = replace(DEBUG, flops=DEBUG.flops / 10, dropout=0.0)
     plain = training.train(config, *games, tmp_path / "plain")

@@ -317,7 +317,7 @@ def test_no_disk_is_one_line():
 def test_train_options_have_the_librarys_defaults():
     from dataclasses import fields
 
-    from nhzoo.bc import BCConfig
+    from nhzoo.recipe import BCConfig
 
     defaults = {field.name: field.default for field in fields(BCConfig)}
     for option in COMMANDS["train", "bc"].params:

@@ -276,12 +276,13 @@ class Episode:
 
 
 def blank(names: Iterable[str], games: int) -> dict[str, Array]:
-    """Zeros [games, ...] for each observation: row i can be what `Game` i writes into."""
-    described = nethack.OBSERVATION_DESC
-    return {
-        name: np.zeros((games, *described[name]["shape"]), described[name]["dtype"])
-        for name in names
-    }
+    """Zeros [games, ...] for each observation: row i is for `Game` number i to write into."""
+    described, arrays = nethack.OBSERVATION_DESC, {}
+    for name in names:
+        if name not in described:
+            raise InputError(f"NLE has no observation {name!r}; it has {', '.join(described)}")
+        arrays[name] = np.zeros((games, *described[name]["shape"]), described[name]["dtype"])
+    return arrays
 
 
 class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):

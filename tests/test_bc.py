@@ -21,10 +21,11 @@ from nhzoo.losses import measure_agent, measure_loss
 from nhzoo.policy import PolicyConfig
 from nhzoo.recipe import BCConfig, checkpoint_fractions, learning_rate
 
+SHAPE = PolicyConfig.for_params(20_000)
 DEBUG = BCConfig(
     data="small",
     params=20_000,
-    flops=PolicyConfig.for_params(20_000).train_flops * 2 * 8 * 60,
+    flops=60 * (SHAPE.train_flops * 2 * 8 + SHAPE.update_flops),
     batch=2,
     time=8,
     streams=4,
@@ -197,7 +198,7 @@ def test_a_loss_that_explodes_stops_and_the_last_good_state_is_safe(games, tmp_p
     run.save()
     run.policy.head.bias.data += 1e3 * (torch.arange(121) % 7)
     run.save = lambda: pytest.fail("a state whose loss explodes was saved")
-    with pytest.raises(CheckFailed, match=rf"update {5 + UPDATES - 1}: the loss, 4.8 before"):
+    with pytest.raises(CheckFailed, match=rf"update {5 + UPDATES - 1}: the loss, [0-9.]+ before"):
         training._Training(run, None, [], print, print).go([])
     assert bc.Run(config, games[0], tmp_path).update == 5
 
@@ -219,8 +220,9 @@ def test_batches_accumulate_to_the_update_of_a_larger_batch(games, tmp_path):
     whole = training.train(config, *games, tmp_path / "whole")
     parts = replace(config, batch=1, accumulate=4)
     summed = training.train(parts, *games, tmp_path / "parts")
-    assert (summed.updates, summed.frames, summed.flops) == (205, whole.frames, whole.flops)
-    assert whole.frames < 205 * 4 * 7  # rows ran out of frames: not all batches weigh the same
+    assert (summed.updates, summed.frames) == (whole.updates, whole.frames)
+    assert summed.flops == whole.flops
+    assert whole.frames < whole.updates * 4 * 7  # rows ran out of frames: not all batches weigh the same
     for name, tensor in whole.policy.state_dict().items():
         np.testing.assert_allclose(tensor, summed.policy.state_dict()[name], atol=2e-6)
 

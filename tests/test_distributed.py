@@ -28,7 +28,8 @@ UPDATES = 150
 @pytest.fixture(scope="module")
 def config(small_set):
     """Rows end in the middle of a batch, so that processes have unlike numbers of frames."""
-    flops = PolicyConfig.for_params(20_000).train_flops * 4 * 7 * UPDATES
+    shape = PolicyConfig.for_params(20_000)
+    flops = UPDATES * (shape.train_flops * 4 * 7 + shape.update_flops)
     return BCConfig(os.fspath(small_set), 20_000, flops, batch=4, time=7, streams=8, save_every=25)
 
 

@@ -19,6 +19,7 @@ from nhzoo.bots import BotAgent, BotSource
 from nhzoo.envs import ACTION_KEYS, TTY
 from nhzoo.errors import InputError
 from nhzoo.policy import to_tensors
+from nhzoo.scripted import ScriptedAgent
 
 Array = np.ndarray[Any, Any]
 
@@ -136,6 +137,8 @@ def load(source: str | Path) -> Agent:
     text = str(source)
     if text == "random":
         return RandomAgent()
+    if text == "scripted":
+        return ScriptedAgent()
     if text == "autoascend":
         return autoascend()
     if text.startswith("hf://"):

@@ -506,3 +506,18 @@ def test_the_best_of_several_tries_is_no_agents_game(shared_entry, played, tmp_p
     assert verify(folder).ok  # it is a game of NetHack's
     found = audit(folder, shared_entry)
     assert list(found.wrong) == [0]
+
+
+def test_a_role_that_is_drawn_is_in_its_row_and_verified(played, tmp_path):
+    out = tmp_path / "out"
+    done = evaluate("random", "allroles-v1", episodes=2, workers=1, out=out)
+    game = Game(("glyphs",))
+    for row in done.episodes:
+        Episode(game).start(get_protocol("allroles-v1").game(row["index"]), 1, 1)
+        assert row["role"] == game.role
+    assert verify(out, 1).ok
+    change_row(out, 1, role="Wiz" if done.episodes[1]["role"] != "Wiz" else "Mon")
+    report = verify(out, 1)
+    assert report.mismatched == [1]
+    assert report.reasons[1].startswith("role is '")
+    assert not any("role" in row for row in read_rows(played))

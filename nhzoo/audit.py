@@ -20,7 +20,7 @@ from nhzoo import results
 from nhzoo.agents import Agent, PolicyAgent, cumulative, load
 from nhzoo.envs import ACTION_KEYS
 from nhzoo.errors import InputError
-from nhzoo.evaluation import PlayTask
+from nhzoo.evaluation import AGENT_SECONDS, PlayTask
 from nhzoo.protocols import Protocol
 from nhzoo.workers import Crashed, run_tasks
 
@@ -137,9 +137,9 @@ def audit(
     slots = min(batch, max(1, -(-len(items) // cpus)))
     done = 0
     played = [(index, keys) for index, keys in items if keys]
-    for index, count in run_tasks(
-        AuditTask, (player, protocol, batch), played, cpus, slots, _HANG_SECONDS
-    ):
+    args = (player, protocol, batch)
+    limit = None if hasattr(player, "limits") else AGENT_SECONDS
+    for index, count in run_tasks(AuditTask, args, played, cpus, slots, _HANG_SECONDS, limit):
         if index is None:
             continue
         assert isinstance(index, int)

@@ -32,8 +32,11 @@ BATCH = 16
 """Games that one worker plays at once: the network's batch, padded when fewer are left."""
 
 _NEWS_SECONDS = 0.5
+AGENT_SECONDS = 600.0
+"""What an agent that plays in the worker's own process may take for one step of all its games."""
+
 _HANG_SECONDS = 120.0  # for one step of NLE: microseconds, but for a game that will never end
-_Mark = Callable[[int, float, float], None]
+_Mark = Callable[..., None]
 
 
 @dataclass
@@ -96,7 +99,11 @@ class PlayTask:
         if self._alone:  # nothing of another game may be to blame
             for batch in (*self._observation.values(), self._uniform):
                 batch[:] = batch[active[0]]
-        mark(-1, 0, 0)  # what happens in the agent is no game's fault
+        first, only = self._index[active[0]], self._episodes[active[0]].result
+        if len(active) > 1:
+            mark(-1, 0, 0)  # what happens in the agent is no game's fault
+        else:
+            mark(first, only.score, only.steps, 1)
         try:
             actions, self._state = self._agent.act(self._observation, self._state, self._uniform)
             chosen = [_action(actions[slot]) for slot in active]
@@ -134,6 +141,7 @@ class PlayTask:
         journal[:opening] = episode.game.keys
         self._journals[slot] = journal.view(np.ndarray)  # which writes faster
         self._uniforms[slot] = protocol.uniforms(index)
+        mark(index, 0, 0, 1)
         if self._alone:
             self._state = self._agent.initial_state(self.slots)
         else:
@@ -211,6 +219,7 @@ def evaluate(
     progress: Callable[[Progress], None] = lambda progress: None,
     skip: Sequence[int] = (),
     shard: str | None = None,
+    agent_seconds: float = AGENT_SECONDS,
 ) -> Evaluation:
     """Play games 0 to `episodes` - 1 of a protocol (all by default) and measure them.
 
@@ -218,6 +227,9 @@ def evaluate(
     stopped. `agent` is what `nhzoo.load` takes, or an agent that can be pickled; an agent's
     `max_batch` bounds the batch. Games in `skip` are left out: they are somewhere else already. A
     `shard` "i/n" plays only the games whose index leaves i when divided by n; see `merging`.
+
+    When an agent takes longer than `agent_seconds` for a step, its games are begun anew, each by
+    itself; one in which that happens twice is recorded as crashed. Bots have their own limits.
     """
     protocol = get_protocol(protocol)
     episodes = protocol.games if episodes is None else episodes
@@ -236,7 +248,10 @@ def evaluate(
         raise InputError(f"shard {shard}: {episodes} games leave none for it")
     folder = Path(out) if out is not None else None
     with files.lock(folder) if folder else contextlib.nullcontext():
-        return _evaluate(loaded, protocol, identity, asked, workers, batch, folder, shard, progress)
+        limit = None if identity["limits"] else agent_seconds
+        return _evaluate(
+            loaded, protocol, identity, asked, workers, batch, folder, shard, progress, limit
+        )
 
 
 def _evaluate(
@@ -249,6 +264,7 @@ def _evaluate(
     folder: Path | None,
     shard: str | None,
     progress: Callable[[Progress], None],
+    agent_seconds: float | None,
 ) -> Evaluation:
     rows = _resume(folder, identity) if folder else {}
     todo = [index for index in asked if index not in rows]
@@ -266,6 +282,7 @@ def _evaluate(
             workers,
             _slots(batch, workers, todo),
             _HANG_SECONDS,
+            agent_seconds,
         ):
             if index is None:
                 state.steps += outcome
@@ -307,10 +324,11 @@ def _slots(batch: int, workers: int, todo: list[int]) -> int:
 
 
 def _crashed(protocol: Protocol, index: int, crash: Crashed) -> tuple[EpisodeResult, bytes]:
-    """A game that NLE ended, kept as what it had scored, with the keys until then."""
+    """A game that NLE or the agent ended, kept as what it had scored, with the keys until then."""
     left = crash.left.rstrip(b"\0")  # no action presses key 0
-    opening = len(left) - int(crash.b) - 1  # the last key is the one that it did not survive
-    keys = left[:-1] if opening >= 0 else b""
+    unsurvived = 0 if crash.foreign else 1  # keys: the last, when that was NLE's to deal with
+    opening = len(left) - int(crash.b) - unsurvived
+    keys = left[: len(left) - unsurvived] if opening >= 0 else b""
     result = EpisodeResult(score=crash.a, steps=int(crash.b))
     if keys:
         for _, found in run_tasks(StateTask, (protocol,), [(index, (index, keys))], 1):

@@ -26,7 +26,7 @@ from nhzoo.progression import progression
 from nhzoo.protocols import PROTOCOLS, get_protocol
 from nhzoo.statistics import iqm, mean_ci95
 from tests.conftest import make_entry, read_rows
-from tests.saboteurs import Killer, Raiser
+from tests.saboteurs import Hanger, Killer, Raiser, Vandal
 
 NHZOO = (sys.executable, "-m", "nhzoo")
 
@@ -410,6 +410,31 @@ def test_an_agents_failure_ends_the_game_in_which_it_happens_and_no_other(answer
     assert failed["cause"].startswith(f"agent raised {reason}")
     for index in (0, 1, 3):
         assert done.episodes[index] == whole[index]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        (0, "agent gave no answer within 5 s"),
+        (7, "agent ended its process with exit code 7"),
+    ],
+)
+def test_an_agent_that_does_not_come_back_ends_the_game_in_which_it_does_not(code, cause, tmp_path):
+    whole = evaluate(RandomAgent(), "smoke-v1", episodes=4, workers=1, batch=4).episodes
+    out = tmp_path / "out"
+    done = evaluate(Hanger(code), "smoke-v1", 4, 1, out, batch=4, agent_seconds=5)
+    failed = done.episodes[2]
+    assert (failed["end_status"], failed["steps"], failed["cause"]) == ("crashed", 39, cause)
+    assert failed["turns"] > 1
+    for index in (0, 1, 3):
+        assert done.episodes[index] == whole[index]
+    assert verify(out, 1).ok
+
+
+def test_an_agent_that_writes_over_what_it_is_given_changes_nothing():
+    whole = evaluate(RandomAgent(), "smoke-v1", episodes=4, workers=1, batch=4).episodes
+    assert evaluate(Vandal(), "smoke-v1", episodes=4, workers=1, batch=4).episodes == whole
 
 
 def test_shards_merge_into_what_one_evaluation_gives(shared_entry, played, tmp_path):

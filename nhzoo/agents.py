@@ -17,6 +17,7 @@ from nhzoo.autoascend import autoascend
 from nhzoo.bots import BotAgent, BotSource
 from nhzoo.envs import ACTION_KEYS, TTY
 from nhzoo.errors import InputError
+from nhzoo.scripted import ScriptedAgent
 
 if TYPE_CHECKING:
     from nhzoo import checkpoints
@@ -179,6 +180,8 @@ def load(source: str | Path) -> Agent:
     text = str(source)
     if text == "random":
         return RandomAgent()
+    if text == "scripted":
+        return ScriptedAgent()
     if text == "autoascend":
         return autoascend()
     if text.startswith("hf://"):

@@ -20,7 +20,7 @@ from nhzoo import results
 from nhzoo.agents import Agent, PolicyAgent, cumulative, load
 from nhzoo.envs import ACTION_KEYS
 from nhzoo.errors import InputError
-from nhzoo.playing import PlayTask
+from nhzoo.playing import AGENT_SECONDS, PlayTask
 from nhzoo.protocols import Protocol
 from nhzoo.workers import Crashed, run_tasks
 
@@ -140,9 +140,9 @@ def audit(
     slots = min(batch, max(1, -(-len(items) // cpus)))
     done = 0
     played = sorted((item for item in items if item[1]), key=lambda item: -len(item[1]))
-    for index, count in run_tasks(
-        AuditTask, (player, protocol, batch), played, cpus, slots, _HANG_SECONDS
-    ):
+    args = (player, protocol, batch)
+    limit = None if hasattr(player, "limits") else AGENT_SECONDS
+    for index, count in run_tasks(AuditTask, args, played, cpus, slots, _HANG_SECONDS, limit):
         if index is None:
             continue
         assert isinstance(index, int)

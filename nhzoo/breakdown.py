@@ -107,7 +107,7 @@ def cause_group(cause: str, end_status: str = "death") -> str:
     """
     cause = " ".join(cause.split())
     if end_status == "crashed" and cause:
-        return "NLE failed" if cause.startswith("NLE ended ") else "agent failed"
+        return "NLE failed" if cause.startswith("NLE ") else "agent failed"
     if end_status == "stalled" and cause:
         return "agent out of time"
     if end_status != "death":

@@ -25,6 +25,7 @@ for _command in (
     cli_agents.info,
     cli_agents.doctor,
     cli_agents.watch,
+    cli_agents.export,
     cli_evaluate.evaluate,
     cli_evaluate.demo,
     cli_evaluate.verify,

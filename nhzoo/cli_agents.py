@@ -1,4 +1,4 @@
-"""Commands about agents: `list`, `info`, `doctor`, `watch`."""
+"""Commands about agents: `list`, `info`, `doctor`, `watch`, `export`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from nhzoo import display
 from nhzoo.errors import CheckFailed, InputError
-from nhzoo.options import AS_JSON
+from nhzoo.options import AS_JSON, FOLDER
 
 
 @click.command("list")
@@ -105,6 +105,26 @@ def watch(agent: str, protocol: str, episode: int, speed: float, max_steps: int 
     result = play(load(agent), get_protocol(protocol), episode, speed, max_steps)
     end = result.end_status or "stopped"
     display.say(f"{end} {result.cause}: score {result.score:,.0f} after {result.steps:,} steps")
+
+
+@click.command()
+@click.argument("entry")
+@click.option("--as", "system", required=True, help="The system to export for: nethackers.")
+@click.option("--out", type=FOLDER, required=True, help="The new folder of the bot.")
+@AS_JSON
+def export(entry: str, system: str, out: Path, as_json: bool) -> None:
+    """Write an entry as another system's bot: code that loads it, and the entry itself.
+
+    \b
+    Example: nhzoo export bc-lstm-1m --as nethackers --out build/bot
+    """
+    from nhzoo.bot_export import export_bot
+
+    written = export_bot(entry, system, out)
+    if as_json:
+        display.print_json({"folder": str(out), "system": system, "files": written})
+    else:
+        display.show(f"{entry} is a bot of {system} in {out}; its README.md says how to play it")
 
 
 def _short(value: Any) -> str:

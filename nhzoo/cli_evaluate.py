@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,10 @@ from nhzoo.cli_data import packed_games
 from nhzoo.errors import CheckFailed
 from nhzoo.options import AS_JSON, FOLDER, WORKERS
 from nhzoo.protocols import PROTOCOLS
+
+if TYPE_CHECKING:
+    from nhzoo.normalization import Normalized
+    from nhzoo.statistics import Interval
 
 
 @click.command()
@@ -39,11 +44,8 @@ def evaluate(
     \b
     Example: nhzoo evaluate bc-lstm-1m --protocol monk-lite-v1 --out results/bc-lstm-1m
     """
-    result = _evaluate(agent, protocol, episodes, workers, batch, out, shard)
-    if as_json:
-        display.print_json(result)
-    else:
-        display.print_table(_SCORE_HEAD, [_score_row(result)])
+    result, rows = _evaluate(agent, protocol, episodes, workers, batch, out, shard)
+    _show(result, rows, as_json)
 
 
 @click.command()
@@ -61,8 +63,8 @@ def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
 
     rows = []
     for name in (agent, "random"):
-        result = _evaluate(name, protocol, None, workers, 16, out / Path(name).name)
-        rows.append(_score_row(result))
+        played = _evaluate(name, protocol, None, workers, 16, out / Path(name).name)
+        rows.append(_score_row(*played))
     expert = expert_summary("autoascend-monk-v1")
     rows.append(
         (
@@ -70,6 +72,7 @@ def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
             "reference: expert-monk",
             expert["episodes"],
             display.score_text(expert),
+            None,
             expert["median_score"],
             None,
             expert["mean_turns"],
@@ -152,12 +155,9 @@ def merge(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
     Example: nhzoo merge results/part-0 results/part-1 --out results/whole
     """
     from nhzoo.merging import merge as run
+    from nhzoo.results import read_episodes
 
-    result = run(folders, out)
-    if as_json:
-        display.print_json(result)
-    else:
-        display.print_table(_SCORE_HEAD, [_score_row(result)])
+    _show(run(folders, out), read_episodes(out), as_json)
 
 
 @click.command()
@@ -192,30 +192,65 @@ def loss(agent: str, data: str, split: str | None, workers: int | None, as_json:
         display.say(f"{measured.unscored:,} keys that no action presses were left out")
 
 
-_SCORE_HEAD = (
-    "agent",
-    "protocol",
-    "games",
-    "mean score [95 %]",
-    "median",
-    "progression %",
-    "turns",
-    "steps/s",
-)
+_SCORES = ("games", "mean score [95 %]", "of AutoAscend's", "median", "progression %", "turns")
+_SCORE_HEAD = ("agent", "protocol", *_SCORES, "steps/s")
+_ROLE_HEAD = ("role", *_SCORES, "deepest")
 
 
-def _score_row(result: dict[str, Any]) -> tuple[Any, ...]:
+def _score_row(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> tuple[Any, ...]:
+    from nhzoo.normalization import normalize_rows
+
     summary = result["summary"]
     return (
         result["agent"],
         result["protocol"],
         summary["episodes"],
         display.score_text(summary),
+        _share(normalize_rows(rows)),
         summary["median_score"],
         100 * summary["mean_progression"],
         summary["mean_turns"],
         summary["env_steps_per_second"],
     )
+
+
+def _show(result: dict[str, Any], rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """A result: what `result.json` holds, and what follows from its games beside it."""
+    from nhzoo.normalization import by_role, normalize_rows
+
+    roles = by_role(rows)
+    if as_json:
+        parts = [{**asdict(role), "normalized": share.as_json()} for role, share in roles]
+        display.print_json(result | {"normalized": normalize_rows(rows).as_json(), "roles": parts})
+        return
+    display.print_table(_SCORE_HEAD, [_score_row(result, rows)])
+    if len(roles) > 1:
+        display.print_table(
+            _ROLE_HEAD,
+            [
+                (
+                    role.role,
+                    role.games,
+                    _interval(role.mean_score),
+                    _share(share),
+                    role.median_score,
+                    100 * role.mean_progression,
+                    role.mean_turns,
+                    role.max_depth,
+                )
+                for role, share in roles
+            ],
+        )
+
+
+def _share(normalized: Normalized) -> str | None:
+    ratio = normalized.ratio
+    return _interval(ratio, 100) + " %" if ratio else None
+
+
+def _interval(value: Interval, times: float = 1) -> str:
+    low, high = times * value.low, times * value.high
+    return f"{times * value.estimate:,.1f} [{low:,.1f}, {high:,.1f}]"
 
 
 def _evaluate(
@@ -226,7 +261,7 @@ def _evaluate(
     batch: int,
     out: Path,
     shard: str | None = None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from nhzoo import evaluation
 
     def note(state: evaluation.Progress) -> None:
@@ -238,4 +273,4 @@ def _evaluate(
         done = evaluation.evaluate(
             agent, protocol, episodes, workers, out, batch, note, shard=shard
         )
-    return done.result
+    return done.result, done.episodes

@@ -103,6 +103,18 @@ class Game:
         return bool(self.observation["program_state"][_GAME_OVER]) or self.done
 
     @property
+    def role(self) -> str:
+        """The role of the hero ("Mon") before his first decision; "" where no glyphs are observed.
+
+        Each role is a monster of its own ("priestess"), and a hero looks like the one of his role.
+        """
+        if "glyphs" not in self.observation:
+            return ""
+        x, y = self.observation["blstats"][:2]  # NLE_BL_X, NLE_BL_Y
+        monster = nethack.glyph_to_mon(int(self.observation["glyphs"][y, x]))
+        return str(nethack.permonst(monster).mname)[:3].title()
+
+    @property
     def in_normal_game(self) -> bool:
         """Blstats are meaningful (they are zero before a game and after its closing screens)."""
         return self._nle is not None and bool(self._nle.in_normal_game())
@@ -143,14 +155,17 @@ class Game:
 
     def _open(self, player: str, ttyrec: Path | None) -> None:
         self.close()
+        names = self._names
+        if player.endswith("@"):  # a role is drawn, see `role`
+            names = tuple(dict.fromkeys((*names, "glyphs")))
         self._nle = nethack.Nethack(
-            observation_keys=self._names,
+            observation_keys=names,
             playername=player,
             ttyrec=os.fspath(ttyrec) if ttyrec else None,
             fix_moon_phase=True,
         )
         self._player, self._ttyrec = player, ttyrec
-        self.observation = dict(zip(self._names, self._nle._obs, strict=True)) | self._rows
+        self.observation = dict(zip(names, self._nle._obs, strict=True)) | self._rows
         if self._rows:  # it is one of many games
             self._nle._pynethack.set_buffers(**self.observation)
         self._library = Library(self._nle.dlpath, share=bool(self._rows))
@@ -184,6 +199,7 @@ class EpisodeResult:
 
     `score` is the sum of NLE's score reward: the in-game score before the step that ended the game
     (NLE's reward of that step is 0). `end_status` is death, ascended, step_cap, stalled or crashed.
+    `role` is known where it is drawn.
     """
 
     score: float = 0.0
@@ -195,6 +211,7 @@ class EpisodeResult:
     max_experience_level: int = 0
     end_status: str = ""
     cause: str = ""
+    role: str = ""
 
 
 class Episode:
@@ -219,6 +236,7 @@ class Episode:
         self._first_score = self._blstats[_SCORE]
         turns, depth, level = self._blstats[_TIME], self._blstats[_DEPTH], self._blstats[_LEVEL]
         self.result = EpisodeResult(0.0, 0, turns, depth, depth, level, level)
+        self.result.role = self.game.role if spec.character == "@" else ""
 
     def step(self, key: int) -> bool:
         """Press the agent's key; True when the episode is over and `result` final."""

@@ -20,7 +20,7 @@ from nhzoo import files, results
 from nhzoo.agents import Agent, PolicyAgent, load
 from nhzoo.envs import EpisodeResult
 from nhzoo.errors import InputError
-from nhzoo.playing import PlayTask, StateTask
+from nhzoo.playing import AGENT_SECONDS, PlayTask, StateTask
 from nhzoo.protocols import Protocol, get_protocol
 from nhzoo.workers import Crashed, run_tasks
 
@@ -60,6 +60,7 @@ def evaluate(
     progress: Callable[[Progress], None] = lambda progress: None,
     skip: Sequence[int] = (),
     shard: str | None = None,
+    agent_seconds: float = AGENT_SECONDS,
 ) -> Evaluation:
     """Play games 0 to `episodes` - 1 of a protocol (all by default) and measure them.
 
@@ -67,6 +68,9 @@ def evaluate(
     stopped. `agent` is what `nhzoo.load` takes, or an agent that can be pickled; an agent's
     `max_batch` bounds the batch. Games in `skip` are left out: they are somewhere else already. A
     `shard` "i/n" plays only the games whose index leaves i when divided by n; see `merging`.
+
+    When an agent takes longer than `agent_seconds` for a step, its games are begun anew, each by
+    itself; one in which that happens twice is recorded as crashed. Bots have their own limits.
     """
     protocol = get_protocol(protocol)
     episodes = protocol.games if episodes is None else episodes
@@ -85,7 +89,10 @@ def evaluate(
         raise InputError(f"shard {shard}: {episodes} games leave none for it")
     folder = Path(out) if out is not None else None
     with files.lock(folder) if folder else contextlib.nullcontext():
-        return _evaluate(loaded, protocol, identity, asked, workers, batch, folder, shard, progress)
+        limit = None if identity["limits"] else agent_seconds
+        return _evaluate(
+            loaded, protocol, identity, asked, workers, batch, folder, shard, progress, limit
+        )
 
 
 def _evaluate(
@@ -98,6 +105,7 @@ def _evaluate(
     folder: Path | None,
     shard: str | None,
     progress: Callable[[Progress], None],
+    agent_seconds: float | None,
 ) -> Evaluation:
     rows = _resume(folder, identity) if folder else {}
     todo = [index for index in asked if index not in rows]
@@ -114,6 +122,7 @@ def _evaluate(
             workers,
             _slots(batch, workers, todo),
             _HANG_SECONDS,
+            agent_seconds,
         ):
             if index is None:
                 state.steps += outcome
@@ -148,9 +157,10 @@ def _slots(batch: int, workers: int, todo: list[int]) -> int:
 
 
 def _crashed(protocol: Protocol, index: int, crash: Crashed) -> tuple[EpisodeResult, bytes]:
-    """A game that NLE ended, kept as what it had scored, with the keys until then."""
-    # No action presses key 0; the last key is the one that it did not survive.
-    keys = crash.left.rstrip(b"\0")[:-1]
+    """A game that NLE or the agent ended, kept as what it had scored, with the keys until then."""
+    keys = crash.left.rstrip(b"\0")  # no action presses key 0
+    if not crash.foreign:  # the last key is the one that NLE did not survive
+        keys = keys[:-1]
     result = EpisodeResult(score=crash.a, steps=int(crash.b))
     if keys:
         for _, found in run_tasks(StateTask, (protocol,), [(index, (index, keys))], 1):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nhzoo import statistics
-from nhzoo.breakdown import role_of_character
+from nhzoo.breakdown import UNKNOWN, RoleRow, breakdown, role_of_character, row_role
 from nhzoo.results import Row
 from nhzoo.statistics import Interval
 from nhzoo.traces import Trace, open_traces
@@ -94,16 +94,26 @@ def normalize_rows(
 ) -> Normalized:
     """Normalise the games of a result: rows of `episodes.jsonl`, all with one role.
 
-    Without `role` it is the rows' own. Of several roles, or one drawn per game, there is no ratio:
-    normalise each role by itself.
+    Without `role` it is the rows' own. Of several roles there is no ratio: see `by_role`.
     """
     if role is None:
-        roles = {role_of_character(row["character"]) for row in rows}
+        roles = {row_role(row) for row in rows}
         role = roles.pop() if len(roles) == 1 else None
     if role is None:
         reason = "the games have several roles, or roles that are not known"
         return Normalized("", None, reason, len(rows), 0, None, dataset or "")
     return normalize_scores([float(row["score"]) for row in rows], role, dataset)
+
+
+def by_role(rows: Sequence[Row]) -> list[tuple[RoleRow, Normalized]]:
+    """The roles of a result, most games first, and each one's share of AutoAscend's mean score."""
+    return [
+        (
+            role,
+            normalize_rows([r for r in rows if (row_role(r) or UNKNOWN) == role.role], role.role),
+        )
+        for role in breakdown(rows).roles
+    ]
 
 
 def _dataset_of(role: str) -> str:

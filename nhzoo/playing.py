@@ -22,7 +22,10 @@ from nhzoo.workers import OneByOne, left_behind
 _AHEAD = 256  # uniforms drawn at once; steps that a blind agent is asked for
 _KEYS: list[int] = ACTION_KEYS.tolist()
 _NEWS_SECONDS = 0.5
-_Mark = Callable[[int, float, float], None]
+_Mark = Callable[..., None]
+
+AGENT_SECONDS = 600.0
+"""What an agent that plays in the worker's own process may take for one step of all its games."""
 
 
 class PlayTask:
@@ -68,7 +71,11 @@ class PlayTask:
             if self._uniforms[slot] is None:
                 self._begin(slot, mark)
         self._observe(active)
-        mark(-1, 0, 0)  # what happens in the agent is no game's fault
+        first, only = self._index[active[0]], self._episodes[active[0]].result
+        if len(active) > 1:
+            mark(-1, 0, 0)  # what happens in the agent is no game's fault
+        else:
+            mark(first, only.score, only.steps, 1)
         try:
             actions, self._state = self._agent.act(self._observation, self._state, self._uniform)
             if self._blind and not self._alone:
@@ -109,6 +116,7 @@ class PlayTask:
         journal.write(episode.game.keys)
         stream = self._uniforms[slot] = protocol.uniforms(index)
         self._draws[slot] = _one_by_one(stream)
+        mark(index, 0, 0, 1)
         if self._alone:
             self._state = self._agent.initial_state(len(self._uniform))
         else:

@@ -18,14 +18,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nle import nethack
-
 from nhzoo import evaluation, files, results
 from nhzoo.agents import Agent, load
 from nhzoo.envs import TTY, Episode, Game
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import Progress
-from nhzoo.protocols import GameSpec, Protocol, get_protocol
+from nhzoo.protocols import Protocol, get_protocol
 from nhzoo.replay import frame_hash, replay
 from nhzoo.results import Row
 from nhzoo.traces import HASH_EVERY, MAX_KEYS, Trace, is_trace_set
@@ -306,7 +304,8 @@ class HashTask(OneByOne):
         """A game's sha256, role and frame_hashes; Diverged when it does not go as played."""
         index, row = item["index"], item
         spec = self._games.game(index)
-        role = role_of(self._game, spec)
+        Episode(self._game).start(spec, 1, 1)
+        role = self._game.role
         trace = Trace(
             game=str(index),
             spec=spec,
@@ -324,18 +323,6 @@ class HashTask(OneByOne):
             if step % HASH_EVERY == 0 and not self._game.over
         ]
         return {"sha256": row["sha256"], "role": role, "frame_hashes": hashes}
-
-
-def role_of(game: Game, spec: GameSpec) -> str:
-    """The role of a game's hero, as in "Mon", read from the hero's glyph at the start.
-
-    `game` needs the observation glyphs; it is left standing before the first decision.
-    """
-    Episode(game).start(spec, 1, 1)
-    blstats = game.observation["blstats"]
-    glyph = int(game.observation["glyphs"][blstats[nethack.NLE_BL_Y], blstats[nethack.NLE_BL_X]])
-    # Each role is a monster of its own ("priestess"), and a hero looks like the one of his role.
-    return str(nethack.permonst(nethack.glyph_to_mon(glyph)).mname)[:3].title()
 
 
 def _line(

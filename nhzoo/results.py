@@ -48,7 +48,7 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 
 
 def episode_row(protocol: Protocol, index: int, result: EpisodeResult, keys: bytes) -> Row:
-    """The line of `episodes.jsonl` for game `index`."""
+    """The line of `episodes.jsonl` for game `index`; it names the role where that is drawn."""
     spec = protocol.game(index)
     values = asdict(result)
     best_level = values.pop("max_experience_level")
@@ -67,7 +67,8 @@ def episode_row(protocol: Protocol, index: int, result: EpisodeResult, keys: byt
         "keys": len(keys),
         "sha256": hashlib.sha256(keys).hexdigest(),
     }
-    return {name: row[name] for name in _FIELDS}
+    drawn = {"role": result.role} if spec.character == "@" else {}
+    return {name: row[name] for name in _FIELDS} | drawn
 
 
 def check_row(row: object, where: str) -> None:
@@ -80,6 +81,8 @@ def check_row(row: object, where: str) -> None:
             raise InputError(f"{where}: field {name!r} is missing or of the wrong type")
         if isinstance(value, (int, float)) and not -(1 << 63) < value < 1 << 63:
             raise InputError(f"{where}: field {name!r} is out of range")
+    if not isinstance(row.get("role", ""), str):
+        raise InputError(f"{where}: field 'role' is of the wrong type")
     if row["end_status"] not in END_STATUSES:
         raise InputError(f"{where}: end_status {row['end_status']!r} is not known")
 

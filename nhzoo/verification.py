@@ -82,7 +82,9 @@ class VerifyTask(OneByOne):
 
 
 def _different(row: results.Row, replayed: results.Row) -> str | None:
-    wrong = [f"{n} is {row[n]!r}, replayed {v!r}" for n, v in replayed.items() if row[n] != v]
+    wrong = [
+        f"{n} is {row.get(n)!r}, replayed {v!r}" for n, v in replayed.items() if row.get(n) != v
+    ]
     return "; ".join(wrong) or None
 
 

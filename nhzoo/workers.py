@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -29,6 +29,7 @@ _OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
 _MARK_SIZE = 8
 _LEFT = ".left"
 _MAX_LEFT = 1 << 22
+_START_SECONDS = 600.0  # for a worker to be ready, when there is a limit for what it does
 _MAX_IDLE_DEATHS = 10  # of workers, one after another, without a finished item between
 
 
@@ -41,12 +42,13 @@ class Task(Protocol):
     def start(self, key: Key, item: Any) -> None:
         """Take one item; called only while a slot is free."""
 
-    def advance(self, mark: Callable[[int, float, float], None]) -> Iterable[tuple[Key, Any]]:
+    def advance(self, mark: Callable[..., None]) -> Iterable[tuple[Key, Any]]:
         """Work for a moment; give (key, result) of finished items, (None, progress) for news.
 
         Call `mark(number, a, b)` before touching item `number` in a way that may kill the process:
         should it die, that item is the one to blame, and (a, b) is what is known of it. What it
-        has written to the file `left_behind(number)` until then is handed on as well.
+        has written to the file `left_behind(number)` until then is handed on as well. A fourth
+        argument, 1, says that it is foreign code that runs then. With number -1 none is to blame.
         """
 
 
@@ -64,7 +66,7 @@ class OneByOne:
         """Take one item; its key is the number that is blamed when it kills the process."""
         self._held = key, item
 
-    def advance(self, mark: Callable[[int, float, float], None]) -> Iterable[tuple[Key, Any]]:
+    def advance(self, mark: Callable[..., None]) -> Iterable[tuple[Key, Any]]:
         """Do the work of the item that is held."""
         key, item = self._held
         assert isinstance(key, int)
@@ -91,18 +93,23 @@ class WorkerError(NhzooError):
 class Crashed:
     """The result of an item that took its worker down twice, or held it up.
 
-    `exit_code` is None for one that was `hung`: NLE did not come back from it.
+    `exit_code` is None for one that was `hung`: what ran did not come back, for so many `seconds`.
     """
 
     exit_code: int | None
     a: float
     b: float
     left: bytes = b""
+    foreign: bool = False
+    seconds: float = 0.0
 
     def __str__(self) -> str:
-        if self.exit_code is None:
-            return "NLE did not come back from a step"
-        return f"NLE ended its process with exit code {self.exit_code}"
+        if self.exit_code is not None:
+            who = "agent" if self.foreign else "NLE"
+            return f"{who} ended its process with exit code {self.exit_code}"
+        if self.foreign:
+            return f"agent gave no answer within {self.seconds:,g} s"
+        return "NLE did not come back from a step"
 
 
 @dataclass
@@ -113,7 +120,7 @@ class _Worker:
     folder: str
     in_flight: dict[Key, Any] = field(default_factory=dict)
     marks: float = 0.0  # how often it had marked an item when that was last looked at
-    looked: float = 0.0
+    looked: float = field(default_factory=time.monotonic)
     hung: bool = False
 
 
@@ -124,32 +131,41 @@ def run_tasks(
     workers: int,
     slots: int = 1,
     hang_seconds: float | None = None,
+    foreign_seconds: float | None = None,
 ) -> Iterator[tuple[Key, Any]]:
     """Work through `items`, (key, item) pairs, on `workers` processes.
 
     Gives (key, result) in the order of finishing and (None, progress) in between. Integer keys are
     what `mark` refers to. `slots` is the number of items each worker is handed at once. A worker
-    that has marked an item and then nothing for `hang_seconds` is killed, and the item blamed.
+    that has marked an item and then nothing for `hang_seconds` is killed, and the item blamed; one
+    in which foreign code, or what nobody is to blame for, takes `foreign_seconds`, as well. Where
+    nobody is to blame the items are worked on again, each alone in its worker.
     """
     queue = deque(items)
+    alone: set[Key] = set()
     blamed: dict[Key, int] = {}
     context = multiprocessing.get_context("spawn")
     root = tempfile.mkdtemp(prefix="nhzoo-")
     pool: list[_Worker] = []
     dead: list[_Worker] = []
     idle_deaths = 0
+    now = time.monotonic()
+    limits = [limit for limit in (hang_seconds, foreign_seconds) if limit]
+    interval = min(limits) / 8 if limits else None
     try:
         open_items = len(queue)
         pool = [_spawn(context, root, make_task, args) for _ in range(min(workers, open_items))]
         while open_items:
             for worker in pool:
-                _hand_out(worker, queue, slots)
+                _hand_out(worker, queue, slots, alone)
             ready = wait(
                 [w.connection for w in pool] + [w.process.sentinel for w in pool],
-                None if hang_seconds is None else hang_seconds / 8,
+                interval,
             )
-            if hang_seconds is not None:
-                _kill_hung(pool, hang_seconds)
+            if interval:
+                now, polled = time.monotonic(), now
+                # What this process stood still for does not count: it may have been stopped.
+                _kill_hung(pool, hang_seconds, foreign_seconds, max(0.0, now - polled - interval))
             for position, worker in enumerate(pool):
                 if worker.connection in ready or worker.process.sentinel in ready:
                     for key, result in _receive(worker):
@@ -168,13 +184,21 @@ def run_tasks(
                 left = _read_left(Path(worker.folder) / f"{guilty}{_LEFT}")
                 shutil.rmtree(worker.folder, ignore_errors=True)
                 idle_deaths += 1
-                if (worker.hung or code not in _OUTSIDE) and guilty in worker.in_flight:
+                own_end, foreign = worker.hung or code not in _OUTSIDE, bool(worker.mark[4])
+                if worker.hung and not worker.marks:  # it has not marked anything yet
+                    raise NhzooError("a worker process does not get ready: what it loads hangs")
+                if own_end and guilty not in worker.in_flight:
+                    alone |= worker.in_flight.keys()
+                elif own_end:
                     blamed[guilty] = blamed.get(guilty, 0) + 1
+                    if foreign:
+                        alone.add(guilty)
                     if blamed[guilty] > 1:
                         del worker.in_flight[guilty]
                         open_items -= 1
                         idle_deaths = 0
-                        yield guilty, Crashed(None if worker.hung else code, a, b, left)
+                        ended = None if worker.hung else code
+                        yield guilty, Crashed(ended, a, b, left, foreign, foreign_seconds or 0.0)
                 if idle_deaths >= _MAX_IDLE_DEATHS:
                     raise NhzooError(
                         f"{idle_deaths} worker processes ended one after another (the last with "
@@ -213,14 +237,20 @@ def _spawn(
     return _Worker(process, ours, mark, folder)
 
 
-def _kill_hung(pool: list[_Worker], seconds: float) -> None:
-    """Kill the workers whose marked item has not let them mark anything for so long."""
+def _kill_hung(
+    pool: list[_Worker], hang_seconds: float | None, foreign_seconds: float | None, away: float
+) -> None:
+    """Kill the workers that have been at one thing for longer than that may take."""
     now = time.monotonic()
     for worker in pool:
-        number, count = worker.mark[0], worker.mark[3]
-        if number < 0 or count != worker.marks:
+        worker.looked += away
+        number, count, foreign = worker.mark[0], worker.mark[3], worker.mark[4]
+        limit = foreign_seconds if number < 0 or foreign else hang_seconds
+        if limit is not None and not count:
+            limit = max(limit, _START_SECONDS)
+        if count != worker.marks or not worker.in_flight:
             worker.marks, worker.looked = count, now
-        elif now - worker.looked > seconds and not worker.hung:
+        elif limit is not None and now - worker.looked > limit and not worker.hung:
             worker.hung = True
             worker.process.kill()
 
@@ -233,8 +263,10 @@ def _read_left(path: Path) -> bytes:
         return b""
 
 
-def _hand_out(worker: _Worker, queue: deque[tuple[Key, Any]], slots: int) -> None:
+def _hand_out(worker: _Worker, queue: deque[tuple[Key, Any]], slots: int, alone: Set[Key]) -> None:
     while queue and len(worker.in_flight) < slots:
+        if worker.in_flight and (queue[0][0] in alone or worker.in_flight.keys() & alone):
+            return
         key, item = queue.popleft()
         worker.in_flight[key] = item
         try:
@@ -271,8 +303,8 @@ def _serve(
 
     marks = memoryview(mark).cast("B").cast("d")  # faster to write to
 
-    def note(number: int, a: float, b: float) -> None:
-        marks[0], marks[1], marks[2] = number, a, b
+    def note(number: int, a: float, b: float, foreign: int = 0) -> None:
+        marks[0], marks[1], marks[2], marks[4] = number, a, b, foreign
         marks[3] += 1
 
     os.dup2(2, 1)  # stdout is the parent's: a foreign agent that prints must not spoil its JSON

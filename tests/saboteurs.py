@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import numpy as np
 
@@ -55,4 +56,32 @@ class Raiser(RandomAgent):
             if self.answer is None:
                 raise RuntimeError("out of\nideas")
             return np.where(hit, self.answer, actions), state
+        return actions, state
+
+
+class Hanger(Raiser):
+    """Does not come back from that step of game 2; or its process ends there, without a word."""
+
+    name, observation_keys = "hanger", ("tty_cursor",)
+
+    def act(self, observation, state, uniform):
+        if (uniform == self.moment).any():
+            os._exit(self.answer) if self.answer else time.sleep(1000)
+        return super().act(observation, state, uniform)
+
+
+class Vandal(RandomAgent):
+    """Plays as the random agent does, but writes over all that it is given."""
+
+    name, observation_keys = "vandal", ("blstats", "tty_chars", "glyphs")
+
+    def initial_state(self, batch):
+        return np.zeros((batch, 3))
+
+    def act(self, observation, state, uniform):
+        actions, _ = super().act(observation, None, uniform)
+        for array in observation.values():
+            array[...] = array.max() + 1
+        state[...] = uniform[:, None]
+        uniform[...] = 0.25
         return actions, state

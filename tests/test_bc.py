@@ -222,7 +222,9 @@ def test_batches_accumulate_to_the_update_of_a_larger_batch(games, tmp_path):
     summed = training.train(parts, *games, tmp_path / "parts")
     assert (summed.updates, summed.frames) == (whole.updates, whole.frames)
     assert summed.flops == whole.flops
-    assert whole.frames < whole.updates * 4 * 7  # rows ran out of frames: not all batches weigh the same
+    assert (
+        whole.frames < whole.updates * 4 * 7
+    )  # rows ran out of frames: not all batches weigh the same
     for name, tensor in whole.policy.state_dict().items():
         np.testing.assert_allclose(tensor, summed.policy.state_dict()[name], atol=2e-6)
 

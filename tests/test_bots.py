@@ -23,7 +23,7 @@ from nhzoo import bots, evaluate, files, verify
 from nhzoo.agents import load
 from nhzoo.bots import BotAgent, BotSource
 from nhzoo.errors import InputError
-from nhzoo.evaluation import PlayTask
+from nhzoo.playing import PlayTask
 from nhzoo.protocols import get_protocol
 from nhzoo.traces import open_traces
 from tests.bots.pool import without_processes

@@ -16,6 +16,7 @@ import pytest
 
 import nhzoo
 from nhzoo.cli import cli
+from tests.conftest import read_rows
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -138,6 +139,9 @@ def test_help_and_list_answer_at_once_without_torch():
         ),
         (("verify", "nowhere"), 2, "no such result folder"),
         (("info", "nobody"), 2, "no entry"),
+        (("export", "nobody", "--as", "nethackers", "--out", "x"), 2, "no entry"),
+        (("export", "random", "--as", "nethackers", "--out", "x"), 2, "is code"),
+        (("export", "bc-lstm-100k", "--as", "minihack", "--out", "x"), 2, "known is nethackers"),
         (("loss", "random", "--data", "nowhere"), 2, "no dataset"),
         (("loss", "random", "--data", "autoascend-monk-v1", "--split", "x"), 2, "no usable game"),
         (("train", "bc", "--params", "5", "--flops", "1", "--run", "r", "--out", "o"), 2, "10,000"),
@@ -173,7 +177,11 @@ def test_evaluate_verify_and_loss_give_json_alone(shared_entry, small_set, tmp_p
         "evaluate", shared_entry, "--protocol", "smoke-v1", "--episodes", 2, "--json", "--out", out
     )
     result = json.loads(done.stdout)
+    share, (monks,) = result.pop("normalized"), result.pop("roles")
     assert result == json.loads((out / "result.json").read_text())
+    mean = result["summary"]["mean_score"]
+    assert share["ratio"]["estimate"] == pytest.approx(mean / share["expert_mean"]["estimate"])
+    assert (monks["role"], monks["games"], monks["normalized"]) == ("Mon", 2, share)
     checked = json.loads(run("verify", out, "--json").stdout)
     assert (checked["episodes"], checked["verified"], checked["mismatched"]) == (2, 2, [])
     measured = json.loads(run("loss", shared_entry, "--data", small_set, "--json").stdout)
@@ -185,6 +193,23 @@ def test_evaluate_verify_and_loss_give_json_alone(shared_entry, small_set, tmp_p
     assert failed.returncode == 1
     assert json.loads(failed.stdout)["mismatched"] == [0]
     assert "Traceback" not in failed.stderr
+
+
+def test_evaluating_all_roles_gives_a_table_of_them(tmp_path):
+    arguments = ("evaluate", "random", "--protocol", "allroles-v1", "--episodes", 4)
+    shown = run(*arguments, "--out", tmp_path / "out")
+    lines = [line.split("\t") for line in shown.stdout.splitlines()]
+    assert lines[0][4] == "of AutoAscend's"
+    assert lines[1][4] == "-"  # of several roles there is no share
+    assert lines[2][0] == "role"
+    roles = {row["role"] for row in read_rows(tmp_path / "out")}
+    assert {line[0] for line in lines[3:]} == roles
+    assert len(roles) > 1
+    found = json.loads(run(*arguments, "--json", "--out", tmp_path / "out").stdout)
+    assert {row["role"] for row in found["roles"]} == roles
+    for row in found["roles"]:
+        assert "50 are needed" in row["normalized"]["reason"] or row["role"] == "Mon"
+    assert found["normalized"]["ratio"] is None
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from nhzoo.progression import progression
 from nhzoo.protocols import PROTOCOLS, get_protocol
 from nhzoo.statistics import iqm, mean_ci95
 from tests.conftest import make_entry, read_rows
-from tests.saboteurs import Killer, Raiser
+from tests.saboteurs import Hanger, Killer, Raiser, Vandal
 
 NHZOO = (sys.executable, "-m", "nhzoo")
 
@@ -451,6 +451,31 @@ def test_an_agents_failure_ends_the_game_in_which_it_happens_and_no_other(answer
         assert done.episodes[index] == whole[index]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        (0, "agent gave no answer within 5 s"),
+        (7, "agent ended its process with exit code 7"),
+    ],
+)
+def test_an_agent_that_does_not_come_back_ends_the_game_in_which_it_does_not(code, cause, tmp_path):
+    whole = evaluate(RandomAgent(), "smoke-v1", episodes=4, workers=1, batch=4).episodes
+    out = tmp_path / "out"
+    done = evaluate(Hanger(code), "smoke-v1", 4, 1, out, batch=4, agent_seconds=5)
+    failed = done.episodes[2]
+    assert (failed["end_status"], failed["steps"], failed["cause"]) == ("crashed", 39, cause)
+    assert failed["turns"] > 1
+    for index in (0, 1, 3):
+        assert done.episodes[index] == whole[index]
+    assert verify(out, 1).ok
+
+
+def test_an_agent_that_writes_over_what_it_is_given_changes_nothing():
+    whole = evaluate(RandomAgent(), "smoke-v1", episodes=4, workers=1, batch=4).episodes
+    assert evaluate(Vandal(), "smoke-v1", episodes=4, workers=1, batch=4).episodes == whole
+
+
 def test_shards_merge_into_what_one_evaluation_gives(shared_entry, played, tmp_path):
     parts = [tmp_path / str(i) for i in range(2)]
     for i, part in enumerate(parts):
@@ -545,3 +570,18 @@ def test_the_best_of_several_tries_is_no_agents_game(shared_entry, played, tmp_p
     assert verify(folder).ok  # it is a game of NetHack's
     found = audit(folder, shared_entry)
     assert list(found.wrong) == [0]
+
+
+def test_a_role_that_is_drawn_is_in_its_row_and_verified(played, tmp_path):
+    out = tmp_path / "out"
+    done = evaluate("random", "allroles-v1", episodes=2, workers=1, out=out)
+    game = Game(("glyphs",))
+    for row in done.episodes:
+        Episode(game).start(get_protocol("allroles-v1").game(row["index"]), 1, 1)
+        assert row["role"] == game.role
+    assert verify(out, 1).ok
+    change_row(out, 1, role="Wiz" if done.episodes[1]["role"] != "Wiz" else "Mon")
+    report = verify(out, 1)
+    assert report.mismatched == [1]
+    assert report.reasons[1].startswith("role is '")
+    assert not any("role" in row for row in read_rows(played))

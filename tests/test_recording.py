@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from nhzoo.envs import Game
+from nhzoo.envs import Episode, Game
 from nhzoo.errors import InputError
 from nhzoo.protocols import GameSpec, get_protocol, seeds_of
-from nhzoo.recording import record, role_of
+from nhzoo.recording import record
 from nhzoo.replay import Diverged, replay
 from nhzoo.traces import open_traces
 from tests.bots.pool import without_processes
@@ -282,4 +282,6 @@ def test_the_split_is_the_names_alone(recorded, tmp_path, in_process):
     ],
 )
 def test_roles_are_read_from_the_game(character, role):
-    assert role_of(Game(("glyphs",)), GameSpec(5, 6, character=character)) == role
+    game = Game(("glyphs",))
+    Episode(game).start(GameSpec(5, 6, character=character), 1, 1)
+    assert game.role == role

@@ -155,3 +155,37 @@ def test_an_item_that_holds_its_worker_up_is_blamed_like_one_that_kills_it(tmp_p
     assert results.pop(3) == Crashed(None, 3.0, 7.0, b"as far as it came")
     assert str(Crashed(None, 0, 0)) == "NLE did not come back from a step"
     assert results == {i: i * i for i in range(8) if i != 3}
+
+
+class Together:
+    """Foreign code that works on three items at once; one of them is trouble."""
+
+    slots = 3
+
+    def __init__(self, trouble: str):
+        self._held: list[int] = []
+        self._trouble = trouble
+
+    def start(self, key, item):
+        self._held.append(key)
+
+    def advance(self, mark):
+        held, self._held = self._held, []
+        mark(-1, 0, 0) if len(held) > 1 else mark(held[0], 1, 2, 1)
+        if 4 in held:
+            left_behind(4).write_bytes(b"so far")
+            if self._trouble == "hang":
+                time.sleep(60)
+            os._exit(5)
+        return [(key, -key) for key in held]
+
+
+@pytest.mark.parametrize(("trouble", "code"), [("hang", None), ("exit", 5)])
+def test_what_foreign_code_does_is_put_down_to_the_item_with_which_it_does_it_alone(trouble, code):
+    items = [(i, i) for i in range(7)]
+    found = dict(run_tasks(Together, (trouble,), items, 2, 3, foreign_seconds=1.5))
+    crashed = found.pop(4)
+    assert crashed == Crashed(code, 1.0, 2.0, b"so far", foreign=True, seconds=1.5)
+    says = "ended its process with exit code 5" if code else "gave no answer within 1.5 s"
+    assert str(crashed) == f"agent {says}"
+    assert found == {i: -i for i in range(7) if i != 4}

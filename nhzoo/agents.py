@@ -17,7 +17,6 @@ from nhzoo.autoascend import autoascend
 from nhzoo.bots import BotAgent, BotSource
 from nhzoo.envs import ACTION_KEYS, TTY
 from nhzoo.errors import InputError
-from nhzoo.scripted import ScriptedAgent
 
 if TYPE_CHECKING:
     from nhzoo import checkpoints
@@ -181,6 +180,8 @@ def load(source: str | Path) -> Agent:
     if text == "random":
         return RandomAgent()
     if text == "scripted":
+        from nhzoo.scripted import ScriptedAgent
+
         return ScriptedAgent()
     if text == "autoascend":
         return autoascend()

@@ -198,9 +198,13 @@ def _resume(folder: Path, identity: dict[str, Any]) -> dict[int, results.Row]:
         differing = [name for name in identity if before.get(name) != identity[name]]
         if differing:
             name = differing[0]
+            was, now = before.get(name), identity[name]
+            if isinstance(was, dict) and isinstance(now, dict):  # versions, limits
+                part = next(part for part in was | now if was.get(part) != now.get(part))
+                name, was, now = f"{name}.{part}", was.get(part), now.get(part)
             raise InputError(
-                f"{folder}: holds a result with another {name} ({before.get(name)!r}, now "
-                f"{identity[name]!r}); give another --out"
+                f"{folder}: holds a result with another {name} ({was!r}, now {now!r}); "
+                "give another --out"
             )
     elif folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder}: is not empty and holds no evaluation; give another --out")

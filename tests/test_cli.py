@@ -137,6 +137,11 @@ def test_help_and_list_answer_at_once_without_torch():
             2,
             "8 games",
         ),
+        (
+            ("evaluate", "random", "--protocol", "smoke-v1", "--episodes", "9", "--out", "x"),
+            2,
+            "smoke-v1 has 8 games; 9 were asked for",
+        ),
         (("verify", "nowhere"), 2, "no such result folder"),
         (("info", "nobody"), 2, "no entry"),
         (("export", "nobody", "--as", "nethackers", "--out", "x"), 2, "no entry"),
@@ -337,6 +342,49 @@ def test_no_disk_is_one_line():
         )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 24 kB, and a function that makes it larger."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o")
+    if subprocess.run([*mount, "size=24k", "none", folder], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield folder, lambda: subprocess.run([*mount, "remount,size=9m", "none", folder], check=True)
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_is_one_line_and_what_is_finished_is_kept(small_disk):
+    disk, enlarge = small_disk
+    out = disk / "result"
+    command = ("evaluate", "random", "--protocol", "smoke-v1", "--workers", 1, "--out", out)
+    full = run(*command)
+    assert full.returncode == 2
+    last = full.stderr.splitlines()[-1]  # after lines of progress, should it be slow
+    assert re.fullmatch(rf"nhzoo: {out}/\S+: No space left on device", last)
+    assert "Traceback" not in full.stderr
+    kept = read_rows(out)
+    assert 0 < len(kept) < 8
+    assert not (out / "result.json").exists()
+    enlarge()
+    again = run(*command)
+    assert again.returncode == 0, again.stderr
+    assert all(row in read_rows(out) for row in kept)
+    assert json.loads(run("verify", out, "--json").stdout)["ok"]
+
+
+def test_a_folder_of_another_agents_games_is_one_line(tmp_path):
+    out = tmp_path / "out"
+    command = ("--protocol", "smoke-v1", "--episodes", 1, "--workers", 1, "--out", out)
+    assert run("evaluate", "random", *command).returncode == 0
+    refused = run("evaluate", "scripted", *command)
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        f"nhzoo: {out}: holds a result with another agent ('random', now 'scripted'); "
+        "give another --out\n"
+    )
 
 
 def test_train_options_have_the_librarys_defaults():

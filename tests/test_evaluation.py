@@ -271,6 +271,30 @@ def test_a_trace_that_a_kill_damaged_is_played_again(shared_entry, played, tmp_p
     assert contents(folder) == contents(played)
 
 
+def test_half_a_line_is_dropped_at_the_end_and_named_elsewhere(shared_entry, played, tmp_path):
+    folder = tmp_path / "half"
+    shutil.copytree(played, folder)
+    log = folder / "episodes.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:3]) + lines[3][:40])
+    with pytest.raises(InputError, match=r"episodes\.jsonl, line 4: not valid JSON"):
+        verify(folder)
+    evaluate(shared_entry, "smoke-v1", episodes=4, workers=1, out=folder, batch=4)
+    assert contents(folder) == contents(played)
+    log.write_bytes(lines[0] + lines[1][:40] + b"\n" + lines[2])
+    with pytest.raises(InputError, match=r"episodes\.jsonl, line 2: not valid JSON"):
+        evaluate(shared_entry, "smoke-v1", episodes=4, workers=1, out=folder, batch=4)
+
+
+def test_logits_that_are_not_finite_end_the_game(shared_entry):
+    agent = load(shared_entry)
+    for parameter in agent.entry.policy.parameters():
+        parameter.mul_(1e30)
+    done = evaluate(agent, "smoke-v1", episodes=2, workers=1, batch=2)
+    assert [row["end_status"] for row in done.episodes] == ["crashed", "crashed"]
+    assert done.episodes[0]["cause"] == "agent raised ValueError: the agent's logits are not finite"
+
+
 def test_results_of_something_else_are_refused(shared_entry, played, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(played, folder)
@@ -283,6 +307,11 @@ def test_results_of_something_else_are_refused(shared_entry, played, tmp_path):
     other = make_entry(tmp_path / "tiny-agent", seed=9)
     with pytest.raises(InputError, match="another revision"):
         evaluate(other, "smoke-v1", episodes=4, out=folder, batch=4)
+    identity = files.read_json(folder / "evaluation.json")
+    identity["versions"]["nle"] = "1.2.0"
+    files.atomic_write(folder / "evaluation.json", files.dump_json(identity))
+    with pytest.raises(InputError, match=r"another versions\.nle \('1\.2\.0', now '1\.3\.0'\)"):
+        evaluate(shared_entry, "smoke-v1", episodes=4, out=folder, batch=4)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="not empty"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def run_tasks(make_task, args, items, workers, slots=1, hang_seconds=None):
+def run_tasks(make_task, args, items, workers, slots=1, hang_seconds=None, foreign_seconds=None):
     """As `nhzoo.workers.run_tasks`, one item after another in this process."""
     task = None
     for key, item in items:

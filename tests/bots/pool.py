@@ -16,7 +16,7 @@ def run_tasks(make_task, args, items, workers, slots=1, hang_seconds=None, forei
                 yield done
 
 
-def _blame(number, a, b):
+def _blame(number, a, b, foreign=0):
     """Who would be to blame for a crash: not asked here."""
 
 

@@ -30,6 +30,8 @@ _WAYS = {
     "petrified by ": "petrified",
     "turned to slime by ": "turned to slime",
     "died of starvation": "starved",
+    "killed himself by ": "own doing",
+    "killed herself by ": "own doing",
 }
 """How NetHack's log begins the deaths that are known by how they came, not by what did it."""
 

@@ -320,7 +320,8 @@ def synthetic(folder: Path, games: list[dict], agent: str = "made-up", **more) -
     base = {"end_status": "death", "turns": 10, "depth": 1, "max_depth": 1, "experience_level": 1}
     rows = []
     for index, game in enumerate(games):
-        extra = {name: game[name] for name in game.keys() - EpisodeResult().__dict__.keys()}
+        known_names = EpisodeResult().__dict__.keys() - {"role"}  # which is in rows when drawn
+        extra = {name: game[name] for name in game.keys() - known_names}
         known = {name: game[name] for name in game.keys() - extra.keys()}
         row = results.episode_row(SMOKE, index, EpisodeResult(**(base | known)), b"")
         rows.append(row | extra)

@@ -110,6 +110,8 @@ def _record(
     progress: Callable[[str, Progress], None],
 ) -> RecordReport:
     name, episodes, work = origin["name"], games.games, folder / ".recording"
+    files.sweep(folder)
+    files.sweep(folder / "keys")
     own, others = _existing(folder, games, origin, held_out)
     missing = [index for index in range(episodes) if index not in own]
     report = RecordReport(folder, name)

@@ -231,7 +231,7 @@ with tempfile.TemporaryDirectory() as tempfile.tempdir:
     for index in range(task.slots):
         task.start(index, None)
     for _ in range(300):
-        list(task.advance(lambda number, a, b: None))
+        list(task.advance(lambda *mark: None))
     lines = open("/proc/self/smaps_rollup").read().splitlines()
     print(next(line.split()[1] for line in lines if line.startswith("Pss:")))
     tempfile.tempdir = None

@@ -9,7 +9,16 @@ from typing import Any
 
 import click
 
-from nhzoo import __version__, cli_agents, cli_data, cli_evaluate, cli_reports, cli_train, display
+from nhzoo import (
+    __version__,
+    cli_agents,
+    cli_data,
+    cli_evaluate,
+    cli_reports,
+    cli_scaling,
+    cli_train,
+    display,
+)
 from nhzoo.errors import NhzooError
 
 
@@ -35,6 +44,8 @@ for _command in (
     cli_reports.report,
     cli_data.data,
     cli_train.train,
+    cli_scaling.fit_command,
+    cli_scaling.forecast_command,
 ):
     cli.add_command(_command)
 

@@ -28,8 +28,8 @@ _BEYOND = 0.5  # a resampled vertex may leave the sizes by this share of their l
 class Profiles:
     """Parabolas of B resamples in m budgets.
 
-    `vertex` [B, m] is ln N_opt, `minimum` [B, m] the ln L there, NaN where a parabola has no minimum
-    near the sizes. `vertex_var`, `minimum_var` [m] by the delta method from residuals pooled over
+    `vertex` [B, m] is ln N_opt, `minimum` [B, m] the ln L there, NaN where a parabola has no
+    minimum near the sizes. `vertex_var`, `minimum_var` [m] by the delta method from residuals pooled over
     budgets, `curvature`, `curvature_se` [m] of the first. `dof` are the pooled degrees of freedom.
     """
 
@@ -116,8 +116,8 @@ def power_law(
     """Least squares of `values` [B, m] (logs) on ln C: theta [B, 2], covariance [2, 2], chi2.
 
     theta is (value at ln C0 of `centre_of`, slope); NaN values are left out, and theta is NaN where
-    fewer than two are left. `weighted` by 1 / `variances`; plain otherwise, as Hoffmann et al. do: a
-    vertex of few points and little curvature has a variance that is itself a guess. The covariance
+    fewer than two are left. `weighted` by 1 / `variances`; plain otherwise, as Hoffmann et al. do:
+    a vertex of few points and little curvature has a variance that is itself a guess. The covariance
     is that of the given variances, widened where the scatter about the line exceeds them.
     """
     z = np.log(compute) - centre_of(compute)
@@ -148,7 +148,9 @@ def centre_of(compute: Array) -> float:
     return float(np.log(compute).mean())
 
 
-def argmin(params: Array, loss: Array, compute: Array, budget: Labels) -> tuple[Array, Array, Array]:
+def argmin(
+    params: Array, loss: Array, compute: Array, budget: Labels
+) -> tuple[Array, Array, Array]:
     """The trained size that did best in each budget: ln N [m], ln L [m], compute [m]."""
     best = [
         int(np.flatnonzero(budget == k)[loss[budget == k].argmin()])
@@ -187,8 +189,8 @@ def frontier(compute: Array, minima: Array, variances: Array) -> Array:
     """L_opt(C) = E + k C^-g through minima (ln L, [B, m]): theta [B, 3] = (E, ln k, ln g).
 
     Least squares of relative residuals with weights 1 / `variances` [m]; E, k >= 0 in closed form
-    for each g of a grid, then a parabola through the three lowest. NaN minima are left out; theta is
-    NaN where fewer than three are left, or where no k > 0 fits.
+    for each g of a grid, then a parabola through the three lowest. NaN minima are left out; theta
+    is NaN where fewer than three are left, or where no k > 0 fits.
     """
     x = np.log(compute)
     x0 = x.mean()

@@ -2,8 +2,8 @@
 
 One run a row: the delta method with a t quantile, or rows resampled within their budget. One run in
 several rows, as when checkpoints are fitted: whole runs are resampled, for its rows share what went
-well or badly with it (on the published NetHack runs resampled rows give an interval for the exponent
-a third as wide as resampled runs).
+well or badly with it (on the published NetHack runs resampled rows give an interval for the
+exponent a third as wide as resampled runs).
 """
 
 from __future__ import annotations

@@ -16,7 +16,14 @@ import numpy.typing as npt
 
 from nhzoo import isoflop
 from nhzoo.isoflop import Profiles
-from nhzoo.law_intervals import RESAMPLES, Spread, resampled_pairs, resampled_runs
+from nhzoo.law_intervals import (
+    RESAMPLES,
+    Interval,
+    Spread,
+    exponential,
+    resampled_pairs,
+    resampled_runs,
+)
 from nhzoo.loss_surface import LEAST_POINTS, Surface, losses, parametric, variable_projection
 from nhzoo.run_points import Points
 from nhzoo.training_cost import Cost
@@ -49,7 +56,7 @@ class Law:
     centre: float = 0.0
 
     def ln_size(self, theta: Array, flops: float, cost: Cost) -> Array:
-        """ln N_opt at a budget, of parameters [B, p]; NaN of a frontier."""
+        """Log N_opt at a budget, of parameters [B, p]; NaN of a frontier."""
         if self.form == "frontier":
             return np.full(len(theta), np.nan)
         if self.form == "line":
@@ -57,7 +64,7 @@ class Law:
         return optimum(theta, flops, cost)
 
     def ln_loss(self, theta: Array, flops: float, cost: Cost) -> Array:
-        """ln L at the optimum of a budget; NaN of a line."""
+        """Log L at the optimum of a budget; NaN of a line."""
         if self.form == "line":
             return np.full(len(theta), np.nan)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
@@ -68,7 +75,7 @@ class Law:
             return np.asarray(np.log(losses(theta, size, cost.samples(flops, size))))
 
     def exponent(self, theta: Array, flops: float, cost: Cost) -> Array:
-        """d ln N_opt / d ln C at a budget: constant where cost is proportional to size."""
+        """Slope d ln N_opt / d ln C at a budget: constant where cost is proportional to size."""
         if self.form == "line":
             return np.asarray(theta[:, 1])
         if self.form == "frontier":
@@ -80,9 +87,32 @@ class Law:
         high, low = ends
         return np.asarray((high - low) / (2 * np.log(3.0)))
 
+    def size(self, flops: float, cost: Cost, level: float) -> Interval | None:
+        """N_opt at a budget."""
+        return exponential(
+            self.spread.interval(lambda theta: self.ln_size(theta, flops, cost), level)
+        )
+
+    def loss(
+        self, flops: float, cost: Cost, level: float, one_run: bool = False
+    ) -> Interval | None:
+        """L_opt at a budget, as a law; for `one_run` the interval holds the residual scatter."""
+        noise = self.noise if one_run else 0.0
+        return exponential(
+            self.spread.interval(lambda theta: self.ln_loss(theta, flops, cost), level, noise)
+        )
+
+    def slope(self, flops: float, cost: Cost, level: float) -> Interval | None:
+        """The exponent of N_opt at a budget."""
+        return self.spread.interval(lambda theta: self.exponent(theta, flops, cost), level)
+
+    def parameter(self, place: int, level: float) -> Interval | None:
+        """One of its parameters, as they are listed above."""
+        return self.spread.interval(lambda theta: theta[:, place], level)
+
 
 def optimum(theta: Array, flops: float, cost: Cost) -> Array:
-    """ln N that minimises the surface on cost(N) D = C: theta [B, 5] to [B].
+    """Log N that minimises the surface on cost(N) D = C: theta [B, 5] to [B].
 
     In closed form where the cost is k N D: G (C/k)^(beta/(alpha+beta)), G = (alpha A / beta B)
     ^(1/(alpha+beta)) (Hoffmann et al. 2022, eq. 4); else the lowest of a grid and a parabola
@@ -155,7 +185,9 @@ def fit_laws(
         if clustered:
             drawn = resampled_runs(runs, resamples, random)
         else:
-            drawn = resampled_pairs(budget if profiles else np.zeros_like(budget), resamples, random)
+            drawn = resampled_pairs(
+                budget if profiles else np.zeros_like(budget), resamples, random
+            )
         weights = np.concatenate([weights, drawn])
     dof = int(runs.max()) if clustered else len(points) - 5
     found: list[Law] = []
@@ -257,7 +289,9 @@ def _lines(
     return found, scatter
 
 
-def _argmin_line(points: Points, budget: npt.NDArray[np.intp], held: npt.NDArray[np.bool_]) -> Array:
+def _argmin_line(
+    points: Points, budget: npt.NDArray[np.intp], held: npt.NDArray[np.bool_]
+) -> Array:
     present = np.unique(budget[held])
     if len(present) < 2:
         return np.full(2, np.nan)

@@ -1,11 +1,11 @@
 """The surface L(N, D) = E + A N^-alpha + B D^-beta (Hoffmann et al. 2022, arXiv 2203.15556, eq. 2).
 
-`variable_projection` is the default estimator: given (alpha, beta) the rest is linear, so E, A and B
-are found by non-negative least squares inside a two-dimensional search (Golub and Pereyra 1973; for
-scaling laws Czech et al. 2026, arXiv 2603.22339). It needs no starting values. `parametric` is
-Hoffmann's approach 3: Huber's loss of log residuals, L-BFGS from many starts; its objective is a SUM
-and its tolerance tight, for with the mean L-BFGS stops early (Besiroglu et al. 2024, arXiv
-2404.10102, sec. 4).
+`variable_projection` is the default estimator: given (alpha, beta) the rest is linear, so E, A and
+B are found by non-negative least squares inside a two-dimensional search (Golub and Pereyra 1973;
+for scaling laws Czech et al. 2026, arXiv 2603.22339). It needs no starting values. `parametric` is
+Hoffmann's approach 3: Huber's loss of log residuals, L-BFGS from many starts; its objective is a
+SUM and its tolerance tight, for with the mean L-BFGS stops early (Besiroglu et al. 2024, arXiv
+2404.10102).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HUBER = 1.345
 """Huber's threshold in robust standard deviations: 95 % efficient for normal noise."""
 
 _GRID = np.geomspace(0.05, 1.2, 22)
-_SUPPORTS = ((0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,))
+_SUPPORTS: tuple[tuple[int, ...], ...] = ((0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,))
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,14 @@ class Surface:
     def rms(self) -> float:
         """Relative residuals, root mean square, over degrees of freedom, outliers downweighted."""
         square = float((self.weights * self.residuals**2).sum())
-        return (square / max(1, self.dof)) ** 0.5
+        return float((square / max(1, self.dof)) ** 0.5)
 
     @property
     def at_bound(self) -> tuple[str, ...]:
         """The parameters that ended on a bound."""
-        names = [n for n, value in zip("EAB", (self.floor, self.a, self.b), strict=True) if not value]
+        names = [
+            n for n, value in zip("EAB", (self.floor, self.a, self.b), strict=True) if not value
+        ]
         low, high = EXPONENTS
         for name, value in (("alpha", self.alpha), ("beta", self.beta)):
             if value <= low * 1.001 or value >= high / 1.001:
@@ -80,7 +82,7 @@ def losses(theta: Array, params: Array | float, samples: Array | float) -> Array
 
 @dataclass(frozen=True)
 class _Problem:
-    """Least squares of relative residuals; `u`, `v` are centred ln N, ln D; `root` sqrt of weights."""
+    """Least squares of relative residuals; `u`, `v`: centred ln N, ln D; `root`: sqrt(weights)."""
 
     u: Array
     v: Array
@@ -117,9 +119,9 @@ def variable_projection(
     problem = _Problem(np.log(n) - shift_n, np.log(d) - shift_d, y, np.sqrt(given))
     starts = [np.array(start)] if start else _search(problem)
     fits = [_refine(problem, s) for s in starts]
-    exponents, linear, residual = min(fits, key=lambda fit: float(fit[2] @ fit[2]))
+    exponents, linear, _ = min(fits, key=lambda fit: float(fit[2] @ fit[2]))
     huber = np.ones(len(y))
-    dof = max(0, int(round(given.sum())) - 5)
+    dof = max(0, round(float(given.sum())) - 5)
     for _ in range(rounds if robust else 0):
         relative = 1 - problem.columns(exponents) @ linear * _inverse(problem.root)
         scale = _scale(relative, given, dof)
@@ -128,7 +130,7 @@ def variable_projection(
         huber = np.minimum(1.0, HUBER * scale / np.maximum(np.abs(relative), 1e-300))
         weighted = _Problem(problem.u, problem.v, y, np.sqrt(given * huber))
         before = exponents
-        exponents, linear, residual = _refine(weighted, exponents)
+        exponents, linear, _ = _refine(weighted, exponents)
         if np.abs(np.log(exponents / before)).max() < 1e-8:
             break
     shape = np.stack([np.ones(len(y)), np.exp(-exponents[0] * problem.u)], 1)
@@ -144,7 +146,9 @@ def variable_projection(
         beta=beta,
         weights=huber,
         residuals=relative,
-        covariance=_covariance(problem, exponents, linear, relative, given, huber, dof, shift_n, shift_d),
+        covariance=_covariance(
+            problem, exponents, linear, relative, given, huber, dof, shift_n, shift_d
+        ),
         dof=dof,
         objective=float((given * huber * relative**2).sum()),
     )
@@ -160,7 +164,7 @@ def _scale(residuals: Array, weights: Array, dof: int) -> float:
     order = np.argsort(size)
     cumulative = np.cumsum(weights[order])
     median = float(size[order][np.searchsorted(cumulative, cumulative[-1] / 2)])
-    return 1.4826 * median * (cumulative[-1] / max(1.0, float(dof))) ** 0.5
+    return float(1.4826 * median * (cumulative[-1] / max(1.0, float(dof))) ** 0.5)
 
 
 def _search(problem: _Problem) -> list[Array]:
@@ -206,10 +210,10 @@ def _search(problem: _Problem) -> list[Array]:
 
 def _solve(columns: Array, target: Array) -> tuple[Array, tuple[int, ...]]:
     """Non-negative least squares of three columns, by trying every support."""
-    best, cost, support = np.zeros(3), np.inf, (0,)
+    best, cost, support = np.zeros(3), np.inf, _SUPPORTS[-1]
     for chosen in _SUPPORTS:
         part = columns[:, chosen]
-        found = np.linalg.lstsq(part, target, rcond=None)[0]
+        found = np.asarray(np.linalg.lstsq(part, target, rcond=None)[0], np.float64)
         if (found < 0).any():
             continue
         if chosen == (0, 1, 2):  # a feasible optimum without bounds is the optimum

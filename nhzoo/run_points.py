@@ -27,7 +27,7 @@ WINDOW = 8.0
 LEAST_SIZES = 4
 
 _SAME_SIZE = 0.01  # sizes nearer than that (ln) are one
-_SAME_BUDGET = 0.1  # FLOPs nearer than that (ln) are one budget where none is named
+_SAME_BUDGET = 0.05  # FLOPs nearer than that (ln) are one budget where none is named
 _SPENT = 0.05  # FLOPs may differ so much from their budget before that is said
 
 
@@ -120,12 +120,12 @@ def select(
 ) -> Selection:
     """Choose what to fit.
 
-    Rows: run_id matches the pattern `only`; FLOPs counted by `flop_model` (a hash) if given; moments
-    of our trainer's runs before their end only with `checkpoints`. Of each budget: sizes within a
-    factor `window` of its best, at least four, the best not the smallest or the largest (Porian et
-    al. 2024, arXiv 2406.19146, drop these budgets as well). Duplicates, rows of one size and budget:
-    `auto` keeps the learning rate that does best and of it every seed, one row a seed; `best` the
-    lowest loss; `all` all.
+    Rows: run_id matches the pattern `only`; FLOPs counted by `flop_model` (a hash) if given;
+    moments of our trainer's runs before their end only with `checkpoints`. Of each budget: sizes
+    within a factor `window` of its best, at least four, the best not the smallest or the largest
+    (Porian et al. 2024, arXiv 2406.19146, drop these budgets as well). Duplicates, rows of one size
+    and budget: `auto` keeps the learning rate that does best and of it every seed, one row a seed;
+    `best` the lowest loss; `all` all. A table without profiles is fitted whole.
     """
     found: list[Diagnostic] = []
     if not (math.isfinite(window) and window > 1):
@@ -182,12 +182,14 @@ def select(
     points = _points(chosen, where)
     points, label_notes = _with_budgets(points)
     found += label_notes
-    kept, duplicate_notes = _without_duplicates(points, duplicates)
-    found += duplicate_notes
-    budgets, mask = _windows(kept, window)
+    budgets, mask = _windows(points, window)
     in_profiles = sum(b.sizes >= LEAST_SIZES for b in budgets)
     named = any(row.flops_budget is not None for _, row in chosen)
     profiles = named or in_profiles * 2 > len(budgets)
+    kept, duplicate_notes = _without_duplicates(points, duplicates if profiles else "all")
+    found += duplicate_notes
+    if len(kept) < len(points):
+        budgets, mask = _windows(kept, window)
     if profiles:
         found += [_budget_diagnostic(b) for b in budgets if b.status != "used"]
     else:
@@ -251,6 +253,7 @@ def _points(rows: Sequence[tuple[int, RunRow]], where: str) -> Points:
 def _with_budgets(points: Points) -> tuple[Points, list[Diagnostic]]:
     """Name the budget of rows that name none: one that is near, or that of their neighbours."""
     budget = points.budget.copy()
+    named = np.isfinite(budget)
     labels = np.unique(budget[np.isfinite(budget)])
     missing = np.isnan(budget)
     if len(labels):
@@ -270,7 +273,7 @@ def _with_budgets(points: Points) -> tuple[Points, list[Diagnostic]]:
         if i >= 0:
             group, start = [int(i)], math.log(points.flops[i])
     found = []
-    off = np.abs(points.flops / budget - 1)
+    off = np.where(named, np.abs(points.flops / budget - 1), 0.0)
     if (off > _SPENT).any():
         worst = int(off.argmax())
         found.append(
@@ -298,11 +301,10 @@ def _groups(points: Points) -> list[npt.NDArray[np.intp]]:
 
 def _without_duplicates(points: Points, how: Duplicates) -> tuple[Points, list[Diagnostic]]:
     keep = np.ones(len(points), bool)
-    exact: set[tuple[float, ...]] = set()
-    for i, key in enumerate(
-        zip(points.params, points.samples, points.flops, points.loss, strict=True)
-    ):
-        keep[i] = (key := (*key, hash(points.run[i]))) not in exact
+    exact: set[tuple[object, ...]] = set()
+    columns = (points.run, points.params, points.samples, points.flops, points.loss)
+    for i, key in enumerate(zip(*columns, strict=True)):
+        keep[i] = key not in exact
         exact.add(key)
     same = int((~keep).sum())
     found = []

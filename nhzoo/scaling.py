@@ -88,40 +88,23 @@ class Fit:
         return next((law for law in self.laws if law.method == method), None)
 
     def exponent(self, method: str) -> Interval | None:
-        """a of N_opt ~ C^a, at `reference`."""
+        """Of N_opt ~ C^a, at `reference`."""
         law = self.law(method)
         if law is None:
             return None
-        found = law
-        return found.spread.interval(
-            lambda theta: found.exponent(theta, self.reference, self.cost), self.options["interval"]
-        )
+        return law.slope(self.reference, self.cost, self.options["interval"])
 
     def size(self, method: str, flops: float) -> Interval | None:
         """N_opt at a budget."""
         law = self.law(method)
-        if law is None:
-            return None
-        found = law
-        return exponential(
-            found.spread.interval(
-                lambda theta: found.ln_size(theta, flops, self.cost), self.options["interval"]
-            )
-        )
+        return None if law is None else law.size(flops, self.cost, self.options["interval"])
 
-    def loss(self, method: str, flops: float, noise: bool = False) -> Interval | None:
-        """L_opt at a budget, as a law; with `noise` the interval of one more run."""
+    def loss(self, method: str, flops: float, one_run: bool = False) -> Interval | None:
+        """L_opt at a budget, see `Law.loss`."""
         law = self.law(method)
         if law is None:
             return None
-        found = law
-        return exponential(
-            found.spread.interval(
-                lambda theta: found.ln_loss(theta, flops, self.cost),
-                self.options["interval"],
-                found.noise if noise else 0.0,
-            )
-        )
+        return law.loss(flops, self.cost, self.options["interval"], one_run)
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
@@ -167,7 +150,7 @@ class Fit:
                     d = Interval(1 - slope * a.value, 1 - slope * a.high, 1 - slope * a.low)
                     entry["exponent_samples"] = asdict(d)
             for i, name in enumerate(_NAMES[law.form]):
-                found = law.spread.interval(lambda theta, i=i: theta[:, i], self.options["interval"])
+                found = law.parameter(i, self.options["interval"])
                 plain = found if name in ("E", "exponent") else exponential(found)
                 entry[name] = None if plain is None else asdict(plain)
             result[law.method] = entry
@@ -202,7 +185,7 @@ def fit(
 ) -> Fit:
     """Fit scaling laws to rows of a table of runs. See `run_points.select` for the choice of rows.
 
-    `methods`: of `laws.METHODS`. `cost`: FLOPs a sample at each size, what the rows show by default.
+    `methods`: of `laws.METHODS`. `cost`: FLOPs a sample at each size; by default as in the rows.
     `holdout`: at most so many of the top budgets are forecast from those below. The same rows,
     options and seed give the same fit. InputError for what cannot be used at all; what can be used
     but not fitted gives a `Fit` without laws whose diagnostics say why.

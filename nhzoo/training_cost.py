@@ -20,7 +20,7 @@ from nhzoo.errors import InputError
 Array = npt.NDArray[np.float64]
 
 NOT_PROPORTIONAL = 1.2
-"""FLOPs / (params x samples) may vary by this factor along a ladder and still be called constant."""
+"""FLOPs / (params x samples) may vary by this factor along the sizes and count as constant."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Cost:
         return np.asarray(flops / self.of(params))
 
     def slope(self, params: float) -> float:
-        """d ln cost / d ln params: 1 where cost is proportional to size."""
+        """Slope d ln cost / d ln params: 1 where cost is proportional to size."""
         if self.factor is not None:
             return 1.0
         near = self.of(np.array([params * 0.98, params * 1.02]))
@@ -95,7 +95,7 @@ def checked(cost: Cost) -> Cost:
 
 
 def proportional(factor: float = 6.0) -> Cost:
-    """factor x params FLOPs a sample: 6 for cloning, 2 + 6 = 8 for an actor and a learner.
+    """So many times params FLOPs a sample: 6 for cloning, 2 + 6 = 8 for an actor and a learner.
 
     (Kaplan et al. 2020, arXiv 2001.08361, sec. 2.1: 2 forward, 4 backward.)
     """
@@ -112,8 +112,8 @@ def from_function(
     origin: str,
     places: int = 97,
 ) -> Cost:
-    """A cost tabulated from `per_sample(params)`, and `per_update(params)` shared by its samples."""
-    sizes = sorted({int(round(n)) for n in np.geomspace(low, high, places)})
+    """A cost tabulated from `per_sample(params)`, and `per_update(params)` over its samples."""
+    sizes = sorted({round(n) for n in np.geomspace(low, high, places)})
     costs = [
         float(per_sample(n)) + (per_update(n) / samples_per_update if per_update else 0.0)
         for n in sizes

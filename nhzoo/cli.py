@@ -46,6 +46,8 @@ for _command in (
     cli_train.train,
     cli_scaling.fit_command,
     cli_scaling.forecast_command,
+    cli_scaling.grade_command,
+    cli_scaling.sweep,
 ):
     cli.add_command(_command)
 

@@ -1,8 +1,9 @@
-"""Commands of scaling laws: fit, forecast."""
+"""Commands of scaling laws: `sweep plan`, `fit`, `forecast`, `grade`."""
 
 from __future__ import annotations
 
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,10 +71,15 @@ def fit_command(
     from nhzoo import ledger, scaling
 
     rows = ledger.read_runs(runs)
+    only, model = options["only"], options["flop_model"]
+
+    def matches(row: RunRow) -> bool:
+        return fnmatchcase(row.run_id, only) and model in (None, row.flop_model_hash)
+
     fitted = scaling.fit(
         rows,
         methods=tuple(name.strip() for name in methods.split(",") if name.strip()),
-        cost=_cost(cost, rows, options["only"], options["flop_model"]),
+        cost=_cost(cost, [row for row in rows if matches(row)]),
         source=str(runs),
         **options,
     )
@@ -143,50 +149,178 @@ def forecast_command(
         display.say(f"warning: {warning}")
 
 
-def _cost(text: str, rows: list[RunRow], only: str, flop_model: str | None) -> Cost | None:
-    """The cost that an option names; None for what the rows show."""
-    from fnmatch import fnmatchcase
+@click.command("grade")
+@click.argument("forecast_file", metavar="FORECAST", type=FILE)
+@click.argument("run")
+@click.option("--result", type=FILE, help="A result folder of the trained agent, for the return.")
+@click.option("--strict", is_flag=True, help="Exit with 1 when an interval was missed.")
+@AS_JSON
+def grade_command(
+    forecast_file: Path, run: str, result: Path | None, strict: bool, as_json: bool
+) -> None:
+    """Hold a frozen forecast against the trained run: TABLE:RUN_ID, one row, or a zoo entry.
 
+    \b
+    Example: nhzoo grade forecast.json training/runs.jsonl:forecast-1e14
+    """
+    from nhzoo import grading
+    from nhzoo.forecast import read_forecast
+
+    said = read_forecast(forecast_file)
+    found = grading.grade(said, grading.find_run(run, said.flops), result)
+    if as_json:
+        display.print_json(found.as_json())
+    else:
+        outcomes = [("loss", found.loss)] + ([("return", found.ret)] if found.ret else [])
+        display.print_table(
+            ("", "forecast", f"{said.interval:.0%} interval", "observed", "error", "hit"),
+            [
+                (
+                    name,
+                    f"{o.forecast:,.4g}",
+                    f"[{o.low:,.4g}, {o.high:,.4g}]",
+                    f"{o.observed:,.4g}",
+                    f"{o.error:+.1%}",
+                    o.hit,
+                )
+                for name, o in outcomes
+            ],
+        )
+        display.print_table(
+            ("baseline", "loss", "error", "forecast is nearer"),
+            [
+                (name.replace("_", " "), f"{r.forecast:.4g}", f"{r.error:+.1%}", r.beaten)
+                for name, r in found.baselines.items()
+            ],
+        )
+        display.show(f"forecast of {found.forecast_created}, {found.forecast_sha256[:16]}")
+        for warning in found.warnings:
+            display.say(f"warning: {warning}")
+    if strict and not found.hit:
+        sys.exit(1)
+
+
+@click.group()
+def sweep() -> None:
+    """An isoFLOP grid of runs."""
+
+
+@sweep.command("plan")
+@click.option("--budgets", required=True, help="FLOPs: 1e12,3e12,1e13 or 1e12:1e14:5.")
+@click.option(
+    "--center", required=True, help="A fit's file, or PARAMS@FLOPS^EXPONENT: 100000@1e12^0.5."
+)
+@click.option("--sizes", default=7, show_default=True, help="Sizes of each budget.")
+@click.option("--step", default=2.0, show_default=True, help="Factor between sizes.")
+@click.option("--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations.")
+@click.option("--unique", type=float, help="Unique samples there are, instead of --data's.")
+@click.option("--cost", default="nhzoo", show_default=True, help="nhzoo, or k for k x params.")
+@click.option("--ledger", type=FILE, help="A table of runs, for the speed it measured.")
+@click.option("--prefix", default="sweep", show_default=True, help="Of the run ids.")
+@click.option("-o", "--out", type=FILE, help="Write the plan there.")
+@AS_JSON
+def sweep_plan(
+    budgets: str,
+    center: str,
+    sizes: int,
+    step: float,
+    data: str,
+    unique: float | None,
+    cost: str,
+    ledger: Path | None,
+    prefix: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Budgets x sizes round the optimum of each budget, what they cost and how long they take.
+
+    \b
+    Example: nhzoo sweep plan --budgets 1e12:1e14:5 --center 100000@1e12 -o plan.json
+    """
+    from nhzoo import sweep_plan as plans
+    from nhzoo.ledger import read_runs
+    from nhzoo.scaling import read_fit
+
+    rows = read_runs(ledger) if ledger else []
+    fitted = read_fit(Path(center)) if Path(center).exists() else None
+    planned = plans.plan_sweep(
+        plans.parse_budgets(budgets),
+        plans.center_of_fit(fitted) if fitted else plans.center_of_text(center),
+        _cost(cost, rows) or _policy_cost(rows),
+        center_name=center,
+        sizes=sizes,
+        step=step,
+        unique_samples=unique or _frames(data),
+        rows=rows,
+        prefix=prefix,
+    )
+    if out is not None:
+        plans.write_plan(out, planned)
+    if as_json:
+        display.print_json(planned.as_json())
+        return
+    display.print_table(
+        ("run", "params", "FLOPs", "samples", "epochs", "minutes"),
+        [
+            (
+                cell.run_id,
+                cell.params,
+                f"{cell.flops:.3g}",
+                cell.samples,
+                cell.epochs,
+                None if cell.seconds is None else cell.seconds / 60,
+            )
+            for cell in planned.cells
+        ],
+    )
+    time = "" if planned.seconds is None else f", {planned.seconds / 3600:.1f} hours one by one"
+    display.show(f"{len(planned.cells)} runs, {planned.flops:.3g} FLOPs{time}")
+    for flops in planned.budgets:
+        sizes_left = len({cell.params for cell in planned.cells if cell.flops == flops})
+        if sizes_left < 5:
+            display.say(f"warning: too_few_sizes: {sizes_left} sizes are left at {flops:.3g}")
+    for cell in planned.dropped:
+        display.say(f"dropped: {cell.params:,} parameters at {cell.flops:.3g}: {cell.reason}")
+
+
+def _frames(data: str) -> float:
+    """Frames of a dataset's training split."""
+    from nhzoo.sources import open_demonstrations
+    from nhzoo.traces import TraceSet
+
+    found = open_demonstrations(data)
+    if not isinstance(found, TraceSet):
+        raise InputError(f"--data {data}: does not say how many frames it has; give --unique")
+    return float(sum(trace.length for trace in found.traces if trace.split == "train"))
+
+
+def _policy_cost(rows: list[RunRow]) -> Cost:
+    from nhzoo.policy_cost import policy_cost  # torch
+
+    return policy_cost(rows)
+
+
+def _cost(text: str, rows: list[RunRow]) -> Cost | None:
+    """The cost that an option names; None for what the rows show."""
     from nhzoo import training_cost
 
     if text == "rows":
         return None
-    if text == "auto":
-        mine = [r for r in rows if fnmatchcase(r.run_id, only)]
-        named = {r.flop_model_hash for r in mine if flop_model in (None, r.flop_model_hash)}
-        if not named or None in named or len(named) > 1:
-            return None
-        from nhzoo.publishing import _flop_model  # torch
-
-        return nhzoo_cost(rows) if named == {_flop_model()} else None
     if text == "nhzoo":
-        return nhzoo_cost(rows)
+        return _policy_cost(rows)
+    if text == "auto":
+        if not rows or any(row.flop_model_hash is None for row in rows):
+            return None
+        from nhzoo.policy_cost import is_ours  # torch
+
+        return _policy_cost(rows) if is_ours(rows) else None
     try:
         factor = float(text)
     except ValueError:
         factor = float("nan")
-    if not factor > 0 or factor == float("inf"):
+    if not 0 < factor < float("inf"):
         raise InputError(f"--cost {text}: give auto, rows, nhzoo or a number larger than zero")
     return training_cost.proportional(factor)
-
-
-def nhzoo_cost(rows: list[RunRow]) -> Cost:
-    """The exact cost of nhzoo's policies, optimizer included, at the rows' samples per update."""
-    from statistics import median
-
-    from nhzoo import training_cost
-    from nhzoo.ledger import LedgerRow
-    from nhzoo.policy import PolicyConfig
-
-    updates = [r.batch * r.time * r.accumulate for r in rows if isinstance(r, LedgerRow)]
-    return training_cost.from_function(
-        lambda n: PolicyConfig.for_params(n).train_flops,
-        10_000,
-        500_000_000,
-        per_update=lambda n: PolicyConfig.for_params(n).update_flops,
-        samples_per_update=median(updates or [256]),
-        origin="nhzoo's policies, every layer and the optimizer",
-    )
 
 
 def _show_fit(fitted: Fit) -> None:

@@ -26,8 +26,8 @@ class Holdout:
     """One budget forecast from the budgets below. Errors are forecast / observed - 1.
 
     `left_out` budgets were not fitted, `factor` is how many times the largest fitted budget this
-    one is. Observed are the parabola's minimum and vertex. `*_hit`: the observed value was inside the
-    interval, a prediction's for the loss. Baselines: see `predictions.Baselines`.
+    one is. Observed are the parabola's minimum and vertex. `*_hit`: the observed value was inside
+    the interval, a prediction's for the loss. Baselines: see `predictions.Baselines`.
     """
 
     left_out: int

@@ -29,8 +29,8 @@ class Profiles:
     """Parabolas of B resamples in m budgets.
 
     `vertex` [B, m] is ln N_opt, `minimum` [B, m] the ln L there, NaN where a parabola has no
-    minimum near the sizes. `vertex_var`, `minimum_var` [m] by the delta method from residuals pooled over
-    budgets, `curvature`, `curvature_se` [m] of the first. `dof` are the pooled degrees of freedom.
+    minimum near the sizes. `vertex_var`, `minimum_var` [m] by the delta method from residuals
+    pooled over budgets (`dof` degrees of freedom), `curvature`, `curvature_se` [m] of the first.
     """
 
     compute: Array
@@ -117,8 +117,8 @@ def power_law(
 
     theta is (value at ln C0 of `centre_of`, slope); NaN values are left out, and theta is NaN where
     fewer than two are left. `weighted` by 1 / `variances`; plain otherwise, as Hoffmann et al. do:
-    a vertex of few points and little curvature has a variance that is itself a guess. The covariance
-    is that of the given variances, widened where the scatter about the line exceeds them.
+    a vertex of few points and little curvature has a variance that is itself a guess. The
+    covariance is that of given variances, widened where the scatter about the line exceeds them.
     """
     z = np.log(compute) - centre_of(compute)
     known = np.isfinite(values) & np.isfinite(variances)

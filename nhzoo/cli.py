@@ -47,6 +47,7 @@ for _command in (
     cli_scaling.fit_command,
     cli_scaling.forecast_command,
     cli_scaling.grade_command,
+    cli_scaling.plot_command,
     cli_scaling.sweep,
 ):
     cli.add_command(_command)

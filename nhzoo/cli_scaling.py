@@ -200,6 +200,24 @@ def grade_command(
         sys.exit(1)
 
 
+@click.command("plot")
+@click.argument("fit_file", metavar="FIT", type=FILE)
+@click.option("--forecast", "forecasts", type=FILE, multiple=True, help="To draw. Repeatable.")
+@click.option("--out", type=FILE, required=True, help="The folder of the figures.")
+def plot_command(fit_file: Path, forecasts: tuple[Path, ...], out: Path) -> None:
+    """Figures of a fit: profiles, optima, frontiers, residuals; SVG and PNG.
+
+    \b
+    Example: nhzoo plot fit.json --forecast forecast.json --out figures
+    """
+    from nhzoo.forecast import read_forecast
+    from nhzoo.scaling import read_fit
+    from nhzoo.scaling_plots import plot_fit
+
+    for path in plot_fit(read_fit(fit_file), out, [read_forecast(f) for f in forecasts]):
+        display.show(str(path))
+
+
 @click.group()
 def sweep() -> None:
     """An isoFLOP grid of runs."""

@@ -48,6 +48,7 @@ FILE = click.Path(path_type=Path)
     help="Rows of one size and budget: best learning rate and all seeds, all, or the best.",
 )
 @click.option("--checkpoints", is_flag=True, help="Take in rows of runs not yet at their end.")
+@click.option("--skip-incomplete", is_flag=True, help="Leave out rows that lack a value.")
 @click.option("--interval", default=0.9, show_default=True, help="Of all intervals.")
 @click.option("--resamples", default=400, show_default=True, help="Of the bootstrap.")
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
@@ -59,6 +60,7 @@ def fit_command(
     out: Path | None,
     methods: str,
     cost: str,
+    skip_incomplete: bool,
     strict: bool,
     as_json: bool,
     **options: Any,
@@ -70,7 +72,10 @@ def fit_command(
     """
     from nhzoo import ledger, scaling
 
-    rows = ledger.read_runs(runs)
+    incomplete: list[str] | None = [] if skip_incomplete else None
+    rows = ledger.read_runs(runs, incomplete)
+    for line in incomplete or ():
+        display.say(f"left out: {line}")
     only, model = options["only"], options["flop_model"]
 
     def matches(row: RunRow) -> bool:

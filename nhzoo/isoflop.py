@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.intp]
@@ -118,7 +119,8 @@ def power_law(
     theta is (value at ln C0 of `centre_of`, slope); NaN values are left out, and theta is NaN where
     fewer than two are left. `weighted` by 1 / `variances`; plain otherwise, as Hoffmann et al. do:
     a vertex of few points and little curvature has a variance that is itself a guess. The
-    covariance is that of given variances, widened where the scatter about the line exceeds them.
+    covariance is that of given variances, widened where the scatter about the line (chi2 over its
+    degrees of freedom) exceeds what they allow nine times in ten.
     """
     z = np.log(compute) - centre_of(compute)
     known = np.isfinite(values) & np.isfinite(variances)
@@ -140,7 +142,8 @@ def power_law(
     used = int(known[0].sum())
     rest = (y[0] - design @ theta[0])[known[0]]
     chi2 = float((rest**2 / spread[known[0]]).sum()) / (used - 2) if used > 2 else np.nan
-    return theta, (pull * spread) @ pull.T * max(1.0, float(np.nan_to_num(chi2))), chi2
+    most = float(stats.chi2.ppf(0.9, used - 2)) / (used - 2) if used > 2 else np.inf
+    return theta, (pull * spread) @ pull.T * (chi2 if chi2 > most else 1.0), chi2
 
 
 def centre_of(compute: Array) -> float:

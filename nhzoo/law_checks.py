@@ -304,7 +304,7 @@ def _surface(points: Points, laws: Laws) -> list[Diagnostic]:
                 )
             )
     noise = seed_noise(points)
-    if noise is not None and surface.rms > 2 * noise:
+    if noise and surface.rms > 2 * noise:
         found.append(
             _finding(
                 *("lack_of_fit", "warning", "seeds", surface.rms / noise),
@@ -388,8 +388,9 @@ def _holdouts(holdouts: Sequence[Holdout]) -> list[Diagnostic]:
 
 
 def _returns(points: Points, returns: Sequence[ReturnLaw]) -> list[Diagnostic]:
-    noise = points.se_return / points.mean_return
-    noise = noise[np.isfinite(noise) & (points.mean_return > 0)]
+    scored = points.take(np.nan_to_num(points.mean_return) > 0)
+    noise = scored.se_return / scored.mean_return
+    noise = noise[np.isfinite(noise)]
     if returns and len(noise) and np.median(noise) > 0.05:
         return [
             _finding(

@@ -147,7 +147,8 @@ class Fit:
                 entry["exponent_params"] = None if a is None else asdict(a)
                 if a is not None:
                     slope = self.cost.slope(self._middle_size())
-                    d = Interval(1 - slope * a.value, 1 - slope * a.high, 1 - slope * a.low)
+                    ends = sorted((1 - slope * a.high, 1 - slope * a.low))
+                    d = Interval(1 - slope * a.value, *ends)
                     entry["exponent_samples"] = asdict(d)
             for i, name in enumerate(_NAMES[law.form]):
                 found = law.parameter(i, self.options["interval"])

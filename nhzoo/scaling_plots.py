@@ -1,6 +1,6 @@
 """Figures of a fit: SVG and PNG, in colours that colour-blind readers tell apart.
 
-Solid is what was measured or fitted; what is extrapolated is dashed, on a grey ground. Hollow points
+Solid is what was measured or fitted; what is extrapolated is dashed, on grey ground. Hollow points
 were not fitted. Budgets are coloured by `viridis`, methods by Okabe and Ito's palette.
 """
 

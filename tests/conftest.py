@@ -18,7 +18,7 @@ from nhzoo.protocols import GameSpec
 
 torch.set_num_threads(1)
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(os.environ.get("NHZOO_SHARED", Path(__file__).parents[2] / "shared"))
 
 
 @pytest.fixture(autouse=True)

@@ -48,6 +48,13 @@ FILE = click.Path(path_type=Path)
     help="Rows of one size and budget: best learning rate and all seeds, all, or the best.",
 )
 @click.option("--checkpoints", is_flag=True, help="Take in rows of runs not yet at their end.")
+@click.option(
+    "--metric",
+    type=click.Choice(["loss", "return"]),
+    default="loss",
+    show_default=True,
+    help="What to fit; return: 1 / mean_return, as its law has the same form.",
+)
 @click.option("--skip-incomplete", is_flag=True, help="Leave out rows that lack a value.")
 @click.option("--interval", default=0.9, show_default=True, help="Of all intervals.")
 @click.option("--resamples", default=400, show_default=True, help="Of the bootstrap.")

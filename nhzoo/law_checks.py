@@ -41,8 +41,7 @@ def check(
     if not len(points):
         return found
     found += _rows(points)
-    if not given_cost:
-        found += _cost(points)
+    found += _given_cost(points, cost) if given_cost else _cost(points)
     if laws.profiles is not None:
         found += _profiles(chosen, laws)
     if laws.surface is not None:
@@ -173,6 +172,20 @@ def _cost(points: Points) -> list[Diagnostic]:
             *("not_6nd", "note", "column flops", spread),
             f"FLOPs / (params x samples) varies by a factor of {spread:.2f} along the sizes",
             "optima are solved on the cost that the rows show; --cost nhzoo takes the exact one",
+        )
+    ]
+
+
+def _given_cost(points: Points, cost: Cost) -> list[Diagnostic]:
+    off = np.abs(np.log(points.flops / points.samples / cost.of(points.params)))
+    worst = int(off.argmax())
+    if off[worst] <= np.log(1.1):
+        return []
+    return [
+        _finding(
+            *("cost_mismatch", "warning", f"row {int(points.row[worst])}", np.exp(off[worst])),
+            f"FLOPs a sample differ from the cost asked for, at worst x{np.exp(off[worst]):.2f}",
+            "--cost rows takes what the rows show",
         )
     ]
 

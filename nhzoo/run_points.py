@@ -22,6 +22,7 @@ from nhzoo.ledger import LedgerRow, RunRow
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Duplicates = Literal["auto", "all", "best"]
+Metric = Literal["loss", "return"]
 
 WINDOW = 8.0
 LEAST_SIZES = 4
@@ -116,6 +117,7 @@ def select(
     only: str = "*",
     flop_model: str | None = None,
     checkpoints: bool = False,
+    metric: Metric = "loss",
     where: str = "the table",
 ) -> Selection:
     """Choose what to fit.
@@ -126,6 +128,7 @@ def select(
     (Porian et al. 2024, arXiv 2406.19146, drop these budgets as well). Duplicates, rows of one size
     and budget: `auto` keeps the learning rate that does best and of it every seed, one row a seed;
     `best` the lowest loss; `all` all. A table without profiles is fitted whole.
+    `metric` return: what is fitted as loss is 1 / mean_return, of rows that have one above 0.
     """
     found: list[Diagnostic] = []
     if not (math.isfinite(window) and window > 1):
@@ -179,6 +182,11 @@ def select(
                 "fit one kind at a time",
             )
         )
+    if metric == "return":
+        scored = [(n, r) for n, r in chosen if r.mean_return is not None and r.mean_return > 0]
+        if not scored:
+            raise InputError(f"{where}, column mean_return: no row has one above 0")
+        chosen = [(n, replace(r, loss=1 / (r.mean_return or 1.0))) for n, r in scored]
     points = _points(chosen, where)
     points, label_notes = _with_budgets(points)
     found += label_notes

@@ -25,7 +25,7 @@ from nhzoo.law_intervals import LEVEL, RESAMPLES, Interval, Spread, exponential
 from nhzoo.laws import DEFAULT_METHODS, METHODS, Law, fit_laws
 from nhzoo.ledger import RunRow
 from nhzoo.return_laws import ReturnLaw
-from nhzoo.run_points import WINDOW, Budget, Duplicates, Points, Selection, select
+from nhzoo.run_points import WINDOW, Budget, Duplicates, Metric, Points, Selection, select
 from nhzoo.training_cost import Cost, from_rows
 
 Array = npt.NDArray[np.float64]
@@ -178,6 +178,7 @@ def fit(
     only: str = "*",
     flop_model: str | None = None,
     checkpoints: bool = False,
+    metric: Metric = "loss",
     interval: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -205,6 +206,7 @@ def fit(
         only=only,
         flop_model=flop_model,
         checkpoints=checkpoints,
+        metric=metric,
         where=source,
     )
     points = chosen.points
@@ -213,9 +215,9 @@ def fit(
         points, profiles=chosen.profiles, methods=methods, resamples=resamples, seed=seed
     )
     vertices = _vertices(found.profiles, chosen, interval)
-    returns = return_laws.fit_returns(chosen, interval)
+    returns = return_laws.fit_returns(chosen, interval) if metric == "loss" else ()
     tests = rolling(points, shown, holdout, interval, seed) if chosen.profiles else ()
-    checks = law_checks.check(chosen, found, shown, tests, returns, given_cost=cost is not None)
+    checks = law_checks.check(chosen, found, shown, tests, returns, cost is not None)
     surface = found.surface
     outliers = points.row[surface.weights < 0.3] if surface is not None else np.empty(0)
     unique = chosen.all_points.unique
@@ -231,6 +233,7 @@ def fit(
             "only": only,
             "flop_model": flop_model,
             "checkpoints": checkpoints,
+            "metric": metric,
             "interval": interval,
             "resamples": resamples,
             "seed": seed,

@@ -16,6 +16,7 @@ from nhzoo import (
     cli_evaluate,
     cli_reports,
     cli_scaling,
+    cli_sweep,
     cli_train,
     display,
 )
@@ -48,7 +49,7 @@ for _command in (
     cli_scaling.forecast_command,
     cli_scaling.grade_command,
     cli_scaling.plot_command,
-    cli_scaling.sweep,
+    cli_sweep.sweep,
 ):
     cli.add_command(_command)
 

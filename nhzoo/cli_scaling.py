@@ -1,4 +1,4 @@
-"""Commands of scaling laws: `sweep plan`, `fit`, `forecast`, `grade`."""
+"""Commands of scaling laws: `fit`, `forecast`, `grade`, `plot`."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def fit_command(
     \b
     Example: nhzoo fit training/runs.jsonl --only 'sweep-*' -o fit.json
     """
-    from nhzoo import ledger, scaling
+    from nhzoo import fit_files, ledger, scaling
 
     incomplete: list[str] | None = [] if skip_incomplete else None
     rows = ledger.read_runs(runs, incomplete)
@@ -91,14 +91,14 @@ def fit_command(
     fitted = scaling.fit(
         rows,
         methods=tuple(name.strip() for name in methods.split(",") if name.strip()),
-        cost=_cost(cost, [row for row in rows if matches(row)]),
+        cost=named_cost(cost, [row for row in rows if matches(row)]),
         source=str(runs),
         **options,
     )
     if out is not None:
-        scaling.write_fit(out, fitted)
+        fit_files.write_fit(out, fitted)
     if as_json:
-        display.print_json(fitted.as_json())
+        display.print_json(fit_files.fit_json(fitted))
     else:
         _show_fit(fitted)
     if not fitted.laws:
@@ -132,8 +132,8 @@ def forecast_command(
     \b
     Example: nhzoo forecast fit.json --flops 1e14 -o forecast.json
     """
+    from nhzoo.fit_files import read_fit
     from nhzoo.forecast import forecast, write_forecast
-    from nhzoo.scaling import read_fit
 
     said = forecast(read_fit(fit_file), flops, params=params, data_limit=data_limit, force=force)
     if out is not None:
@@ -222,128 +222,35 @@ def plot_command(fit_file: Path, forecasts: tuple[Path, ...], out: Path) -> None
     \b
     Example: nhzoo plot fit.json --forecast forecast.json --out figures
     """
+    from nhzoo.fit_files import read_fit
     from nhzoo.forecast import read_forecast
-    from nhzoo.scaling import read_fit
     from nhzoo.scaling_plots import plot_fit
 
     for path in plot_fit(read_fit(fit_file), out, [read_forecast(f) for f in forecasts]):
         display.show(str(path))
 
 
-@click.group()
-def sweep() -> None:
-    """An isoFLOP grid of runs."""
-
-
-@sweep.command("plan")
-@click.option("--budgets", required=True, help="FLOPs: 1e12,3e12,1e13 or 1e12:1e14:5.")
-@click.option(
-    "--center", required=True, help="A fit's file, or PARAMS@FLOPS^EXPONENT: 100000@1e12^0.5."
-)
-@click.option("--sizes", default=7, show_default=True, help="Sizes of each budget.")
-@click.option("--step", default=2.0, show_default=True, help="Factor between sizes.")
-@click.option("--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations.")
-@click.option("--unique", type=float, help="Unique samples there are, instead of --data's.")
-@click.option("--cost", default="nhzoo", show_default=True, help="nhzoo, or k for k x params.")
-@click.option("--ledger", type=FILE, help="A table of runs, for the speed it measured.")
-@click.option("--prefix", default="sweep", show_default=True, help="Of the run ids.")
-@click.option("-o", "--out", type=FILE, help="Write the plan there.")
-@AS_JSON
-def sweep_plan(
-    budgets: str,
-    center: str,
-    sizes: int,
-    step: float,
-    data: str,
-    unique: float | None,
-    cost: str,
-    ledger: Path | None,
-    prefix: str,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Budgets x sizes round the optimum of each budget, what they cost and how long they take.
-
-    \b
-    Example: nhzoo sweep plan --budgets 1e12:1e14:5 --center 100000@1e12 -o plan.json
-    """
-    from nhzoo import sweep_plan as plans
-    from nhzoo.ledger import read_runs
-    from nhzoo.scaling import read_fit
-
-    rows = read_runs(ledger) if ledger else []
-    fitted = read_fit(Path(center)) if Path(center).exists() else None
-    planned = plans.plan_sweep(
-        plans.parse_budgets(budgets),
-        plans.center_of_fit(fitted) if fitted else plans.center_of_text(center),
-        _cost(cost, rows) or _policy_cost(rows),
-        center_name=center,
-        sizes=sizes,
-        step=step,
-        unique_samples=unique or _frames(data),
-        rows=rows,
-        prefix=prefix,
-    )
-    if out is not None:
-        plans.write_plan(out, planned)
-    if as_json:
-        display.print_json(planned.as_json())
-        return
-    display.print_table(
-        ("run", "params", "FLOPs", "samples", "epochs", "minutes"),
-        [
-            (
-                cell.run_id,
-                cell.params,
-                f"{cell.flops:.3g}",
-                cell.samples,
-                cell.epochs,
-                None if cell.seconds is None else cell.seconds / 60,
-            )
-            for cell in planned.cells
-        ],
-    )
-    time = "" if planned.seconds is None else f", {planned.seconds / 3600:.1f} hours one by one"
-    display.show(f"{len(planned.cells)} runs, {planned.flops:.3g} FLOPs{time}")
-    for flops in planned.budgets:
-        sizes_left = len({cell.params for cell in planned.cells if cell.flops == flops})
-        if sizes_left < 5:
-            display.say(f"warning: too_few_sizes: {sizes_left} sizes are left at {flops:.3g}")
-    for cell in planned.dropped:
-        display.say(f"dropped: {cell.params:,} parameters at {cell.flops:.3g}: {cell.reason}")
-
-
-def _frames(data: str) -> float:
-    """Frames of a dataset's training split."""
-    from nhzoo.sources import open_demonstrations
-    from nhzoo.traces import TraceSet
-
-    found = open_demonstrations(data)
-    if not isinstance(found, TraceSet):
-        raise InputError(f"--data {data}: does not say how many frames it has; give --unique")
-    return float(sum(trace.length for trace in found.traces if trace.split == "train"))
-
-
-def _policy_cost(rows: list[RunRow]) -> Cost:
+def policy_cost_of(rows: list[RunRow]) -> Cost:
+    """The exact cost of our policies."""
     from nhzoo.policy_cost import policy_cost  # torch
 
     return policy_cost(rows)
 
 
-def _cost(text: str, rows: list[RunRow]) -> Cost | None:
+def named_cost(text: str, rows: list[RunRow]) -> Cost | None:
     """The cost that an option names; None for what the rows show."""
     from nhzoo import training_cost
 
     if text == "rows":
         return None
     if text == "nhzoo":
-        return _policy_cost(rows)
+        return policy_cost_of(rows)
     if text == "auto":
         if not rows or any(row.flop_model_hash is None for row in rows):
             return None
         from nhzoo.policy_cost import is_ours  # torch
 
-        return _policy_cost(rows) if is_ours(rows) else None
+        return policy_cost_of(rows) if is_ours(rows) else None
     try:
         factor = float(text)
     except ValueError:
@@ -378,6 +285,12 @@ def _show_fit(fitted: Fit) -> None:
     if rows:
         head = ("method", "N ~ C^", "D ~ C^", "N at 10x", "L at 10x", "E", "residuals")
         display.print_table(head, rows)
+    for other in fitted.windows:
+        exponents = (
+            f"{_interval(value, '.3f')} ({name})"
+            for name, value in (("vp", other.vp), ("parabola", other.parabola))
+        )
+        display.show(f"window x{other.window:g}: {other.points} rows, N ~ C^{', '.join(exponents)}")
     for ret in fitted.returns:
         display.show(
             f"return against {ret.of}: R ~ {'C' if ret.of == 'compute' else 'L'}^"

@@ -16,12 +16,13 @@ import numpy as np
 
 from nhzoo import __version__, files
 from nhzoo.errors import CheckFailed, InputError
+from nhzoo.fit_files import fit_json
 from nhzoo.holdouts import worst_error
 from nhzoo.law_checks import MANY_EPOCHS, MOST_EPOCHS
 from nhzoo.law_intervals import Interval, union
 from nhzoo.loss_surface import losses
-from nhzoo.predictions import Baselines, baselines, predict
-from nhzoo.scaling import Fit, content_hash
+from nhzoo.predictions import Baselines, baselines, best_size, predict
+from nhzoo.scaling import Fit
 
 SCHEMA = 1
 FAR, TOO_FAR = 10.0, 100.0
@@ -112,7 +113,7 @@ class Forecast:
             "nhzoo": self.version,
             "schema": SCHEMA,
         }
-        value["sha256"] = content_hash(value)
+        value["sha256"] = files.content_hash(value)
         return value
 
 
@@ -233,7 +234,7 @@ def forecast(
         kind=fit.kind,
         source=fit.source,
         data_sha256=fit.data_sha256,
-        fit_sha256=str(fit.as_json()["sha256"]),
+        fit_sha256=str(fit_json(fit)["sha256"]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return _of_json(result.as_json())
@@ -276,8 +277,7 @@ def _data_limit(
         min(float(fit.points.flops.min()), flops), max(flops, fit.largest) * 1e3, 121
     )
     for c in grid:
-        said = predict(fit.laws, float(c), fit.cost, float(fit.options["interval"])).size
-        if said is not None and float(fit.cost.samples(float(c), said.value)) >= most:
+        if float(fit.cost.samples(float(c), best_size(fit.laws, float(c), fit.cost))) >= most:
             reached = float(c)
             break
     needed = None
@@ -324,7 +324,7 @@ def read_forecast(path: Path) -> Forecast:
     value = files.read_json(path, 4 * files.MEGABYTE)
     if value.get("schema") != SCHEMA or "sha256" not in value:
         raise InputError(f"{path}: not a forecast of this version; make it with nhzoo forecast")
-    if value["sha256"] != content_hash(value):
+    if value["sha256"] != files.content_hash(value):
         raise InputError(f"{path}: was changed after it was frozen (its sha256 does not fit)")
     try:
         return _of_json(value)

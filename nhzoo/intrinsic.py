@@ -1,4 +1,4 @@
-"""Intrinsic performance of reinforcement learning (Hilton, Tang and Schulman 2023, arXiv 2301.13442).
+"""Intrinsic performance of reinforcement learning (Hilton, Tang, Schulman 2023, arXiv 2301.13442).
 
 Returns have no natural unit. Intrinsic performance I of a return is the least compute at which any
 size reaches it, so on the frontier I is the compute itself, and no monotone change of the return

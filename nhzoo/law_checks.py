@@ -16,7 +16,8 @@ from nhzoo.diagnostics import Diagnostic, Level
 from nhzoo.holdouts import Holdout
 from nhzoo.laws import FRONTIER_BUDGETS, LEAST_BUDGETS, Laws
 from nhzoo.return_laws import ReturnLaw
-from nhzoo.run_points import Points, Selection
+from nhzoo.run_points import Points
+from nhzoo.run_selection import Selection
 from nhzoo.training_cost import Cost
 
 Array = npt.NDArray[np.float64]
@@ -192,7 +193,7 @@ def _given_cost(points: Points, cost: Cost) -> list[Diagnostic]:
 
 def _profiles(chosen: Selection, laws: Laws) -> list[Diagnostic]:
     found: list[Diagnostic] = []
-    profiles, points = laws.profiles, chosen.points
+    profiles = laws.profiles
     if profiles is None:
         return found
     centres, places = [], []
@@ -270,7 +271,6 @@ def _profiles(chosen: Selection, laws: Laws) -> list[Diagnostic]:
                     "the law may bend: trust the top budgets more",
                 )
             )
-    del points
     return found
 
 

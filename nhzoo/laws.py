@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nhzoo import isoflop
+from nhzoo.huber_surface import parametric
 from nhzoo.isoflop import Profiles
 from nhzoo.law_intervals import (
     RESAMPLES,
@@ -24,7 +25,7 @@ from nhzoo.law_intervals import (
     resampled_pairs,
     resampled_runs,
 )
-from nhzoo.loss_surface import LEAST_POINTS, Surface, losses, parametric, variable_projection
+from nhzoo.loss_surface import LEAST_POINTS, Surface, losses, variable_projection
 from nhzoo.run_points import Points
 from nhzoo.training_cost import Cost
 
@@ -258,8 +259,8 @@ def _lines(
             fitted.compute, np.where(usable, fitted.vertex, np.nan), fitted.vertex_var
         )
         if "parabola" in methods:
-            if clustered:
-                spread = Spread(theta[0], dof, draws=theta[1:] if drawn else None)
+            if clustered and drawn:
+                spread = Spread(theta[0], dof, draws=theta[1:])
             else:
                 spread = Spread(theta[0], fitted.dof, covariance=covariance)
             found.append(Law("parabola", "line", spread, fitted.sd, len(points), centre))

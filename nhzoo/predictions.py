@@ -53,6 +53,18 @@ def predict(laws: Sequence[Law], flops: float, cost: Cost, level: float) -> Pred
     return Prediction(_union(sizes, SIZE_METHODS), _union(found, LOSS_METHODS), sizes, found)
 
 
+def best_size(laws: Sequence[Law], flops: float, cost: Cost) -> float:
+    """The size of `predict` alone, without its interval; NaN where none can say."""
+    by_method = {law.method: law for law in laws if law.form != "frontier"}
+    for name in (*SIZE_METHODS, *FALLBACKS):
+        if name in by_method:
+            law = by_method[name]
+            size = float(law.ln_size(law.spread.theta[None], flops, cost)[0])
+            if np.isfinite(size):
+                return float(np.exp(min(size, 700.0)))
+    return float("nan")
+
+
 def _union(found: dict[str, Interval], methods: Sequence[str]) -> Interval | None:
     names = [name for name in methods if name in found]
     names = names or [name for name in FALLBACKS if name in found][:1]

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nhzoo.law_intervals import Interval, Spread
-from nhzoo.run_points import Points, Selection
+from nhzoo.run_points import Points
+from nhzoo.run_selection import Selection
 
 Array = npt.NDArray[np.float64]
 

@@ -1,17 +1,13 @@
 """Scaling laws of a table of runs: choose the rows, fit, say how sure and what is wrong.
 
-`fit` is what `nhzoo fit` does; a `Fit` is written to and read from `fit.json`, which holds the rows
-it rests on, so that a forecast or a plot needs nothing else.
+`fit` is what `nhzoo fit` does; `fit_files` writes and reads its outcome.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -25,13 +21,11 @@ from nhzoo.law_intervals import LEVEL, RESAMPLES, Interval, Spread, exponential
 from nhzoo.laws import DEFAULT_METHODS, METHODS, Law, fit_laws
 from nhzoo.ledger import RunRow
 from nhzoo.return_laws import ReturnLaw
-from nhzoo.run_points import WINDOW, Budget, Duplicates, Metric, Points, Selection, select
+from nhzoo.run_points import Points
+from nhzoo.run_selection import WINDOW, Budget, Duplicates, Metric, Selection, select
 from nhzoo.training_cost import Cost, from_rows
 
 Array = npt.NDArray[np.float64]
-
-SCHEMA = 1
-_LIMIT = 256 * files.MEGABYTE
 
 
 @dataclass(frozen=True)
@@ -44,6 +38,19 @@ class Vertex:
     loss: Interval
     coefficients: tuple[float, float, float]
     centre: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """The exponents of the size with another window: it is part of the result.
+
+    Intervals are the delta method's, so of rows, not of runs.
+    """
+
+    window: float
+    points: int
+    vp: Interval | None
+    parabola: Interval | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class Fit:
     vertices: tuple[Vertex, ...]
     returns: tuple[ReturnLaw, ...]
     holdouts: tuple[Holdout, ...]
+    windows: tuple[Window, ...]
     diagnostics: tuple[Diagnostic, ...]
     outliers: tuple[int, ...]
     flop_model: str | None
@@ -111,32 +119,6 @@ class Fit:
         """Diagnostics of level error."""
         return tuple(d for d in self.diagnostics if d.level == "error")
 
-    def as_json(self) -> dict[str, Any]:
-        """The file's content, `sha256` last."""
-        value: dict[str, Any] = {
-            "schema": SCHEMA,
-            "nhzoo": self.version,
-            "source": self.source,
-            "data_sha256": self.data_sha256,
-            "options": self.options,
-            "cost": self.cost.as_json(),
-            "flop_model": self.flop_model,
-            "kind": self.kind,
-            "unique_limit": self.unique_limit,
-            "estimates": self.estimates(),
-            "diagnostics": [asdict(d) for d in self.diagnostics],
-            "holdouts": [asdict(h) for h in self.holdouts],
-            "returns": [law.as_json() for law in self.returns],
-            "vertices": [asdict(v) for v in self.vertices],
-            "budgets": [asdict(b) for b in self.budgets],
-            "outliers": list(self.outliers),
-            "laws": [_law_json(law) for law in self.laws],
-            "points": _points_json(self.points),
-            "others": _points_json(self.others),
-        }
-        value["sha256"] = content_hash(value)
-        return value
-
     def estimates(self) -> dict[str, Any]:
         """What a reader wants of each method: exponents, parameters, residuals, with intervals."""
         result: dict[str, Any] = {}
@@ -150,7 +132,7 @@ class Fit:
                     ends = sorted((1 - slope * a.high, 1 - slope * a.low))
                     d = Interval(1 - slope * a.value, *ends)
                     entry["exponent_samples"] = asdict(d)
-            for i, name in enumerate(_NAMES[law.form]):
+            for i, name in enumerate(PARAMETERS[law.form]):
                 found = law.parameter(i, self.options["interval"])
                 plain = found if name in ("E", "exponent") else exponential(found)
                 entry[name] = None if plain is None else asdict(plain)
@@ -161,7 +143,7 @@ class Fit:
         return float(np.exp(np.log(self.points.params).mean()))
 
 
-_NAMES = {
+PARAMETERS = {
     "surface": ("E", "A", "B", "alpha", "beta"),
     "line": ("params_at_centre", "exponent"),
     "frontier": ("E", "k", "gamma"),
@@ -199,16 +181,20 @@ def fit(
         raise InputError(f"--interval {interval}: must be from 0.5 to below 1")
     if resamples < 50:
         raise InputError(f"--resamples {resamples}: 50 are the least")
-    chosen = select(
-        rows,
-        window=window,
-        duplicates=duplicates,
-        only=only,
-        flop_model=flop_model,
-        checkpoints=checkpoints,
-        metric=metric,
-        where=source,
-    )
+
+    def choose(window: float) -> Selection:
+        return select(
+            rows,
+            window=window,
+            duplicates=duplicates,
+            only=only,
+            flop_model=flop_model,
+            checkpoints=checkpoints,
+            metric=metric,
+            where=source,
+        )
+
+    chosen = choose(window)
     points = chosen.points
     shown = cost or from_rows(*_columns(points if len(points) else chosen.all_points))
     found = fit_laws(
@@ -225,7 +211,7 @@ def fit(
     left_out = np.array([row not in fitted for row in chosen.all_points.row], bool)
     return Fit(
         source=source,
-        data_sha256=data_hash(chosen.all_points),
+        data_sha256=files.content_hash(chosen.all_points.as_json()),
         options={
             "methods": list(methods),
             "window": window,
@@ -248,12 +234,28 @@ def fit(
         vertices=vertices,
         returns=returns,
         holdouts=tests,
+        windows=tuple(
+            _window(w, choose(w), shown, interval)
+            for w in (window / 2, window * 2)
+            if chosen.profiles and found.laws and w > 1
+        ),
         diagnostics=(*chosen.diagnostics, *checks),
         outliers=tuple(int(row) for row in outliers),
         flop_model=chosen.flop_models[0] if len(chosen.flop_models) == 1 else None,
         kind=chosen.kinds[0],
         unique_limit=float(np.nanmax(unique)) if np.isfinite(unique).any() else None,
     )
+
+
+def _window(window: float, chosen: Selection, cost: Cost, level: float) -> Window:
+    points = chosen.points
+    laws = fit_laws(points, resamples=0)
+    middle = float(np.exp(np.log(points.flops).mean())) if len(points) else 1.0
+    vp, parabola = (
+        laws[name].slope(middle, cost, level) if name in laws else None
+        for name in ("vp", "parabola")
+    )
+    return Window(window, len(points), vp, parabola)
 
 
 def _columns(points: Points) -> tuple[Array, Array, Array]:
@@ -281,123 +283,3 @@ def _vertices(profiles: Any, chosen: Selection, level: float) -> tuple[Vertex, .
         flops = float(profiles.compute[k])
         result.append(Vertex(budget.label, flops, ends[0], ends[1], (a, b, c), centre))
     return tuple(result)
-
-
-def data_hash(points: Points) -> str:
-    """sha256 of the rows that were read, by their values."""
-    return content_hash(_points_json(points))
-
-
-def content_hash(value: dict[str, Any]) -> str:
-    """sha256 of a JSON object without its `sha256`, keys sorted."""
-    plain = {key: item for key, item in value.items() if key != "sha256"}
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _points_json(points: Points) -> dict[str, list[Any]]:
-    result: dict[str, list[Any]] = {"run": list(points.run)}
-    for field in fields(Points):
-        if field.name != "run":
-            column = getattr(points, field.name).tolist()
-            result[field.name] = [None if math.isnan(x) else x for x in column]
-    return result
-
-
-def _law_json(law: Law) -> dict[str, Any]:
-    spread = law.spread
-
-    def plain(array: Array | None) -> Any:
-        if array is None:
-            return None
-        return [[x if math.isfinite(x) else None for x in row] for row in array.tolist()]
-
-    return {
-        "method": law.method,
-        "form": law.form,
-        "theta": [x if math.isfinite(x) else None for x in spread.theta.tolist()],
-        "dof": spread.dof,
-        "covariance": plain(spread.covariance),
-        "draws": plain(spread.draws),
-        "noise": law.noise,
-        "points": law.points,
-        "centre": law.centre,
-    }
-
-
-def write_fit(path: Path, fitted: Fit) -> None:
-    """Write `fit.json`, whole or not at all."""
-    files.atomic_write(path, files.dump_json(fitted.as_json()))
-
-
-def read_fit(path: Path) -> Fit:
-    """A fit from its file; InputError when it is damaged, altered or of another version."""
-    value = files.read_json(path, _LIMIT)
-    if value.get("schema") != SCHEMA:
-        raise InputError(f"{path}: not a fit of this version; make it with nhzoo fit")
-    if value.get("sha256") != content_hash(value):
-        raise InputError(f"{path}: was changed after it was written; make it anew with nhzoo fit")
-    try:
-        return Fit(
-            source=str(value["source"]),
-            data_sha256=str(value["data_sha256"]),
-            options=dict(value["options"]),
-            cost=Cost.from_json(value["cost"]),
-            points=_points_of(value["points"]),
-            others=_points_of(value["others"]),
-            budgets=tuple(Budget(**b) for b in value["budgets"]),
-            laws=tuple(_law_of(law) for law in value["laws"]),
-            vertices=tuple(
-                Vertex(
-                    float(v["budget"]),
-                    float(v["flops"]),
-                    Interval(**v["size"]),
-                    Interval(**v["loss"]),
-                    tuple(v["coefficients"]),
-                    float(v["centre"]),
-                )
-                for v in value["vertices"]
-            ),
-            returns=tuple(ReturnLaw.from_json(law) for law in value["returns"]),
-            holdouts=tuple(Holdout(**h) for h in value["holdouts"]),
-            diagnostics=tuple(Diagnostic(**d) for d in value["diagnostics"]),
-            outliers=tuple(value["outliers"]),
-            flop_model=value["flop_model"],
-            kind=str(value["kind"]),
-            unique_limit=value["unique_limit"],
-            version=str(value["nhzoo"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not a fit ({type(error).__name__}: {error})") from None
-
-
-def _array(value: Any) -> Array:
-    return np.array([math.nan if x is None else float(x) for x in value], np.float64)
-
-
-def _points_of(value: dict[str, Any]) -> Points:
-    columns = {f.name: _array(value[f.name]) for f in fields(Points) if f.name != "run"}
-    points = Points(run=tuple(str(run) for run in value["run"]), **columns)
-    if any(len(column) != len(points) for column in columns.values()):
-        raise ValueError("columns of unequal length")
-    return points
-
-
-def _law_of(value: dict[str, Any]) -> Law:
-    def rows(name: str) -> Array | None:
-        if value[name] is None:
-            return None
-        return np.array([_array(row) for row in value[name]], np.float64)
-
-    theta = _array(value["theta"])
-    if value["form"] not in _NAMES or len(theta) != len(_NAMES[value["form"]]):
-        raise ValueError(f"law {value['method']}")
-    spread = Spread(theta, int(value["dof"]), rows("covariance"), rows("draws"))
-    return Law(
-        str(value["method"]),
-        str(value["form"]),
-        spread,
-        float(value["noise"]),
-        int(value["points"]),
-        float(value["centre"]),
-    )

@@ -17,33 +17,26 @@ from nhzoo.errors import InputError
 from nhzoo.forecast import Forecast
 from nhzoo.law_intervals import Interval
 from nhzoo.loss_surface import losses
+from nhzoo.plot_style import (
+    BLUE,
+    COLOURS,
+    GREY,
+    NAMES,
+    ORANGE,
+    STYLE,
+    band,
+    beyond,
+    diamond,
+    exp,
+    sci,
+    shades,
+    ticks,
+    unique_legend,
+)
+from nhzoo.predictions import best_size
 from nhzoo.scaling import Fit
 
 Array = npt.NDArray[np.float64]
-
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6e6e6e"
-COLOURS = {"vp": BLUE, "parabola": ORANGE, "frontier": GREEN, "huber": PURPLE, "joint": "#56B4E9"}
-NAMES = {
-    "vp": "surface (variable projection)",
-    "parabola": "parabolas",
-    "frontier": "E + k C^-g through the minima",
-    "huber": "surface (Huber)",
-    "joint": "joint parabolas",
-    "argmin": "best size trained",
-}
-_STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "svg.hashsalt": "nhzoo",
-    "figure.constrained_layout.use": True,
-}
 
 
 def plot_fit(fit: Fit, folder: Path, said: Sequence[Forecast] = ()) -> list[Path]:
@@ -69,7 +62,7 @@ def plot_fit(fit: Fit, folder: Path, said: Sequence[Forecast] = ()) -> list[Path
         "residuals": (_residuals, 2, (10.0, 3.8)),
         "surface": (_surface, 1, (6.8, 5.0)),
     }
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         for name, (draw, panels, size) in figures.items():
             if not _has(fit, name):
                 continue
@@ -101,82 +94,22 @@ def _has(fit: Fit, name: str) -> bool:
     }[name]
 
 
-def _shades(count: int) -> list[Any]:
-    from matplotlib import colormaps
-
-    # Not to the yellow end, which is faint on white.
-    return [colormaps["viridis"](x) for x in np.linspace(0.0, 0.9, max(count, 2))[:count]]
-
-
-def _ticks(axis: Any, x: bool = True, y: bool = True) -> None:
-    """Logarithmic axes with as many plain ticks as there is room for."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-
-    for one, wanted, ends in (
-        (axis.xaxis, x, axis.get_xlim()),
-        (axis.yaxis, y, axis.get_ylim()),
-    ):
-        if not wanted:
-            continue
-        decades = abs(np.log10(ends[1] / ends[0]))
-        if decades < 2.2:
-            digits = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 7) if decades < 0.8 else (1, 2, 5)
-            one.set_major_locator(LogLocator(subs=digits))
-            one.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.3g}" if v < 1e4 else _sci(v)))
-            one.set_minor_locator(NullLocator())
-        one.set_minor_formatter(NullFormatter())
-
-
-def _sci(value: float) -> str:
-    mantissa, _, power = f"{value:.1e}".partition("e")
-    return f"{mantissa.removesuffix('.0')}e{int(power)}"
-
-
 def _grid(fit: Fit, said: Sequence[Forecast]) -> Array:
     """Budgets to draw laws at: those fitted and a decade beyond, or to the farthest forecast."""
     top = max([10 * fit.largest, *(1.5 * f.flops for f in said)])
     return np.geomspace(float(fit.points.flops.min()), top, 60)
 
 
-def _band(
-    axis: Any, x: Array, ends: Sequence[Interval | None], edge: float, colour: str, label: str
-) -> None:
-    """A law with its interval, solid up to `edge` and dashed beyond."""
-    known = [i is not None for i in ends]
-    x = x[np.array(known)]
-    found = [i for i in ends if i is not None]
-    if not found:
-        return
-    value, low, high = (np.array([getattr(i, n) for i in found]) for n in ("value", "low", "high"))
-    axis.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
-    inner, outer = x <= edge * 1.0001, x >= edge / 1.15
-    axis.plot(x[inner], value[inner], color=colour, label=label)
-    axis.plot(x[outer], value[outer], color=colour, linestyle=(0, (4, 2)))
-
-
-def _beyond(axis: Any, edge: float, top: float) -> None:
-    axis.axvspan(edge, top, color="#f1f1f1", zorder=-10, linewidth=0)
-    axis.text(
-        edge * 1.06,
-        0.015,
-        "extrapolated",
-        transform=axis.get_xaxis_transform(),
-        color=GREY,
-        fontsize=8,
-        va="bottom",
-    )
-
-
 def _isoflop(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     axis = axes[0]
     used = [b.label for b in fit.budgets if b.status == "used"]
-    shades = dict(zip(used, _shades(len(used)), strict=True))
+    colours = dict(zip(used, shades(len(used)), strict=True))
     fitted = {v.budget: v for v in fit.vertices}
     for budget in fit.budgets:
-        colour = shades.get(budget.label, "#b5b5b5")
+        colour = colours.get(budget.label, "#b5b5b5")
         mine, left = (p.take(p.budget == budget.label) for p in (fit.points, fit.others))
         axis.plot(left.params, left.loss, "o", mfc="none", mec=colour, ms=4, mew=0.9, alpha=0.7)
-        label = _sci(budget.label)
+        label = sci(budget.label)
         axis.plot(
             mine.params, mine.loss, "o", color=colour, ms=4.5, label=label if len(mine) else None
         )
@@ -212,7 +145,7 @@ def _isoflop(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     axis.plot([], [], "D", color=ORANGE, ms=4.5, label="optimum, 90 %")
     if len(fit.others):
         axis.plot([], [], "o", mfc="none", mec=GREY, ms=4, label="not fitted")
-    _ticks(axis)
+    ticks(axis)
     axis.set_xlabel("parameters")
     axis.set_ylabel(_quantity(fit))
     axis.set_title("isoFLOP profiles", loc="left")
@@ -237,7 +170,7 @@ def _optimum(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
             exponent = fit.exponent(law.method)
             if exponent is not None and not samples:
                 label += f": {exponent.value:.2f} [{exponent.low:.2f}, {exponent.high:.2f}]"
-            _band(axis, grid, ends, fit.largest, COLOURS[law.method], label)
+            band(axis, grid, ends, fit.largest, COLOURS[law.method], label)
         for vertex in fit.vertices:
             size = _samples(fit, vertex.flops, vertex.size) if samples else vertex.size
             if size is None:
@@ -256,14 +189,14 @@ def _optimum(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
         for f in said:
             value = f.samples if samples else f.params
             interval = f.samples_interval if samples else f.params_interval
-            _diamond(axis, f.flops, float(value), interval)
-        _ticks(axis)
+            diamond(axis, f.flops, float(value), interval)
+        ticks(axis)
         axis.set_xlabel("training FLOPs")
         axis.set_ylabel("optimal samples" if samples else "optimal parameters")
         lows = [v.size.value for v in fit.vertices] or [1.0]
         if not samples:
             axis.set_ylim(bottom=min(lows) / 8)
-        _beyond(axis, fit.largest, float(grid[-1]))
+        beyond(axis, fit.largest, float(grid[-1]))
         axis.set_xlim(grid[0] / 1.3, grid[-1])
     axes[0].legend(loc="upper left", title="exponent of the size, 90 %", alignment="left")
     axes[0].set_title("optimal size", loc="left")
@@ -277,23 +210,6 @@ def _samples(fit: Fit, flops: float, size: Interval | None) -> Interval | None:
     return Interval(value, min(low, high), max(low, high))
 
 
-def _diamond(axis: Any, x: float, y: float, interval: Interval) -> None:
-    reach = np.maximum([[y - interval.low], [interval.high - y]], 0)
-    axis.errorbar(
-        [x],
-        [y],
-        yerr=reach,
-        fmt="D",
-        color="black",
-        mfc="white",
-        ms=6,
-        elinewidth=1.1,
-        capsize=3,
-        zorder=6,
-        label="forecast",
-    )
-
-
 def _loss(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     axis = axes[0]
     grid = _grid(fit, said)
@@ -304,7 +220,7 @@ def _loss(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
         if law.form == "line":
             continue
         ends = [law.loss(float(c), fit.cost, level) for c in grid]
-        _band(axis, grid, ends, fit.largest, COLOURS[law.method], NAMES[law.method])
+        band(axis, grid, ends, fit.largest, COLOURS[law.method], NAMES[law.method])
     for vertex in fit.vertices:
         loss = vertex.loss
         axis.errorbar(
@@ -332,24 +248,18 @@ def _loss(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
             label="bare power law (baseline)",
         )
     for f in said:
-        _diamond(axis, f.flops, f.loss.value, f.loss)
+        diamond(axis, f.flops, f.loss.value, f.loss)
     seen = fit.points.loss
     low = min([float(seen.min()), *(f.loss.low for f in said)])
     bottom = [i.low for law in fit.laws if (i := law.loss(float(grid[-1]), fit.cost, level))]
     axis.set_ylim(0.9 * min([low, *(max(b, low / 3) for b in bottom)]), 1.1 * float(seen.max()))
-    _ticks(axis)
-    _beyond(axis, fit.largest, float(grid[-1]))
+    ticks(axis)
+    beyond(axis, fit.largest, float(grid[-1]))
     axis.set_xlim(grid[0] / 1.5, grid[-1])
     axis.set_xlabel("training FLOPs")
     axis.set_ylabel(_quantity(fit))
     axis.set_title("loss frontier, 90 % bands", loc="left")
-    _unique_legend(axis, "upper right")
-
-
-def _unique_legend(axis: Any, place: str) -> Any:
-    handles, labels = axis.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    return axis.legend(unique.values(), unique.keys(), loc=place)
+    unique_legend(axis, "upper right")
 
 
 def _return(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
@@ -359,8 +269,8 @@ def _return(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     _returns_of(axis, fit, "flops")
     grid = grid[grid >= law.low / 1.01]
     level = float(fit.options["interval"])
-    ends = [_exp(law.at(float(np.log(c)), level, noise=False)) for c in grid]
-    wide = [_exp(law.at(float(np.log(c)), level)) for c in grid]
+    ends = [exp(law.at(float(np.log(c)), level, noise=False)) for c in grid]
+    wide = [exp(law.at(float(np.log(c)), level)) for c in grid]
     axis.fill_between(
         grid,
         [i.low for i in wide],
@@ -371,22 +281,18 @@ def _return(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
         label="of one more run, 90 %",
     )
     label = f"best of each budget: R ~ C^{law.slope:.2f}"
-    _band(axis, grid, ends, law.high, BLUE, label)
+    band(axis, grid, ends, law.high, BLUE, label)
     for f in said:
         if f.ret is not None:
-            _diamond(axis, f.flops, f.ret.value, f.ret)
+            diamond(axis, f.flops, f.ret.value, f.ret)
     axis.set_ylim(bottom=min(i.low for i in wide) / 8)
-    _ticks(axis)
-    _beyond(axis, law.high, float(grid[-1]))
+    ticks(axis)
+    beyond(axis, law.high, float(grid[-1]))
     axis.set_xlim(grid[0] / 1.5, grid[-1])
     axis.set_xlabel("training FLOPs")
     axis.set_ylabel("mean return")
     axis.set_title("return against compute", loc="left")
-    _unique_legend(axis, "upper left")
-
-
-def _exp(interval: Interval) -> Interval:
-    return Interval(*(float(np.exp(x)) for x in vars(interval).values()))
+    unique_legend(axis, "upper left")
 
 
 def _returns_of(axis: Any, fit: Fit, column: str) -> None:
@@ -416,7 +322,7 @@ def _loss_return(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     low = min([law.low, *(0.97 * f.loss.value for f in said)])
     grid = np.geomspace(low, law.high, 60)
     level = float(fit.options["interval"])
-    wide = [_exp(law.at(float(np.log(x)), level)) for x in grid]
+    wide = [exp(law.at(float(np.log(x)), level)) for x in grid]
     axis.fill_between(
         grid,
         [i.low for i in wide],
@@ -426,7 +332,7 @@ def _loss_return(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
         linewidth=0,
         label="of one more run, 90 %",
     )
-    ends = [_exp(law.at(float(np.log(x)), level, noise=False)) for x in grid]
+    ends = [exp(law.at(float(np.log(x)), level, noise=False)) for x in grid]
     value = np.array([i.value for i in ends])
     inner = grid >= law.low * 0.999
     label = f"R ~ L^{law.slope:.2f}, scatter {law.tau:.0%}"
@@ -437,12 +343,12 @@ def _loss_return(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     axis.plot(grid[~inner], value[~inner], color=BLUE, ls=(0, (4, 2)))
     for f in said:
         if f.ret is not None:
-            _diamond(axis, f.loss.value, f.ret.value, f.ret)
-    _ticks(axis)
+            diamond(axis, f.loss.value, f.ret.value, f.ret)
+    ticks(axis)
     axis.set_xlabel(_quantity(fit))
     axis.set_ylabel("mean return")
     axis.set_title("return against loss", loc="left")
-    _unique_legend(axis, "upper right")
+    unique_legend(axis, "upper right")
 
 
 def _residuals(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
@@ -450,17 +356,17 @@ def _residuals(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     surface = next(law for law in fit.laws if law.form == "surface")
     rest = 100 * (1 - losses(surface.spread.theta, points.params, points.samples) / points.loss)
     labels = np.unique(points.budget)
-    shades = _shades(len(labels))
+    colours = shades(len(labels))
     for axis, x, name in zip(
         axes, (points.params, points.flops), ("parameters", "training FLOPs"), strict=True
     ):
-        for label, colour in zip(labels, shades, strict=True):
+        for label, colour in zip(labels, colours, strict=True):
             mine = points.budget == label
             axis.plot(x[mine], rest[mine], "o", color=colour, ms=4)
         axis.axhline(0, color=GREY, lw=0.8)
         for side in (-2, 2):
             axis.axhline(side * 100 * surface.noise, color=GREY, lw=0.8, ls=":")
-        _ticks(axis, y=False)
+        ticks(axis, y=False)
         axis.set_xlabel(name)
     axes[0].set_ylabel("residual of the surface, %")
     axes[0].set_title("residuals (dotted: 2 standard deviations)", loc="left")
@@ -480,7 +386,7 @@ def _surface(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
         d,
         value,
         levels=np.geomspace(low * 1.01, high, 12),
-        colors=[_shades(12)[i] for i in range(12)],
+        colors=[shades(12)[i] for i in range(12)],
         linewidths=1.0,
     )
     axis.plot(points.params, points.samples, "o", color="#4d4d4d", ms=3, label="fitted run")
@@ -491,8 +397,7 @@ def _surface(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     for flops in budgets[:: max(1, len(budgets) // 5)]:
         axis.plot(n, fit.cost.samples(flops, n), color="#b5b5b5", lw=0.7)
     grid = _grid(fit, said)
-    sizes = [law.size(float(c), fit.cost, 0.9) for c in grid]
-    best = np.array([np.nan if i is None else i.value for i in sizes])
+    best = np.array([best_size([law], float(c), fit.cost) for c in grid])
     best_samples = np.array(
         [float(fit.cost.samples(c, s)) for c, s in zip(grid, best, strict=True)]
     )
@@ -501,8 +406,8 @@ def _surface(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     axis.plot(best[~inner], best_samples[~inner], color=ORANGE, lw=2, ls=(0, (3, 1.5)))
     for f in said:
         axis.plot([f.params], [f.samples], "D", color="black", mfc="white", ms=6, label="forecast")
-    _ticks(axis)
+    ticks(axis)
     axis.set_xlabel("parameters")
     axis.set_ylabel("samples")
     axis.set_title("loss surface; grey: equal FLOPs", loc="left")
-    _unique_legend(axis, "lower left").set(frame_on=True)
+    unique_legend(axis, "lower left").set(frame_on=True)

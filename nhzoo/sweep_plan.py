@@ -19,8 +19,8 @@ from nhzoo import __version__, files
 from nhzoo.errors import InputError
 from nhzoo.law_checks import MANY_EPOCHS
 from nhzoo.ledger import LedgerRow, RunRow
-from nhzoo.predictions import predict
-from nhzoo.scaling import Fit, content_hash
+from nhzoo.predictions import best_size
+from nhzoo.scaling import Fit
 from nhzoo.training_cost import Cost
 
 SCHEMA = 1
@@ -99,7 +99,7 @@ class Plan:
             "speed": self.speed,
             "cost": self.cost.as_json(),
         }
-        value["sha256"] = content_hash(value)
+        value["sha256"] = files.content_hash(value)
         return value
 
 
@@ -169,12 +169,7 @@ def plan_sweep(
 
 def center_of_fit(fit: Fit) -> Callable[[float], float]:
     """The optimal size that a fit gives at a budget; nan where it gives none."""
-
-    def center(flops: float) -> float:
-        size = predict(fit.laws, flops, fit.cost, float(fit.options["interval"])).size
-        return math.nan if size is None else size.value
-
-    return center
+    return lambda flops: best_size(fit.laws, flops, fit.cost)
 
 
 def center_of_text(text: str) -> Callable[[float], float]:
@@ -216,7 +211,7 @@ def read_plan(path: Path) -> Plan:
     value = files.read_json(path, 16 * files.MEGABYTE)
     if value.get("schema") != SCHEMA or "cells" not in value:
         raise InputError(f"{path}: not a plan of this version; make it with nhzoo sweep plan")
-    if value.get("sha256") != content_hash(value):
+    if value.get("sha256") != files.content_hash(value):
         raise InputError(f"{path}: was changed after it was written; make it with nhzoo sweep plan")
     try:
         plan = Plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from nhzoo.cli import cli
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.holdouts import worst_error
 from nhzoo.ledger import RunRow
-from nhzoo.run_points import select
+from nhzoo.run_selection import select
 from nhzoo.training_cost import proportional
 from tests.synthetic_laws import Truth, runs
 from tests.test_ledger import ROW
@@ -221,7 +222,7 @@ def test_a_plan_is_centred_distinct_and_drops_what_cannot_be_trained():
     assert {cell.flops for cell in seeded} == {plan.budgets[0], plan.budgets[2]}
     assert len(seeded) == 4
     top = sorted({c.params for c in plan.cells if c.flops == 1e14})
-    assert all(1.9 < b / a < 2.1 for a, b in zip(top, top[1:], strict=False))
+    assert all(1.9 < b / a < 2.1 for a, b in pairwise(top))
     for cell in plan.cells:
         assert cell.samples == pytest.approx(cell.flops / 6 / cell.params, rel=1e-5)
 

@@ -11,15 +11,16 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from nhzoo import isoflop, ledger, loss_surface, return_laws, scaling, training_cost
+from nhzoo import fit_files, isoflop, ledger, loss_surface, return_laws, scaling, training_cost
 from nhzoo.diagnostics import Diagnostic
 from nhzoo.errors import InputError
+from nhzoo.huber_surface import parametric
 from nhzoo.isoflop import parabolas, power_law
 from nhzoo.law_intervals import Spread, resampled_pairs, resampled_runs
 from nhzoo.laws import fit_laws, optimum
 from nhzoo.ledger import RunRow, read_runs
-from nhzoo.loss_surface import losses, parametric, variable_projection
-from nhzoo.run_points import select
+from nhzoo.loss_surface import losses, variable_projection
+from nhzoo.run_selection import select
 from nhzoo.training_cost import Cost, from_function, from_rows, proportional
 from tests.conftest import SHARED
 from tests.synthetic_laws import Truth, runs
@@ -368,7 +369,7 @@ def test_runs_are_resampled_whole():
 
 def test_the_same_seed_gives_the_same_fit_and_another_does_not():
     rows = runs(Truth(), 0.01)
-    first, again, other = (scaling.fit(rows, seed=s).as_json() for s in (1, 1, 2))
+    first, again, other = (fit_files.fit_json(scaling.fit(rows, seed=s)) for s in (1, 1, 2))
     assert first == again
     assert first["laws"] != other["laws"]
 
@@ -580,7 +581,7 @@ def test_any_table_gives_a_fit_or_a_line(values, named):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit = scaling.fit(rows, resamples=50, methods=("vp", "parabola", "joint", "argmin"))
-        value = fit.as_json()
+        value = fit_files.fit_json(fit)
     for estimate in value["estimates"].values():
         for entry in estimate.values():
             if isinstance(entry, dict):
@@ -594,18 +595,18 @@ def test_any_table_gives_a_fit_or_a_line(values, named):
 def test_a_fit_comes_back_as_it_was_and_is_refused_when_changed(tmp_path):
     fit = scaling.fit(runs(Truth(), 0.01), methods=("vp", "parabola", "huber", "joint", "argmin"))
     path = tmp_path / "fit.json"
-    scaling.write_fit(path, fit)
-    again = scaling.read_fit(path)
-    assert again.as_json() == fit.as_json()
+    fit_files.write_fit(path, fit)
+    again = fit_files.read_fit(path)
+    assert fit_files.fit_json(again) == fit_files.fit_json(fit)
     assert again.loss("frontier", 1e15) == fit.loss("frontier", 1e15)
     text = path.read_text()
     path.write_text(text.replace('"kind": "bc"', '"kind": "rl"'))
     with pytest.raises(InputError, match="was changed after it was written"):
-        scaling.read_fit(path)
+        fit_files.read_fit(path)
     for other, says in (("{}", "not a fit"), ("[]", "object"), ("", "JSON")):
         path.write_text(other)
         with pytest.raises(InputError, match=says):
-            scaling.read_fit(path)
+            fit_files.read_fit(path)
 
 
 def test_options_are_checked():

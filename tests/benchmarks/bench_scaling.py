@@ -14,7 +14,7 @@ import numpy as np
 from nhzoo.laws import fit_laws
 from nhzoo.loss_surface import variable_projection
 from nhzoo.predictions import predict
-from nhzoo.run_points import select
+from nhzoo.run_selection import select
 from nhzoo.training_cost import proportional
 from tests.synthetic_laws import Truth, runs
 

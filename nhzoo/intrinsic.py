@@ -42,18 +42,19 @@ def intrinsic_performance(points: Points) -> Array:
     """I of each row [n], FLOPs; NaN where its return is not above 0 or beyond the frontier.
 
     The frontier, best return so far against compute, is monotone by construction; between its steps
-    ln I is interpolated in the return.
+    ln I is interpolated in the log of the return.
     """
     order = np.argsort(points.flops, kind="stable")
     score = points.mean_return[order]
-    best = np.maximum.accumulate(np.nan_to_num(score, nan=-np.inf))
-    first = np.flatnonzero(np.diff(np.concatenate([[-np.inf], best])) > 0)
+    best = np.maximum.accumulate(np.maximum(np.nan_to_num(score), 0.0))
+    first = np.flatnonzero(np.diff(np.concatenate([[0.0], best])) > 0)
     spent, reached = np.log(points.flops[order][first]), best[first]
     result = np.full(len(points), np.nan)
     known = np.isfinite(points.mean_return) & (points.mean_return > 0)
     if len(first) >= 2:
         within = known & (points.mean_return >= reached[0])
-        result[within] = np.exp(np.interp(points.mean_return[within], reached, spent))
+        score = np.log(points.mean_return[within])
+        result[within] = np.exp(np.interp(score, np.log(reached), spent))
     return result
 
 

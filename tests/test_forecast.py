@@ -21,7 +21,6 @@ from nhzoo.ledger import RunRow
 from nhzoo.run_selection import select
 from nhzoo.training_cost import proportional
 from tests.synthetic_laws import Truth, runs
-from tests.test_ledger import ROW
 
 TRUTH = Truth(0.31, 0.37)
 
@@ -66,7 +65,7 @@ def test_a_forecast_holds_the_truth_and_states_the_union(said):
         assert said.params_interval.low <= said.sizes[method].low
         assert said.params_interval.high >= said.sizes[method].high
     for method in ("vp", "frontier"):
-        assert said.loss.low <= said.losses[method].low
+        assert said.loss.low <= said.losses[method].low * (1 + 1e-6)  # of a size with three digits
     assert said.ret.low <= 80 * loss**-1.8 <= said.ret.high
     assert said.extrapolation == pytest.approx(10, rel=1e-3)
     value = said.as_json()
@@ -166,6 +165,8 @@ def test_a_grade_tells_hits_misses_and_baselines(said):
         grading.grade(said, result_of(said, flops=said.flops / 2))
     other = grading.grade(said, result_of(said, params=2 * said.params))
     assert any("params" in w for w in other.warnings)
+    from tests.test_ledger import ROW  # and with it torch
+
     early = replace(
         ROW, params=said.params, samples=said.samples, flops=said.flops, loss=0.4, checkpoint=True
     )
@@ -228,6 +229,8 @@ def test_a_plan_is_centred_distinct_and_drops_what_cannot_be_trained():
 
 
 def test_plans_follow_a_fit_and_a_ledgers_speed(fit, tmp_path):
+    from tests.test_ledger import ROW  # and with it torch
+
     rows = [
         replace(ROW, run_id=f"{n}", params=n, flops=6e9 * n, seconds=60.0, checkpoint=False)
         for n in (20_000, 100_000, 500_000)

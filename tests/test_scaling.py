@@ -22,17 +22,17 @@ from nhzoo.ledger import RunRow, read_runs
 from nhzoo.loss_surface import losses, variable_projection
 from nhzoo.run_selection import select
 from nhzoo.training_cost import Cost, from_function, from_rows, proportional
-from tests.conftest import SHARED
 from tests.synthetic_laws import Truth, runs
-
-PUBLISHED = SHARED / "data" / "published"
 
 
 @pytest.fixture
 def published():
-    if not PUBLISHED.is_dir():
+    from tests.conftest import SHARED  # and with it torch
+
+    folder = SHARED / "data" / "published"
+    if not folder.is_dir():
         pytest.skip("the published tables are not on this machine")
-    return PUBLISHED
+    return folder
 
 
 def columns(rows, *names):
@@ -337,7 +337,7 @@ def test_nhzoos_own_cost_is_its_policies():
         assert float(cost.of(size)) == pytest.approx(exact, rel=within)
     slopes = np.diff(np.log(cost.of(np.geomspace(1e4, 5e8, 200))))
     assert (slopes > 0).all()
-    assert np.abs(np.diff(slopes)).max() < 0.1 * slopes.max()
+    assert np.abs(np.diff(slopes)).max() < 0.2 * slopes.max()
 
 
 # Intervals

@@ -39,22 +39,25 @@ class Intrinsic:
 
 
 def intrinsic_performance(points: Points) -> Array:
-    """I of each row [n], FLOPs; NaN where its return is not above 0 or beyond the frontier.
+    """I of each row [n], FLOPs; NaN where its return is below the best of the lowest budget.
 
-    The frontier, best return so far against compute, is monotone by construction; between its steps
-    ln I is interpolated in the log of the return.
+    (Less compute may reach that as well, so what it would take is not known.) The frontier is the
+    best return of each budget so far; between its steps ln I is interpolated in the log of the
+    return.
     """
-    order = np.argsort(points.flops, kind="stable")
-    score = points.mean_return[order]
-    best = np.maximum.accumulate(np.maximum(np.nan_to_num(score), 0.0))
+    score = np.nan_to_num(points.mean_return)
+    labels = np.unique(points.budget)
+    tops = [
+        int(np.flatnonzero(points.budget == b)[score[points.budget == b].argmax()]) for b in labels
+    ]
+    best = np.maximum.accumulate(np.maximum(score[tops], 0.0))
     first = np.flatnonzero(np.diff(np.concatenate([[0.0], best])) > 0)
-    spent, reached = np.log(points.flops[order][first]), best[first]
+    spent, reached = np.log(points.flops[tops][first]), best[first]
     result = np.full(len(points), np.nan)
     known = np.isfinite(points.mean_return) & (points.mean_return > 0)
     if len(first) >= 2:
         within = known & (points.mean_return >= reached[0])
-        score = np.log(points.mean_return[within])
-        result[within] = np.exp(np.interp(score, np.log(reached), spent))
+        result[within] = np.exp(np.interp(np.log(score[within]), np.log(reached), spent))
     return result
 
 
@@ -78,15 +81,9 @@ def fit_intrinsic(
     found = _law(kept, y, np.ones(len(kept)), None)
     draws = np.array([_law(kept, y, w, found) for w in weights])
     spread = Spread(found, int(kept.clusters.max()), draws=draws)
-    intervals = [
-        spread.interval(quantity, level)
-        for quantity in (
-            lambda t: np.exp(t[:, 2]),
-            lambda t: np.exp(t[:, 3]),
-            lambda t: 1 / (1 + np.exp(t[:, 2] - t[:, 3])),
-        )
-    ]
-    x, d, exponent = intervals
+    x = spread.interval(lambda t: np.exp(t[:, 2]), level)
+    d = spread.interval(lambda t: np.exp(t[:, 3]), level)
+    exponent = spread.interval(lambda t: 1 / (1 + np.exp(t[:, 2] - t[:, 3])), level)
     if x is None or d is None or exponent is None:
         raise InputError("intrinsic performance: too few resamples can be fitted; add runs")
     rest = _residuals(found, kept, y)
@@ -129,9 +126,13 @@ def _law(points: Points, y: Array, weights: Array, start: Array | None) -> Array
     else:
         places = [start]
     low, high = [-1e4, -1e4, _FLOOR, _FLOOR], [1e4, 1e4, _CEILING, _CEILING]
+
+    def weighted(theta: Array) -> Array:
+        return np.asarray(root * _residuals(theta, rows, target))
+
     fits = [
         optimize.least_squares(
-            lambda t: root * _residuals(t, rows, target),
+            weighted,
             np.clip(place, low, high),
             bounds=(low, high),
             loss="soft_l1",

@@ -22,7 +22,7 @@ NAMES = {
     "joint": "joint parabolas",
     "argmin": "best size trained",
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -47,7 +47,7 @@ def shades(count: int) -> list[Any]:
 
 def ticks(axis: Any, x: bool = True, y: bool = True) -> None:
     """Logarithmic axes with as many plain ticks as there is room for."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
     for one, wanted, ends in (
         (axis.xaxis, x, axis.get_xlim()),
@@ -57,9 +57,11 @@ def ticks(axis: Any, x: bool = True, y: bool = True) -> None:
             continue
         decades = abs(np.log10(ends[1] / ends[0]))
         if decades < 2.2:
-            digits = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 7) if decades < 0.8 else (1, 2, 5)
-            one.set_major_locator(LogLocator(subs=digits))
-            one.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.3g}" if v < 1e4 else sci(v)))
+            close = decades < 0.8  # there, round steps show more than powers do
+            one.set_major_locator(
+                MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]) if close else LogLocator(subs=(1, 2, 5))
+            )
+            one.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.4g}" if v < 1e4 else sci(v)))
             one.set_minor_locator(NullLocator())
         one.set_minor_formatter(NullFormatter())
 

@@ -195,7 +195,7 @@ def _optimum(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
         axis.set_ylabel("optimal samples" if samples else "optimal parameters")
         lows = [v.size.value for v in fit.vertices] or [1.0]
         if not samples:
-            axis.set_ylim(bottom=min(lows) / 8)
+            axis.set_ylim(bottom=min(lows) / 3)
         beyond(axis, fit.largest, float(grid[-1]))
         axis.set_xlim(grid[0] / 1.3, grid[-1])
     axes[0].legend(loc="upper left", title="exponent of the size, 90 %", alignment="left")
@@ -285,7 +285,9 @@ def _return(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     for f in said:
         if f.ret is not None:
             diamond(axis, f.flops, f.ret.value, f.ret)
-    axis.set_ylim(bottom=min(i.low for i in wide) / 8)
+    seen = np.concatenate([fit.points.mean_return, fit.others.mean_return])
+    lowest = float(np.nanmin(np.where(seen > 0, seen, np.nan)))
+    axis.set_ylim(bottom=max(lowest / 1.5, min(i.low for i in wide) / 8))
     ticks(axis)
     beyond(axis, law.high, float(grid[-1]))
     axis.set_xlim(grid[0] / 1.5, grid[-1])

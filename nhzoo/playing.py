@@ -44,6 +44,7 @@ class PlayTask:
         self._agent, self._protocol = agent, protocol
         names = tuple(getattr(agent, "observation_keys", TTY))
         self._blind = not names and bool(getattr(agent, "blind", False))
+        self._sparing = hasattr(agent, "rows")
         self.slots, rows = (1, _AHEAD) if self._blind else (batch, batch)
         self._screens = blank(names, self.slots)  # NLE writes here; the agent gets copies
         self._observation = blank(names, rows)
@@ -76,6 +77,8 @@ class PlayTask:
             mark(-1, 0, 0)  # what happens in the agent is no game's fault
         else:
             mark(first, only.score, only.steps, 1)
+        if self._sparing:
+            self._agent.rows = active  # type: ignore[attr-defined]
         try:
             actions, self._state = self._agent.act(self._observation, self._state, self._uniform)
             if self._blind and not self._alone:

@@ -34,8 +34,8 @@ class Agent(Protocol):
     An agent that sees nothing, remembers nothing and chooses by `uniform` alone may say so with the
     attribute `blind = True`: its rows are then many steps of one game.
 
-    An agent that has an attribute `rows` finds in it before each `act` which rows are games: what
-    it does in the others is for nothing.
+    An agent that has an attribute `rows` finds in it before each `act` which rows are games, and
+    looks at no other. It is shown the games' own memory, not copies, and must leave it as it is.
     """
 
     def initial_state(self, batch: int) -> Any:
@@ -83,6 +83,8 @@ class PolicyAgent:
     """
 
     observation_keys = TTY
+    best_batch = 64
+    """Weights leave the caches while the games are played: many games share their coming back."""
 
     def __init__(self, entry: checkpoints.Entry) -> None:
         self.entry = entry

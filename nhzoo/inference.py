@@ -7,6 +7,7 @@ buffers that stay. The same numbers to rounding, and a row's do not depend on th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -63,7 +64,9 @@ class Inference:
         self._crop, self._map, self._bearing, self._join = (
             _share([layer.weight], 0) for layer in layers
         )
-        self._biases = [layer.bias.detach().numpy() for layer in layers]
+        self._crop_bias, self._map_bias, self._bearing_bias, self._join_bias = (
+            layer.bias.detach().numpy() for layer in layers
+        )
         core, ends = policy.core, (policy.head, policy.query, policy.offer)
         self._core = _share([core.get_parameter(f"weight_{a}_l0") for a in ("ih", "hh")], 0)
         gates = core.get_parameter("bias_ih_l0") + core.get_parameter("bias_hh_l0")
@@ -91,10 +94,19 @@ class Inference:
         cells, patches, read, joined = self._buffers[rows][:4]
         cropped, mapped, bearings, inputs, carried, gates, said, out = self._buffers[rows][4:]
         row_sums.sum_tables(
-            *(f.crop, f.map.reshape(n, -1).view(np.uint32), f.message),
-            *((f.status, f.cursor, f.choices, f.recent, f.here), f.compass.reshape(n * ways, -1)),
-            *(self._tables, self._rows, self._widths, self._starts),
-            *(cells.array, patches.array, read.array, joined.array),
+            f.crop,
+            f.map.reshape(n, -1).view(np.uint32),
+            f.message,
+            (f.status, f.cursor, f.choices, f.recent, f.here),
+            f.compass.reshape(n * ways, -1),
+            self._tables,
+            self._rows,
+            self._widths,
+            self._starts,
+            cells.array,
+            patches.array,
+            read.array,
+            joined.array,
             self.config.crop + self.config.map,
         )
         _add_biases(patches.array, self._patch_bias, n)
@@ -104,12 +116,18 @@ class Inference:
             torch.mm(patches.tensor, self._map, out=mapped.tensor)
             torch.mm(read.tensor, self._bearing, out=bearings.tensor)
             _join(
-                *(cropped.array, mapped.array, bearings.array),
-                *self._biases[:3],
-                *(joined.array, self.config.message + self.config.status, n),
+                cropped.array,
+                mapped.array,
+                bearings.array,
+                self._crop_bias,
+                self._map_bias,
+                self._bearing_bias,
+                joined.array,
+                self.config.message + self.config.status,
+                n,
             )
             torch.mm(joined.tensor, self._join, out=inputs.tensor)
-            _carry(inputs.array, self._biases[3], hidden, carried.array)
+            _carry(inputs.array, self._join_bias, hidden, carried.array)
             torch.mm(carried.tensor, self._core, out=gates.tensor)
             h, c = np.empty_like(hidden), np.empty_like(cell)
             _remember(gates.array, self._gate_bias, carried.array, cell, h, c, said.array)
@@ -179,13 +197,13 @@ def choose(logits: Array, uniform: Array, temperature: float) -> Array:
     return chosen
 
 
-def _share(weights: list[torch.nn.Parameter], along: int) -> torch.Tensor:
+def _share(weights: Sequence[torch.Tensor], along: int) -> torch.Tensor:
     """Weights [outputs, inputs] transposed and joined into one matrix, which they now lie in.
 
     Those of an input are side by side: fastest for few rows.
     """
     joined = torch.cat([weight.data.t() for weight in weights], along).contiguous()
-    parts = joined.split([weight.shape[1 - along] for weight in weights], along)
+    parts = torch.split(joined, [weight.shape[1 - along] for weight in weights], along)
     for weight, part in zip(weights, parts, strict=True):
         weight.data = part.t()
     return joined
@@ -195,7 +213,7 @@ def _share(weights: list[torch.nn.Parameter], along: int) -> torch.Tensor:
 
 
 @numba.njit(cache=True, nogil=True)
-def _relu(value: float) -> float:
+def _relu(value: Any) -> Any:
     return _F(0) if value < 0 else value  # and what is no number stays none
 
 
@@ -253,7 +271,7 @@ def _carry(inputs: Array, bias: Array, hidden: Array, carried: Array) -> None:
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _tanh(x: float) -> float:
+def _tanh(x: Any) -> Any:
     """float32, by a rational function within 3e-7; loops over it are vectors, unlike libm's."""
     x = _F(9) if x > _F(9) else x
     x = _F(-9) if x < _F(-9) else x
@@ -273,7 +291,7 @@ def _tanh(x: float) -> float:
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _sigmoid(x: float) -> float:
+def _sigmoid(x: Any) -> Any:
     return _F(0.5) + _F(0.5) * _tanh(_F(0.5) * x)
 
 

@@ -42,7 +42,9 @@ class Library:
 
     def loading(self) -> contextlib.AbstractContextManager[None]:
         """For a reset, which loads the library: with `share`, where predictions are shared too."""
-        return one_place_free(self._code.length, self._at) if self._code else contextlib.nullcontext()
+        return (
+            one_place_free(self._code.length, self._at) if self._code else contextlib.nullcontext()
+        )
 
     def prepare(self, ubirthday: int) -> None:
         """Pin the clock; with `share`, let the game run the code that all such games run.

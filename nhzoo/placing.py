@@ -51,7 +51,7 @@ def one_place_free(length: int, before: int = 0) -> Iterator[None]:
 
 
 def _gaps() -> list[tuple[int, int]]:
-    """The addresses between those that are mapped, in order; that which the stack grows into is none."""
+    """The addresses between those that are mapped, in order, without what the stack grows into."""
     gaps, last = [], _LOW
     with open("/proc/self/maps", "rb") as file:
         for line in file:

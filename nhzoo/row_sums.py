@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import numba
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -22,22 +23,17 @@ _PATCH_WORDS = seen.WINDOW_COLS // seen.PATCH_COLS  # a patch's row of four cell
 _ZERO = np.float32(0)
 
 
-@intrinsic  # type: ignore[misc]
-def _sum_eight(
+def _emit_sum(
     context: Any, table: Any, starts: Any, count: Any, first: Any, out: Any, at: Any
-) -> Any:
-    """Sum eight columns from `first` on of `count` rows, into `out` from `at` on.
-
-    One register of eight numbers through all rows; numba by itself adds one number at a time.
-    """
-    eight = ir.VectorType(ir.FloatType(), 8)
+) -> tuple[Any, Callable[..., Any]]:
+    """The types and the code of `_sum_eight`."""
+    eight, once = ir.VectorType(ir.FloatType(), 8), cast(Any, cgutils.alloca_once_value)
 
     def emit(target: Any, builder: Any, signature: Any, values: Any) -> Any:
         table, starts, out = (
-            target.make_array(signature.args[k])(target, builder, values[k]).data
-            for k in (0, 1, 4)
+            target.make_array(signature.args[k])(target, builder, values[k]).data for k in (0, 1, 4)
         )
-        total = cgutils.alloca_once_value(builder, ir.Constant(eight, [0.0] * 8))
+        total = once(builder, ir.Constant(eight, [0.0] * 8))
         with cgutils.for_range(builder, values[2]) as loop:
             start = builder.load(builder.gep(starts, [loop.index]))
             row = builder.gep(table, [builder.add(start, values[3])])
@@ -49,6 +45,13 @@ def _sum_eight(
 
     whole = numba.types.int64
     return numba.types.void(table, starts, whole, whole, out, whole), emit
+
+
+_sum_eight: Any = intrinsic(_emit_sum)
+"""Sum eight columns from `first` on of `count` rows, into `out` from `at` on.
+
+One register of eight numbers through all rows; numba by itself adds one number at a time.
+"""
 
 
 @numba.njit(cache=True, nogil=True)

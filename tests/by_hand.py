@@ -1,4 +1,4 @@
-"""A game of NetHack whose every key was chosen by looking at the screen: no program's, no network's.
+"""A game of NetHack whose every key was chosen by looking at the screen: by no program or network.
 
 The author of this test played it, game 0 of smoke-v1, on 24 November 2026: a language model at work
 on nhzoo, reading each screen as a person at a terminal does and typing what seemed sensible. He

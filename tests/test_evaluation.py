@@ -579,7 +579,7 @@ def test_the_audit_knows_an_agents_own_games_from_anothers(shared_entry, played,
 def hand_in(
     folder: Path, played: Path, result: EpisodeResult, keys: bytes, games: int = 4, **claims: str
 ) -> None:
-    """The first games of `played`, but for game 0, which is another, with all that belongs to it."""
+    """The first games of `played`, but for game 0, which is another one; all fits together."""
     shutil.copytree(played, folder)
     rows = read_rows(folder)[:games]
     rows[0] = results.episode_row(get_protocol("smoke-v1"), 0, result, keys)

@@ -282,13 +282,13 @@ class Policy(nn.Module):
         """What the LSTM gets: [T, B, hidden]."""
         message = features["message"]
         words = torch.where(message < 0, message, message % len(self.tables["message"]))
-        patches = self._sum(features["map"].flatten(-2), "map") + self.patch_bias
+        patches = self._sum(features["map"].flatten(-2), "map", self.patch_bias, relu=True)
         joined = torch.cat(
             [
                 torch.relu(self.crop(self._sum(features["crop"].flatten(-2), "crop").flatten(-2))),
-                torch.relu(self.map(torch.relu(patches).flatten(-2))),
-                torch.relu(table_sum(self.tables["message"], words)),
-                torch.relu(self._sum(features["status"], "status").flatten(-2)),
+                torch.relu(self.map(patches.flatten(-2))),
+                table_sum(self.tables["message"], words, relu=True),
+                self._sum(features["status"], "status", relu=True).flatten(-2),
                 self._sum(features["cursor"], "cursor").flatten(-2),
                 self._sum(features["choices"], "choices").flatten(-2),
                 self._sum(features["recent"], "recent").flatten(-2),
@@ -302,12 +302,15 @@ class Policy(nn.Module):
 
     def _bearings(self, features: Mapping[str, Tensor]) -> Tensor:
         """What each direction has to offer: [T, B, 8, compass], by the same weights for each."""
-        read = self._sum(features["compass"].flatten(-2), "compass") + self.compass_bias
-        return torch.relu(self.bearing(torch.relu(read)))
+        symbols = features["compass"].flatten(-2)
+        read = self._sum(symbols, "compass", self.compass_bias, relu=True)
+        return torch.relu(self.bearing(read))
 
-    def _sum(self, symbols: Tensor, name: str) -> Tensor:
+    def _sum(
+        self, symbols: Tensor, name: str, bias: Tensor | None = None, relu: bool = False
+    ) -> Tensor:
         places, rows = self.get_buffer(f"{name}_places"), self.get_buffer(f"{name}_rows")
-        return symbol_sum(self.tables[name], symbols, places, rows)
+        return symbol_sum(self.tables[name], symbols, places, rows, bias, relu)
 
 
 def to_tensors(features: Features, time: int, batch: int) -> dict[str, Tensor]:

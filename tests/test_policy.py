@@ -108,26 +108,42 @@ def test_table_sum_is_embedding_bag_forward_and_backward():
     torch.testing.assert_close(double.float(), theirs)
 
 
-def test_symbol_sum_is_the_sum_of_the_rows_that_its_layout_says():
-    random = torch.Generator().manual_seed(0)
-    table = torch.randn(30, 5, generator=random, requires_grad=True)
-    symbols = torch.randint(0, 256, (3, 2, 9), generator=random, dtype=torch.uint8)
-    places = torch.randint(0, 9, (4, 6), generator=random, dtype=torch.int32)
-    rows = torch.randint(-1, 30, (6, 256), generator=random, dtype=torch.int32)
-    ours = symbol_sum(table, symbols, places, rows)
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("width", [1, 5, 16, 46])  # less than a vector, one, some
+@pytest.mark.parametrize("layout", ["scattered", "map"])
+def test_symbol_sum_is_the_sum_of_the_rows_that_its_layout_says(layout, width, biased, relu):
+    random = torch.Generator().manual_seed(width)
+    if layout == "map":  # aligned fours, most of them blank
+        places = torch.from_numpy(features.MAP_LAYOUT.places)
+        rows = torch.from_numpy(features.MAP_LAYOUT.rows)
+        symbols = torch.randint(0, 256, (3, 2, places.numel()), generator=random, dtype=torch.uint8)
+        symbols *= torch.rand(symbols.shape, generator=random) < 0.1
+    else:
+        places = torch.randint(0, 9, (4, 6), generator=random, dtype=torch.int32)
+        rows = torch.randint(-1, 30, (6, 256), generator=random, dtype=torch.int32)
+        symbols = torch.randint(0, 256, (3, 2, 9), generator=random, dtype=torch.uint8)
+    groups, each = places.shape
+    table = torch.randn(int(rows.max()) + 1, width, generator=random, requires_grad=True)
+    bias = torch.randn(width, generator=random, requires_grad=True) if biased else None
+    leaves = [table, bias] if biased else [table]
+    ours = symbol_sum(table, symbols, places, rows, bias, relu)
     weights = torch.randn(ours.shape, generator=random)
-    (ours * weights).sum().backward()
-    grad, table.grad = table.grad, None
-    padded = torch.cat([table, torch.zeros(1, 5)])
-    expected = torch.zeros(3, 2, 4, 5)
-    for group in range(4):
-        for k in range(6):
-            chosen = rows[k, symbols[..., places[group, k]].long()].long()
-            expected[:, :, group] += padded[torch.where(chosen < 0, 30, chosen)]
-    (expected * weights).sum().backward()
+    grads = torch.autograd.grad((ours * weights).sum(), leaves)
+
+    padded = torch.cat([table, torch.zeros(1, width)])
+    chosen = rows[torch.arange(each), symbols[..., places.long()].long()].long()
+    expected = padded[torch.where(chosen < 0, len(table), chosen)].sum(-2)
+    expected = expected if bias is None else expected + bias
+    expected = expected.relu() if relu else expected
     torch.testing.assert_close(ours, expected)
-    torch.testing.assert_close(grad, table.grad)
-    double = symbol_sum(table.detach().double(), symbols, places, rows)  # the road that GPUs take
+    assert ours.shape == (3, 2, groups, width)
+    theirs = torch.autograd.grad((expected * weights).sum(), leaves)
+    for grad, other in zip(grads, theirs, strict=True):
+        torch.testing.assert_close(grad, other, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():  # the road that GPUs take
+        wide = None if bias is None else bias.double()
+        double = symbol_sum(table.double(), symbols, places, rows, wide, relu)
     torch.testing.assert_close(double.float(), expected)
 
 

@@ -51,15 +51,14 @@ class Inference:
         names = [*(name for name in policy.tables if name != "compass"), "compass"]
         tables = [policy.tables[name].detach().numpy() for name in names]
         lines = [policy.get_buffer(f"{name}_rows").numpy() for name in names if name != "message"]
-        self._widths = np.array([table.shape[1] for table in tables])
         # Cells have three symbols each: a row of zeros for what is nothing is faster than a list.
-        lines[0] = np.where(lines[0] < 0, len(tables[0]), lines[0])
+        lines[0] = np.where(lines[0] < 0, np.int32(len(tables[0])), lines[0])
         tables[0] = np.concatenate([tables[0], np.zeros_like(tables[0][:1])])
-        self._tables = tuple(np.ascontiguousarray(table).reshape(-1) for table in tables)
-        self._rows = tuple(lines)
-        self._starts = np.zeros(max(rows.shape[0] for rows in lines), np.int64)
-        self._patch_bias = np.tile(policy.patch_bias.detach().numpy(), seen.PATCHES)
-        self._compass_bias = policy.compass_bias.detach().numpy()
+        biases = [np.zeros(table.shape[1], np.float32) for table in tables]
+        biases[1] = policy.patch_bias.detach().numpy()
+        biases[8] = policy.compass_bias.detach().numpy()
+        self._tables, self._rows, self._table_biases = tuple(tables), tuple(lines), tuple(biases)
+        self._chosen = np.zeros(1 + max(rows.shape[0] for rows in lines), np.int32)
         layers = policy.crop, policy.map, policy.bearing, policy.join
         self._crop, self._map, self._bearing, self._join = (
             _share([layer.weight], 0) for layer in layers
@@ -100,17 +99,15 @@ class Inference:
             (f.status, f.cursor, f.choices, f.recent, f.here),
             f.compass.reshape(n * ways, -1),
             self._tables,
+            self._table_biases,
             self._rows,
-            self._widths,
-            self._starts,
+            self._chosen,
             cells.array,
             patches.array,
             read.array,
             joined.array,
             self.config.crop + self.config.map,
         )
-        _add_biases(patches.array, self._patch_bias, n)
-        _add_biases(read.array, self._compass_bias, n * ways)
         with torch.inference_mode():
             torch.mm(cells.tensor, self._crop, out=cropped.tensor)
             torch.mm(patches.tensor, self._map, out=mapped.tensor)
@@ -123,7 +120,6 @@ class Inference:
                 self._map_bias,
                 self._bearing_bias,
                 joined.array,
-                self.config.message + self.config.status,
                 n,
             )
             torch.mm(joined.tensor, self._join, out=inputs.tensor)
@@ -218,14 +214,6 @@ def _relu(value: Any) -> Any:
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_biases(sums: Array, bias: Array, n: int) -> None:
-    """Finish the first n rows of a layer, in place."""
-    for i in range(np.uint64(n)):
-        for d in range(np.uint64(len(bias))):
-            sums[i, d] = _relu(sums[i, d] + bias[d])
-
-
-@numba.njit(cache=True, nogil=True)
 def _join(
     cropped: Array,
     mapped: Array,
@@ -234,13 +222,9 @@ def _join(
     map_bias: Array,
     bearing_bias: Array,
     joined: Array,
-    more: int,
     n: int,
 ) -> None:
-    """What the layers gave of n screens, finished, into `joined`; bearings in place as well.
-
-    After them come `more` columns that are finished too.
-    """
+    """What the layers gave of n screens, finished, into `joined`; bearings in place as well."""
     crop, width = len(crop_bias), len(bearing_bias)
     last = joined.shape[1] - walking.DIRECTIONS * width
     for i in range(np.uint64(n)):
@@ -248,8 +232,6 @@ def _join(
             joined[i, d] = _relu(cropped[i, d] + crop_bias[d])
         for d in range(np.uint64(len(map_bias))):
             joined[i, np.uint64(crop) + d] = _relu(mapped[i, d] + map_bias[d])
-        for d in range(np.uint64(crop + len(map_bias)), np.uint64(crop + len(map_bias) + more)):
-            joined[i, d] = _relu(joined[i, d])
         for way in range(np.uint64(walking.DIRECTIONS)):
             line = i * np.uint64(walking.DIRECTIONS) + way
             at = np.uint64(last) + way * np.uint64(width)

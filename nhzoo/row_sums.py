@@ -1,91 +1,22 @@
-"""The table sums of whole screens, for playing: forward alone, and eight numbers at a time.
+"""The table sums of whole screens, for playing: every table in one pass, forward alone.
 
 `tables` is their other half, for training: there each sum is a step of its own, with a backward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from nhzoo import features as seen
 from nhzoo import walking
+from nhzoo.vectors import sum_rows
 
 Array = np.ndarray[Any, Any]
 
 _PATCH_WORDS = seen.WINDOW_COLS // seen.PATCH_COLS  # a patch's row of four cells as one number
-_ZERO = np.float32(0)
-
-
-def _emit_sum(
-    context: Any, table: Any, starts: Any, count: Any, first: Any, out: Any, at: Any
-) -> tuple[Any, Callable[..., Any]]:
-    """The types and the code of `_sum_eight`."""
-    eight, once = ir.VectorType(ir.FloatType(), 8), cast(Any, cgutils.alloca_once_value)
-
-    def emit(target: Any, builder: Any, signature: Any, values: Any) -> Any:
-        table, starts, out = (
-            target.make_array(signature.args[k])(target, builder, values[k]).data for k in (0, 1, 4)
-        )
-        total = once(builder, ir.Constant(eight, [0.0] * 8))
-        with cgutils.for_range(builder, values[2]) as loop:
-            start = builder.load(builder.gep(starts, [loop.index]))
-            row = builder.gep(table, [builder.add(start, values[3])])
-            columns = builder.load(builder.bitcast(row, eight.as_pointer()), align=4)
-            builder.store(builder.fadd(builder.load(total), columns), total)
-        where = builder.bitcast(builder.gep(out, [values[5]]), eight.as_pointer())
-        builder.store(builder.load(total), where, align=4)
-        return target.get_dummy_value()
-
-    whole = numba.types.int64
-    return numba.types.void(table, starts, whole, whole, out, whole), emit
-
-
-_sum_eight: Any = intrinsic(_emit_sum)
-"""Sum eight columns from `first` on of `count` rows, into `out` from `at` on.
-
-One register of eight numbers through all rows; numba by itself adds one number at a time.
-"""
-
-
-@numba.njit(cache=True, nogil=True)
-def _sum_rows(table: Array, starts: Array, count: int, width: int, out: Array, at: int) -> None:
-    """Sum `count` rows of a table, flat, that begin at `starts`, into `out`, flat, from `at` on."""
-    for column in range(0, width - 7, 8):
-        _sum_eight(table, starts, count, column, out, at + column)
-    if width >= 8 and width % 8:  # the last eight: some of them again
-        _sum_eight(table, starts, count, width - 8, out, at + width - 8)
-    for d in range(width if width < 8 else 0):
-        total = _ZERO
-        for k in range(count):
-            total += table[starts[k] + d]
-        out[at + d] = total
-
-
-@numba.njit(cache=True, nogil=True)
-def _sum_symbols(
-    table: Array,
-    rows: Array,
-    symbols: Array,
-    line: int,
-    starts: Array,
-    width: int,
-    out: Array,
-    at: int,
-) -> None:
-    """Sum the rows that line `line` of symbols selects into `out`, flat, from `at` on."""
-    count = 0
-    for k in range(np.uint64(symbols.shape[1])):
-        row = rows[k, symbols[line, k]]
-        starts[count] = row * width
-        count += row >= 0
-    _sum_rows(table, starts, count, width, out, at)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -96,9 +27,9 @@ def sum_tables(
     symbols: tuple[Array, ...],
     compass: Array,
     tables: tuple[Array, ...],
+    biases: tuple[Array, ...],
     rows: tuple[Array, ...],
-    widths: Array,
-    starts: Array,
+    chosen: Array,
     cells: Array,
     patches: Array,
     read: Array,
@@ -107,49 +38,56 @@ def sum_tables(
 ) -> None:
     """All table sums of n screens: those that layers read, and those that are joined as they are.
 
-    `symbols` are of status, cursor, choices, recent and here; `words` is the map, four cells each.
-    `joined` gets its columns from `start` on, up to the bearings.
+    `symbols` are of status, cursor, choices, recent and here; `words` is the map, four cells each;
+    `chosen` is room for the rows of one sum. `joined` gets its columns from `start` on, up to the
+    bearings. Patches, message, status and compass are rectified.
     """
-    flat_cells, flat_patches = cells.reshape(-1), patches.reshape(-1)
-    flat_read, flat_joined = read.reshape(-1), joined.reshape(-1)
-    crop_table, map_table, message_table = tables[0], tables[1], tables[2]
-    crop_rows, map_rows, compass_table, compass_rows = rows[0], rows[1], tables[8], rows[7]
-    large = np.uint32(len(message_table) // widths[2])
+    crop_table, crop_rows, crop_bias = tables[0], rows[0], biases[0]
+    map_table, map_rows, map_bias = tables[1], rows[1], biases[1]
+    message_table, message_bias = tables[2], biases[2]
+    compass_table, compass_rows, compass_bias = tables[8], rows[7], biases[8]
+    cell, patch, way = crop_table.shape[1], map_table.shape[1], compass_table.shape[1]
+    large = np.uint32(len(message_table))
     for i in range(len(crop)):
-        width = widths[0]
         for k in range(np.uint64(seen.CELLS)):
             for layer in range(np.uint64(3)):
-                starts[layer] = crop_rows[layer, crop[i, layer, k]] * width
-            at = (i * seen.CELLS + np.int64(k)) * width
-            _sum_rows(crop_table, starts, 3, width, flat_cells, at)
-        width = widths[1]
+                chosen[layer] = crop_rows[layer, crop[i, layer, k]]
+            at = (i * seen.CELLS + np.int64(k)) * cell
+            sum_rows(cells, at, crop_table, crop_bias, chosen, 0, 3, False)
         for y in range(seen.GRID_ROWS):
             for x in range(seen.GRID_COLS):
-                count = 0
+                n = 0
                 for down in range(seen.PATCH_ROWS):
                     word = words[i, (y * seen.PATCH_ROWS + down) * _PATCH_WORDS + x]
                     for right in range(seen.PATCH_COLS if word else 0):
                         symbol = word >> np.uint32(8 * right) & np.uint32(255)
-                        row = map_rows[down * seen.PATCH_COLS + right, symbol]
-                        starts[count] = row * width
-                        count += row >= 0
-                at = (i * seen.PATCHES + y * seen.GRID_COLS + x) * width
-                _sum_rows(map_table, starts, count, width, flat_patches, at)
-        count = 0
-        width = widths[2]
+                        chosen[n] = map_rows[down * seen.PATCH_COLS + right, symbol]
+                        n += chosen[n] >= 0
+                at = (i * seen.PATCHES + y * seen.GRID_COLS + x) * patch
+                sum_rows(patches, at, map_table, map_bias, chosen, 0, n, True)
+        n = 0
         for k in range(message.shape[1]):
             if message[i, k] >= 0:
-                starts[count] = np.int64(np.uint32(message[i, k]) % large) * width
-                count += 1
+                chosen[n] = np.uint32(message[i, k]) % large
+                n += 1
         at = i * joined.shape[1] + start
-        _sum_rows(message_table, starts, count, width, flat_joined, at)
+        sum_rows(joined, at, message_table, message_bias, chosen, 0, n, True)
+        at += message_table.shape[1]
         for part in range(5):
-            at += width
-            width = widths[3 + part]
-            _sum_symbols(
-                tables[3 + part], rows[2 + part], symbols[part], i, starts, width, flat_joined, at
-            )
-        width = widths[8]
+            table = tables[3 + part]
+            n = _choose(rows[2 + part], symbols[part], i, chosen)
+            sum_rows(joined, at, table, biases[3 + part], chosen, 0, n, part == 0)
+            at += table.shape[1]
         for line in range(i * walking.DIRECTIONS, (i + 1) * walking.DIRECTIONS):
-            at = line * width
-            _sum_symbols(compass_table, compass_rows, compass, line, starts, width, flat_read, at)
+            n = _choose(compass_rows, compass, line, chosen)
+            sum_rows(read, line * way, compass_table, compass_bias, chosen, 0, n, True)
+
+
+@numba.njit(cache=True, nogil=True)
+def _choose(rows: Array, symbols: Array, line: int, chosen: Array) -> int:
+    """Put the rows that a line of symbols selects into `chosen`; returns how many."""
+    n = 0
+    for k in range(np.uint64(symbols.shape[1])):
+        chosen[n] = rows[k, symbols[line, k]]
+        n += chosen[n] >= 0
+    return n

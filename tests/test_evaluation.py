@@ -639,6 +639,7 @@ def test_a_game_played_by_hand_is_no_networks_game(shared_entry, played, tmp_pat
 def test_a_role_that_is_drawn_is_in_its_row_and_verified(played, tmp_path):
     out = tmp_path / "out"
     done = evaluate("random", "allroles-v1", episodes=2, workers=1, out=out)
+    assert done.result["batch"] == 16
     game = Game(("glyphs",))
     for row in done.episodes:
         Episode(game).start(get_protocol("allroles-v1").game(row["index"]), 1, 1)

@@ -87,7 +87,7 @@ class PolicyAgent:
         self._arranged = False
 
     def initial_state(self, batch: int) -> tuple[Array, Array, Array]:
-        """Hidden and cell state, float32 [batch, hidden], and recalls, uint16 [batch, 1897]."""
+        """Hidden and cell state, float32 [batch, hidden], and recalls, uint16 [batch, 1910]."""
         from nhzoo import features
 
         hidden = self.entry.policy.config.hidden

@@ -97,32 +97,33 @@ class PolicyAgent:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"rows": None, "last_logits": None, "_inference": None}
 
-    def initial_state(self, batch: int) -> tuple[Array, Array, Array]:
-        """Hidden and cell state, float32 [batch, hidden], and recalls, uint16 [batch, 1910]."""
+    def initial_state(self, batch: int) -> tuple[Array, ...]:
+        """Two layers' states, float32 [batch, hidden], and recalls, uint16 [batch, 1910]."""
         from nhzoo import features
+        from nhzoo.policy import LAYERS
 
         self._batch = max(self._batch, batch)
-        hidden = self.entry.policy.config.hidden
-        zeros = np.zeros((batch, hidden), np.float32)
-        return zeros, zeros.copy(), features.no_recall(batch)
+        shape = batch, self.entry.policy.config.hidden
+        layers = (np.zeros(shape, np.float32) for _ in range(LAYERS))
+        return *layers, features.no_recall(batch)
 
     def act(
         self, observation: Mapping[str, Array], state: Any, uniform: Array
-    ) -> tuple[Array, tuple[Array, Array, Array]]:
+    ) -> tuple[Array, tuple[Array, ...]]:
         """See `Agent.act`; reads tty_chars, tty_colors and tty_cursor."""
         from nhzoo import inference, walking
 
         if self.rows is not None and len(self.rows) < len(uniform):
             return self._act_in(np.asarray(self.rows), observation, state, uniform)
-        logits, (h, c, recall) = self.logits(observation, state)
+        logits, reached = self.logits(observation, state)
         self.last_logits = logits
         actions = inference.choose(logits, uniform, self.entry.sampling.temperature)
-        walking.press_each(recall, ACTION_KEYS[actions])
-        return actions, (h, c, recall)
+        walking.press_each(reached[-1], ACTION_KEYS[actions])
+        return actions, reached
 
     def _act_in(
         self, rows: Array, observation: Mapping[str, Array], state: Any, uniform: Array
-    ) -> tuple[Array, tuple[Array, Array, Array]]:
+    ) -> tuple[Array, tuple[Array, ...]]:
         """`act` in some rows; the others keep their states, and their action is 0."""
         self.rows = None
         seen = {name: observation[name][rows] for name in TTY}
@@ -130,34 +131,33 @@ class PolicyAgent:
         assert self.last_logits is not None
         logits = np.zeros((len(uniform), len(ACTION_KEYS)), np.float32)
         actions = np.zeros(len(uniform), np.int64)
-        h, c, recall = (part.copy() for part in state)
-        for whole, part in zip(
-            (logits, actions, h, c, recall), (self.last_logits, some, *reached), strict=True
-        ):
+        after = tuple(part.copy() for part in state)
+        wholes, parts = (logits, actions, *after), (self.last_logits, some, *reached)
+        for whole, part in zip(wholes, parts, strict=True):
             whole[rows] = part
         self.last_logits = logits
-        return actions, (h, c, recall)
+        return actions, after
 
-    def press(self, state: tuple[Array, Array, Array], row: int, key: int) -> None:
+    def press(self, state: tuple[Array, ...], row: int, key: int) -> None:
         """Another key was pressed in `row` than the one chosen: remember that one."""
         from nhzoo import walking
 
-        state[2][row, walking.KEYS] = key
+        state[-1][row, walking.KEYS] = key
 
     def logits(
-        self, observation: Mapping[str, Array], state: tuple[Array, Array, Array]
-    ) -> tuple[Array, tuple[Array, Array, Array]]:
+        self, observation: Mapping[str, Array], state: tuple[Array, ...]
+    ) -> tuple[Array, tuple[Array, ...]]:
         """Logits, float32 [B, 121], and the next state, but for the key that is pressed now."""
         from nhzoo import features, inference
 
-        hidden, cell, recall = state[0], state[1], state[2].copy()
+        recall = state[-1].copy()
         if self._inference is None or self._inference.batch < len(recall):
             self._batch = max(self._batch, len(recall))
             self._inference = inference.Inference(self.entry.policy, self._batch)
         chars, colors, cursor = (observation[name] for name in TTY)
         encoded = features.encode(chars, colors, cursor, recall)
-        logits, h, c = self._inference.step(encoded, hidden, cell)
-        return logits, (h, c, recall)
+        logits, layers = self._inference.step(encoded, state[:-1])
+        return logits, (*layers, recall)
 
 
 class RandomAgent:

@@ -17,12 +17,13 @@ import torch
 from nhzoo import features as seen
 from nhzoo import row_sums, walking
 from nhzoo.features import Features
-from nhzoo.policy import ACTIONS, LETTER_ACTIONS, MOVE_ACTIONS, Policy
+from nhzoo.policy import ACTIONS, EPSILON, GATES, LAYERS, LETTER_ACTIONS, MOVE_ACTIONS, Policy
 
 Array = np.ndarray[Any, Any]
 
 _TILE = 16  # rows: products of one or several tiles treat all rows alike
 _F = np.float32
+_MOST = _F(80)  # of what `exp` takes: sums of two are still numbers
 _REASSOCIATE = {"reassoc", "contract", "nsz"}  # of sums: several at once, in an order that is fixed
 
 
@@ -66,10 +67,12 @@ class Inference:
         self._crop_bias, self._map_bias, self._bearing_bias, self._join_bias = (
             layer.bias.detach().numpy() for layer in layers
         )
-        core, ends = policy.core, (policy.head, policy.query, policy.offer)
-        self._core = _share([core.get_parameter(f"weight_{a}_l0") for a in ("ih", "hh")], 0)
-        gates = core.get_parameter("bias_ih_l0") + core.get_parameter("bias_hh_l0")
-        self._gate_bias = gates.detach().numpy()
+        ends = policy.head, policy.query, policy.offer
+        core = [[getattr(policy, f"{gate}{layer}") for gate in GATES] for layer in range(LAYERS)]
+        self._gates = [_share([gate.weight for gate in gates], 1) for gates in core]
+        self._gate_biases = [
+            torch.cat([gate.bias for gate in gates]).detach().numpy() for gates in core
+        ]
         self._ends = _share([layer.weight for layer in ends], 1)
         self._end_bias = torch.cat([layer.bias for layer in ends]).detach().numpy()
         most = -(-batch // _TILE) * _TILE
@@ -83,15 +86,16 @@ class Inference:
         if not self._sizes_agree():
             self._buffers = {most: buffers}
 
-    def step(self, features: Features, hidden: Array, cell: Array) -> tuple[Array, Array, Array]:
-        """Logits, float32 [n, 121], and the next hidden and cell state, of one screen each.
+    def step(self, features: Features, states: Sequence[Array]) -> tuple[Array, list[Array]]:
+        """Logits, float32 [n, 121], and the next state of each layer of the core.
 
-        Of n games, up to `batch`: `features` as `encode` gives them, states float32 [n, hidden].
+        Of one screen of each of n games, up to `batch`: `features` as `encode` gives them, `states`
+        float32 [n, hidden] each.
         """
-        n, f, ways = len(hidden), features, walking.DIRECTIONS
+        n, f, ways = len(states[0]), features, walking.DIRECTIONS
         rows = min(rows for rows in self._buffers if rows >= n)
         cells, patches, read, joined = self._buffers[rows][:4]
-        cropped, mapped, bearings, inputs, carried, gates, said, out = self._buffers[rows][4:]
+        cropped, mapped, bearings, x, normed, gates, out = self._buffers[rows][4:]
         row_sums.sum_tables(
             f.crop,
             f.map.reshape(n, -1).view(np.uint32),
@@ -122,15 +126,21 @@ class Inference:
                 joined.array,
                 n,
             )
-            torch.mm(joined.tensor, self._join, out=inputs.tensor)
-            _carry(inputs.array, self._join_bias, hidden, carried.array)
-            torch.mm(carried.tensor, self._core, out=gates.tensor)
-            h, c = np.empty_like(hidden), np.empty_like(cell)
-            _remember(gates.array, self._gate_bias, carried.array, cell, h, c, said.array)
-            torch.mm(said.tensor, self._ends, out=out.tensor)
+            torch.mm(joined.tensor, self._join, out=x.tensor)
+            _rectify(x.array, self._join_bias, n)
+            reached = [np.empty_like(state) for state in states]
+            layers = zip(self._gates, self._gate_biases, states, reached, strict=True)
+            for matrix, biases, before, after in layers:
+                _normalize(x.array, normed.array, n)
+                torch.mm(normed.tensor, matrix, out=gates.tensor)
+                _open_gates(gates.array, biases, n)
+                odds = gates.array[:n, : 2 * self.config.hidden]
+                np.exp(odds, out=odds)
+                _remember(gates.array, before, after, x.array)
+            torch.mm(x.tensor, self._ends, out=out.tensor)
         logits = np.empty((n, ACTIONS), np.float32)
         _finish(out.array, self._end_bias, bearings.array, f.choices, logits)
-        return logits, h, c
+        return logits, reached
 
     def _shapes(self) -> tuple[tuple[int, int], ...]:
         """Rows for each game and width of every buffer, in the order in which `step` has them."""
@@ -144,9 +154,8 @@ class Inference:
             (1, config.map),
             (ways, config.compass),
             (1, config.hidden),
-            (1, 2 * config.hidden),
-            (1, 4 * config.hidden),
             (1, config.hidden),
+            (1, 3 * config.hidden),
             (1, ACTIONS + config.compass + 1),
         )
 
@@ -162,8 +171,8 @@ class Inference:
             (1, 5, self._map),
             (2, 6, self._bearing),
             (3, 7, self._join),
-            (8, 9, self._core),
-            (10, 11, self._ends),
+            *((8, 9, matrix) for matrix in self._gates),
+            (7, 10, self._ends),
         )
         agree, most = True, max(self._buffers)
         for source, target, matrix in products:
@@ -242,62 +251,51 @@ def _join(
 
 
 @numba.njit(cache=True, nogil=True)
-def _carry(inputs: Array, bias: Array, hidden: Array, carried: Array) -> None:
-    """What the LSTM reads of each game: its input, finished, and what it remembers."""
-    width = np.uint64(len(bias))
-    for i in range(np.uint64(len(hidden))):
+def _rectify(x: Array, bias: Array, n: int) -> None:
+    """Finish the first n rows of a layer, in place."""
+    for i in range(np.uint64(n)):
+        for d in range(np.uint64(len(bias))):
+            x[i, d] = _relu(x[i, d] + bias[d])
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REASSOCIATE)
+def _normalize(x: Array, normed: Array, n: int) -> None:
+    """The first n rows by their root mean squares."""
+    width = np.uint64(x.shape[1])
+    for i in range(np.uint64(n)):
+        total = _F(0)
         for d in range(width):
-            carried[i, d] = _relu(inputs[i, d] + bias[d])
+            total += x[i, d] * x[i, d]
+        scale = _F(1) / np.sqrt(total / _F(width) + _F(EPSILON))
         for d in range(width):
-            carried[i, width + d] = hidden[i, d]
+            normed[i, d] = x[i, d] * scale
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _tanh(x: Any) -> Any:
-    """float32, by a rational function within 3e-7; loops over it are vectors, unlike libm's."""
-    x = _F(9) if x > _F(9) else x
-    x = _F(-9) if x < _F(-9) else x
-    s = x * x
-    over = _F(-2.76076847742355e-16)
-    over = over * s + _F(2.00018790482477e-13)
-    over = over * s + _F(-8.60467152213735e-11)
-    over = over * s + _F(5.12229709037114e-08)
-    over = over * s + _F(1.48572235717979e-05)
-    over = over * s + _F(6.37261928875436e-04)
-    over = over * s + _F(4.89352455891786e-03)
-    under = _F(1.19825839466702e-06)
-    under = under * s + _F(1.18534705686654e-04)
-    under = under * s + _F(2.26843463243900e-03)
-    under = under * s + _F(4.89352518554385e-03)
-    return x * over / under
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _sigmoid(x: Any) -> Any:
-    return _F(0.5) + _F(0.5) * _tanh(_F(0.5) * x)
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _remember(
-    gates: Array, bias: Array, carried: Array, cell: Array, h: Array, c: Array, out: Array
-) -> None:
-    """The LSTM's gates (input, forget, cell, output) at work; `out` is what it says and read."""
-    width = np.uint64(cell.shape[1])
-    fresh = width + width
-    shown = fresh + width
-    for i in range(np.uint64(len(cell))):
-        for d in range(fresh):  # one array and its biases at a time: more, and it is no vector
-            gates[i, d] = _sigmoid(gates[i, d] + bias[d])
-        for d in range(fresh, shown):
-            gates[i, d] = _tanh(gates[i, d] + bias[d])
-        for d in range(shown, shown + width):
-            gates[i, d] = _sigmoid(gates[i, d] + bias[d])
+@numba.njit(cache=True, nogil=True)
+def _open_gates(gates: Array, bias: Array, n: int) -> None:
+    """Finish forget and input gates and candidates; of the gates what `exp` makes odds against."""
+    width = np.uint64(len(bias) // 3 * 2)
+    for i in range(np.uint64(n)):
         for d in range(width):
-            c[i, d] = gates[i, width + d] * cell[i, d] + gates[i, d] * gates[i, fresh + d]
+            value = -(gates[i, d] + bias[d])
+            gates[i, d] = _MOST if value > _MOST else value
+        for d in range(width, np.uint64(len(bias))):
+            gates[i, d] += bias[d]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _remember(gates: Array, before: Array, after: Array, x: Array) -> None:
+    """One layer's next state, added to what it read; see `recurrence`, with odds for sigmoids."""
+    width = np.uint64(before.shape[1])
+    for i in range(np.uint64(len(before))):
+        for d in range(width):  # the share that is written, i / (f + i)
+            against = _F(1) + gates[i, d]
+            gates[i, d] = against / (against + _F(1) + gates[i, width + d])
         for d in range(width):
-            h[i, d] = gates[i, shown + d] * _tanh(c[i, d])
+            share = gates[i, d]
+            after[i, d] = (_F(1) - share) * before[i, d] + share * gates[i, width + width + d]
         for d in range(width):
-            out[i, d] = h[i, d] + carried[i, d]
+            x[i, d] += after[i, d]
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_REASSOCIATE)

@@ -46,7 +46,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 LETTER_ACTIONS = np.array([list(ACTION_KEYS).index(ord(letter)) for letter in _LETTERS])
 """int64 [52]: the actions that press the letters."""
 
-_EPSILON = 1e-6
+EPSILON = 1e-6
 
 TABLES = ("crop", "map", "message", "status", "cursor", "choices", "recent", "compass", "here")
 
@@ -289,7 +289,7 @@ class Policy(nn.Module):
         """The core: of what was encoded, [T, B, hidden], what heads read; and the next state."""
         reached = []
         for layer, before in enumerate(state):
-            read = nn.functional.rms_norm(x, x.shape[-1:], eps=_EPSILON)
+            read = nn.functional.rms_norm(x, x.shape[-1:], eps=EPSILON)
             forget, write, candidate = (getattr(self, f"{gate}{layer}")(read) for gate in GATES)
             forget, write = torch.sigmoid(forget), torch.sigmoid(write)
             share = write / (forget + write)

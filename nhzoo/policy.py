@@ -3,7 +3,7 @@
 The compass is what lies in each of the eight directions, read by one set of weights for all eight;
 what it gives enters the core, and gives the keys of the eight moves their logits together with what
 the core says. So do the letters that a question offers to the keys of these letters. The core is
-two layers of minimal LSTM (`recurrence.py`), each adding to what it reads.
+three layers of minimal LSTM (`recurrence.py`), each adding to what it reads.
 
 `PolicyConfig.for_params(n)` gives every width. The whole network scales, encoders too: a law in
 which only the core is counted measures the encoders (Tuyls et al. leave theirs out of N).
@@ -30,7 +30,7 @@ from nhzoo.tables import symbol_sum, table_sum
 ARCHITECTURE = "nhzoo-lstm-3"
 ACTIONS = 121
 MAX_MESSAGE_ROWS = 65_536
-LAYERS = 2
+LAYERS = 3
 """Of the core."""
 
 FLOP_VERSION = 2
@@ -272,7 +272,7 @@ class Policy(nn.Module):
         self.register_buffer("letters", torch.from_numpy(LETTER_ACTIONS), False)
 
     def initial_state(self, batch: int) -> Tensor:
-        """The state at the start of a game: zeros, [2, batch, hidden]."""
+        """The state at the start of a game: zeros, [3, batch, hidden]."""
         return self.head.weight.new_zeros(LAYERS, batch, self.config.hidden)
 
     def forward(self, features: Mapping[str, Tensor], state: Tensor) -> tuple[Tensor, Tensor]:

@@ -98,7 +98,7 @@ class PolicyAgent:
         return self.__dict__ | {"rows": None, "last_logits": None, "_inference": None}
 
     def initial_state(self, batch: int) -> tuple[Array, ...]:
-        """Two layers' states, float32 [batch, hidden], and recalls, uint16 [batch, 1910]."""
+        """The layers' states, float32 [batch, hidden], and recalls, uint16 [batch, 1910]."""
         from nhzoo import features
         from nhzoo.policy import LAYERS
 

@@ -12,7 +12,7 @@ from nhzoo import features, inference
 from nhzoo.agents import load, sample
 from nhzoo.envs import TTY, Game
 from nhzoo.inference import Inference, choose
-from nhzoo.policy import Policy, PolicyConfig, to_tensors
+from nhzoo.policy import LAYERS, Policy, PolicyConfig, to_tensors
 from nhzoo.protocols import GameSpec
 from tests.conftest import make_entry, random_keys
 
@@ -52,7 +52,7 @@ def test_a_step_gives_what_the_policy_gives(params):
     policy = Policy(PolicyConfig.for_params(params), torch.Generator().manual_seed(1)).eval()
     fast = Inference(policy, 3)
     recall = features.no_recall(3)
-    states = [np.zeros((3, policy.config.hidden), np.float32)] * 2
+    states = [np.zeros((3, policy.config.hidden), np.float32)] * LAYERS
     for seen in [*screens(120, 3), *(noise(3, seed) for seed in range(20))]:
         encoded = features.encode(*(seen[name] for name in TTY), recall)
         with torch.no_grad():
@@ -91,7 +91,7 @@ def test_where_few_rows_are_multiplied_otherwise_all_always_are(shared_entry, mo
     policy, seen = agent.entry.policy, noise(40, 3)
     encoded = features.encode(*(seen[name] for name in TTY), features.no_recall(40))
     some = features.Features(**{name: array[:2] for name, array in vars(encoded).items()})
-    zeros = [np.zeros((40, policy.config.hidden), np.float32)] * 2
+    zeros = [np.zeros((40, policy.config.hidden), np.float32)] * LAYERS
     assert list(Inference(policy, 40)._buffers) == [48, 16, 32]
     monkeypatch.setattr(Inference, "_sizes_agree", lambda self: False)
     fast = Inference(policy, 40)

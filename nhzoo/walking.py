@@ -21,9 +21,14 @@ WIDTH = COLS + 2  # of a map with a border, so that a cell's neighbours need no 
 CELLS = (BOTTOM - TOP + 2) * WIDTH
 HISTORY = 8  # keys
 
+MEMORIES = 6  # kills on this level
+
 LEVEL, TURN, PLACE, KEYS = CELLS, CELLS + 1, CELLS + 2, CELLS + 3
-RECALL = CELLS + 3 + HISTORY
-"""uint16 [1897], what is carried of a game: cells, level, turn, the hero's cell, the latest keys.
+KILLS = KEYS + HISTORY
+PRAYED = KILLS + 2 * MEMORIES
+RECALL = PRAYED + 1
+"""uint16 [1910], what is carried of a game: cells, level, turn, the hero's cell, the latest keys,
+and of `deeds.py` the latest kills (cell and turn of each) and the turn of the last prayer.
 
 A cell holds the turns spent on it (15 bits) and whether the hero has stood on it or beside it.
 """
@@ -33,7 +38,10 @@ _MOST_TURNS = 20  # that one key adds
 MOVES = "kulnjbhy"
 """The keys of the eight directions, north first, clockwise."""
 DIRECTIONS = 8
-STEP = np.array([-WIDTH, 1 - WIDTH, 1, 1 + WIDTH, WIDTH, WIDTH - 1, -1, -WIDTH - 1], np.int64)
+STEP = np.array([-WIDTH, 1 - WIDTH, 1, 1 + WIDTH, WIDTH, WIDTH - 1, -1, -WIDTH - 1]).astype(
+    np.uint64
+)
+"""From a cell's number to its neighbours'; unsigned, so that numba makes plain loops of it."""
 
 TARGETS = 11
 FRONTIER, ITEM, BEING, DOWN, UP, DOOR, UNVISITED, DEAD_END, FRESH, LOOKED, WORN = range(TARGETS)
@@ -45,21 +53,26 @@ DISTANCES = 9
 FOOTPRINTS = 7
 RAY = 4
 RING = 8
-COMPASS = TARGETS + 3 + 2 * RING + (RAY - 1) + 6
+COMPASS = TARGETS + 3 + 2 * RING + (RAY - 1) + 6 + 1
 """Symbols for each direction: distance to each kind of target; character, colour and footprint of
 the next cell; characters and footprints round that; characters further on; how it turns from the
-last three moves and from the last key; whether it is diagonal; which it is."""
+last three moves and from the last key; whether it is diagonal; which it is; distance to a fresh
+corpse (`deeds.fresh`)."""
 HERE = 5
 """Symbols of the hero's own cell: rock, walls and open cells beside it, footprint, frontier."""
 
 # What a cell of the map is to somebody who walks.
 _OPEN, _DOOR, _ROCK, _WALL, _THING, _BEING, _SHUT = 1, 2, 4, 8, 16, 32, 64
 _BROWN = 3
+THINGS = ')[="(%!?/+$*'
+_KIND_BITS = 24  # where a kind begins in `survey`'s grid
+NOT_YET = 1 << 16  # the distance of a cell that is not reached yet
+_BLANKS = np.uint64(0x2020202020202020)
 _NO_WAY = (2, 6, 10, 14)  # colours of "#" that is a tree or iron bars
 
 
 def _cells() -> Array:
-    """uint8 [256 x 16]: the kind of a cell by character and colour."""
+    """int32 [256 x 16]: `survey`'s `grid` by character and colour."""
     table = np.zeros((256, 16), np.uint8)
     table[ord(" ")] = _ROCK
     for char in "|-":
@@ -68,15 +81,17 @@ def _cells() -> Array:
     for char in ".#{_\\><":
         table[ord(char)] = _OPEN
     table[ord("#"), list(_NO_WAY)] = 0
-    for char in ')[="(%!?/+$*':
+    for char in THINGS:
         table[ord(char)] = _OPEN | _THING
     table[ord("+"), _BROWN] = _OPEN | _DOOR | _SHUT
     for char in "@&;:'~abcdefghijklmnopqrstuvwxyz":
         table[ord(char)] = table[ord(char.upper())] = _OPEN | _BEING
-    return table.reshape(-1)
+    kinds = table.reshape(-1).astype(np.int32)
+    rock, wall, can_walk = (kinds & bit > 0 for bit in (_ROCK, _WALL, _OPEN))
+    return kinds << _KIND_BITS | can_walk << 16 | wall << 8 | rock
 
 
-def _symbols(edges: list[int]) -> Array:
+def symbols(edges: list[int]) -> Array:
     """uint8 [256]: 1 + how many edges a number has reached."""
     return (1 + np.searchsorted(edges, np.arange(256), side="right")).astype(np.uint8)
 
@@ -88,16 +103,38 @@ def _directions() -> Array:
     return table
 
 
+ROW_STEP = np.array([-1, -1, 0, 1, 1, 1, 0, -1], np.int64)
+COL_STEP = np.array([0, 1, 1, 1, 0, -1, -1, -1], np.int64)
+_REACH = 2
+_NEAR = 2 * _REACH + 1  # cells on a side of what is round the next cells of all directions
+
+
+def _around() -> Array:
+    """int64 [8, 9]: for each direction the ring round its next cell, from itself on, and that."""
+    ring = (np.arange(DIRECTIONS)[:, None] + np.arange(RING)) % DIRECTIONS
+    down = np.column_stack([ROW_STEP[ring], np.zeros(DIRECTIONS, np.int64)]) + ROW_STEP[:, None]
+    right = np.column_stack([COL_STEP[ring], np.zeros(DIRECTIONS, np.int64)]) + COL_STEP[:, None]
+    return (down + _REACH) * _NEAR + right + _REACH
+
+
+_AROUND = _around()
 _KIND = _cells()
-_FOOTPRINT = _symbols([3, 6, 11, 21, 41, 81])
-_DISTANCE = _symbols([2, 3, 4, 5, 7, 10, 15, 25])
-_DIRECTION = _directions()
+_UNLIT = int(_KIND[16 * ord(" ")])
+_FOOTPRINT = symbols([3, 6, 11, 21, 41, 81])
+DISTANCE = symbols([2, 3, 4, 5, 7, 10, 15, 25])
+DIRECTION = _directions()
 
 
 @numba.njit(cache=True, nogil=True)
 def place(row: int, col: int) -> int:
     """The number of a map cell."""
     return (row - TOP + 1) * WIDTH + col + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def position(cell: int) -> tuple[int, int]:
+    """Row and column on the screen of a map cell: the inverse of `place`."""
+    return cell // WIDTH - 1 + TOP, cell % WIDTH - 1
 
 
 @numba.njit(cache=True, nogil=True)
@@ -109,25 +146,25 @@ def press(recall: Array, key: int) -> None:
 
 
 def press_each(recall: Array, keys: Array) -> None:
-    """`press` for n games: recall [n, 1897], keys [n]."""
+    """`press` for n games: recall [n, 1910], keys [n]."""
     recall[:, KEYS + 1 :] = recall[:, KEYS:-1].copy()
     recall[:, KEYS] = keys
 
 
 @numba.njit(cache=True, nogil=True)
-def remember(chars: Array, row: int, col: int, recall: Array) -> bool:
+def remember(chars: Array, row: int, col: int, level: int, turn: int, recall: Array) -> bool:
     """Bring `recall` up to this screen, uint8 [1920]; True when the cursor is on the hero.
 
     Another level than the last wipes what was known. Turns go to the cell on which they were spent.
     """
     if not (TOP <= row < BOTTOM and col < COLS) or chars[row * COLS + col] != 64:  # "@"
         return False
-    level, turn = _status(chars)
     if level < 0 or turn < 0:
         return False
     cell = place(row, col)
     if level != recall[LEVEL]:
         recall[:CELLS] = 0
+        recall[KILLS : KILLS + 2 * MEMORIES] = 0
         recall[LEVEL], recall[TURN], recall[PLACE] = level, turn & 0xFFFF, cell
     passed = min(_MOST_TURNS, (turn - int(recall[TURN])) & 0xFFFF)
     before = int(recall[PLACE])
@@ -138,31 +175,8 @@ def remember(chars: Array, row: int, col: int, recall: Array) -> bool:
         recall[cell] |= 1
     recall[cell] |= _BESIDE
     for d in range(DIRECTIONS):
-        recall[cell + STEP[d]] |= _BESIDE
+        recall[cell + np.int64(STEP[d])] |= _BESIDE
     return True
-
-
-@numba.njit(cache=True, nogil=True)
-def _status(chars: Array) -> tuple[int, int]:
-    """Level ("Dlvl:") and turn ("T:") of the bottom line, -1 where they are not shown."""
-    last = (ROWS - 1) * COLS
-    level = -1
-    for k in range(last + 1, last + COLS - 1):
-        if chars[k] == 58:
-            if chars[k - 1] == 84:
-                return level, _number(chars, k + 1)
-            if chars[k - 1] == 108 and chars[k - 2] == 118:
-                level = _number(chars, k + 1)
-    return level, -1
-
-
-@numba.njit(cache=True, nogil=True)
-def _number(chars: Array, at: int) -> int:
-    value = 0
-    while at < ROWS * COLS and 48 <= chars[at] <= 57 and value < 1 << 24:
-        value = value * 10 + int(chars[at]) - 48
-        at += 1
-    return value
 
 
 @numba.njit(cache=True, nogil=True)
@@ -177,20 +191,32 @@ def footprints(recall: Array, row: int, col: int, size: int, out: Array) -> None
 
 
 @numba.njit(cache=True, nogil=True)
-def _footprint(recall: Array, cell: int) -> int:
+def _footprint(recall: Array, cell: Any) -> int:
     spent = int(recall[cell]) & _SPENT
     return _FOOTPRINT[min(255, spent)] if spent else 0
 
 
 @numba.njit(cache=True, nogil=True)
-def survey(chars: Array, colors: Array, grid: Array) -> None:
-    """The kinds of all cells of the map, into `grid` uint8 [1886], whose border stays 0."""
+def survey(chars: Array, colors: Array, grid: Array, distance: Array) -> None:
+    """The map's cells, into `grid` and `distance`, int32 [1886] both, whose borders stay 0.
+
+    `grid`: the kind of a cell, and below it what it adds to the numbers of rocks, walls and open
+    cells round a cell, a byte each. `distance`: `NOT_YET` where one can walk, else 0.
+    """
+    eights = chars.view(np.uint64)
     for y in range(TOP, BOTTOM):
-        cell = np.uint64(place(y, 0))
-        at = np.uint64(y * COLS)
-        for x in range(np.uint64(COLS)):
-            kind = np.uint64(chars[at + x]) * np.uint64(16) + np.uint64(colors[at + x] & 15)
-            grid[cell + x] = _KIND[kind]
+        for eight in range(COLS // 8):
+            cell = np.uint64(place(y, 8 * eight))
+            at = np.uint64(y * COLS + 8 * eight)
+            if eights[at >> np.uint64(3)] == _BLANKS:
+                for x in range(np.uint64(8)):
+                    grid[cell + x] = _UNLIT
+                    distance[cell + x] = 0
+                continue
+            for x in range(np.uint64(8)):
+                kind = np.uint64(chars[at + x]) * np.uint64(16) + np.uint64(colors[at + x] & 15)
+                grid[cell + x] = _KIND[kind]
+                distance[cell + x] = (_KIND[kind] >> 16 & 1) * NOT_YET
 
 
 @numba.njit(cache=True, nogil=True)
@@ -204,47 +230,48 @@ def look(
     compass: Array,
     here: Array,
 ) -> None:
-    """What lies which way of the hero: `compass` uint8 [8 x 42] and `here` uint8 [5].
+    """What lies which way of the hero: `compass` uint8 [8 x 43] and `here` uint8 [5].
 
     `scratch`: int32 [4 x 1886], zeros at first. Doors cannot be passed diagonally; creatures,
     closed doors, traps, water and boulders block the way.
     """
     grid, distance, ways, queue = scratch[0], scratch[1], scratch[2], scratch[3]
-    survey(chars, colors, grid)
-    distance[:] = -1
+    survey(chars, colors, grid, distance)
     found_at = np.full(TARGETS, -1, np.int64)
     found = np.zeros(TARGETS, np.int64)
-    start = place(row, col)
+    start = np.uint64(place(row, col))
     distance[start] = ways[start] = 0
     queue[0] = start
-    head, tail = 0, 1
+    head, tail = np.uint64(0), np.uint64(1)
     while head < tail:
-        cell = queue[head]
-        head += 1
-        far, way, kind = distance[cell], ways[cell], grid[cell]
+        cell = np.uint64(queue[head])
+        head += np.uint64(1)
+        far, way, kind = distance[cell], ways[cell], grid[cell] >> _KIND_BITS
         spent = int(recall[cell]) & _SPENT
         at_start = cell == start
         passable = at_start or not kind & (_BEING | _SHUT)
-        rock = walls = sides = 0
-        unseen = False
+        around = 0
         for d in range(DIRECTIONS):
-            to = cell + STEP[d]
-            other = grid[to]
-            if other & _ROCK:
-                rock += 1
-                unseen = unseen or not recall[to] & _BESIDE
-            elif other & _WALL:
-                walls += 1
-            elif other & _OPEN:
-                sides += 1
-                if not passable or (d % 2 and (kind | other) & _DOOR):
+            around += grid[cell + STEP[d]]
+        rock, walls, sides = around & 255, around >> 8 & 255, around >> 16 & 255
+        unseen = False
+        if rock:
+            for d in range(DIRECTIONS):
+                to = cell + STEP[d]
+                unseen |= (grid[to] & 1) > (recall[to] >> 15)
+        if passable:
+            for d in range(DIRECTIONS):
+                to = cell + STEP[d]
+                if distance[to] <= far:
+                    continue
+                if d % 2 and (kind | grid[to] >> _KIND_BITS) & _DOOR:
                     continue
                 first = 1 << d if at_start else way
-                if distance[to] < 0:
+                if distance[to] == NOT_YET:
                     distance[to], ways[to] = far + 1, first
                     queue[tail] = to
-                    tail += 1
-                elif distance[to] == far + 1:
+                    tail += np.uint64(1)
+                else:
                     ways[to] |= first
         if at_start:
             here[0], here[1], here[2] = 1 + rock, 1 + walls, 1 + sides
@@ -259,7 +286,7 @@ def look(
                 _hit(ITEM, far, way, found_at, found)
             if kind & _DOOR:
                 _hit(DOOR, far, way, found_at, found)
-        y, x = cell // WIDTH - 1 + TOP, cell % WIDTH - 1
+        y, x = position(int(cell))
         if chars[y * COLS + x] == 62:
             _hit(DOWN, far, way, found_at, found)
         elif chars[y * COLS + x] == 60:
@@ -279,8 +306,8 @@ def look(
         out = compass[d * COMPASS : (d + 1) * COMPASS]
         for target in range(TARGETS):
             seen = found[target] >> d & 1
-            out[target] = _DISTANCE[min(255, found_at[target])] if seen else 0
-        _beside(chars, colors, row, col, recall, d, out[TARGETS:])
+            out[target] = DISTANCE[min(255, found_at[target])] if seen else 0
+    _beside(chars, colors, row, col, recall, queue, compass)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -303,40 +330,36 @@ def _char(chars: Array, y: int, x: int) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def _beside(
-    chars: Array, colors: Array, row: int, col: int, recall: Array, d: int, out: Array
+    chars: Array, colors: Array, row: int, col: int, recall: Array, near: Array, compass: Array
 ) -> None:
-    """What `look` says of direction `d` but for the targets."""
-    down, right = _delta(d)
-    y, x = row + down, col + right
-    inside = TOP <= y < BOTTOM and 0 <= x < COLS
-    out[0] = _char(chars, y, x)
-    out[1] = (colors[y * COLS + x] & 15) + 1 if inside else 0
-    out[2] = _footprint(recall, place(y, x)) if inside else 0
-    for r in range(RING):
-        down_too, right_too = _delta((d + r) & 7)
-        v, u = y + down_too, x + right_too
-        inside = TOP <= v < BOTTOM and 0 <= u < COLS
-        out[3 + r] = _char(chars, v, u)
-        out[3 + RING + r] = _footprint(recall, place(v, u)) if inside else 0
-    for k in range(2, RAY + 1):
-        out[1 + 2 * RING + k] = _char(chars, row + k * down, col + k * right)
-    turns = out[2 + 2 * RING + RAY :]
-    turns[:4] = 0
-    moves = 0
-    for k in range(HISTORY):
-        before = _DIRECTION[recall[KEYS + k]]
-        if before >= 0 and moves < 3:
-            turns[moves] = 1 + ((d - before) & 7)
-            moves += 1
-    before = _DIRECTION[recall[KEYS]]
-    if before >= 0:
-        turns[3] = 1 + ((d - before) & 7)
-    turns[4], turns[5] = 1 + d % 2, 1 + d
-
-
-@numba.njit(cache=True, nogil=True)
-def _delta(d: int) -> tuple[int, int]:
-    """Rows down and columns right of direction `d`."""
-    down = -1 if d in (7, 0, 1) else 1 if 3 <= d <= 5 else 0
-    right = 1 if 1 <= d <= 3 else -1 if d >= 5 else 0
-    return down, right
+    """What `look` says of the directions but for the targets. `near`: int32 [50] to work in."""
+    for k in range(_NEAR * _NEAR):
+        y, x = row + k // _NEAR - _REACH, col + k % _NEAR - _REACH
+        near[k] = _char(chars, y, x)
+        inside = near[k] > 0
+        near[_NEAR * _NEAR + k] = _footprint(recall, place(y, x)) if inside else 0
+    latest = DIRECTION[recall[KEYS]]
+    for d in range(DIRECTIONS):
+        out = compass[d * COMPASS + TARGETS : (d + 1) * COMPASS]
+        down, right = ROW_STEP[d], COL_STEP[d]
+        y, x = row + down, col + right
+        next_to = _AROUND[d, DIRECTIONS]
+        out[0] = near[next_to]
+        out[1] = (colors[y * COLS + x] & 15) + 1 if near[next_to] else 0
+        out[2] = near[_NEAR * _NEAR + next_to]
+        for r in range(RING):
+            out[3 + r] = near[_AROUND[d, r]]
+            out[3 + RING + r] = near[_NEAR * _NEAR + _AROUND[d, r]]
+        for k in range(2, RAY + 1):
+            out[1 + 2 * RING + k] = _char(chars, row + k * down, col + k * right)
+        turns = out[2 + 2 * RING + RAY :]
+        turns[:4] = 0
+        moves = 0
+        for k in range(HISTORY):
+            before = DIRECTION[recall[KEYS + k]]
+            if before >= 0 and moves < 3:
+                turns[moves] = 1 + ((d - before) & 7)
+                moves += 1
+        if latest >= 0:
+            turns[3] = 1 + ((d - latest) & 7)
+        turns[4], turns[5] = 1 + d % 2, 1 + d

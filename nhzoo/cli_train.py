@@ -1,4 +1,4 @@
-"""Commands that train: `train bc`."""
+"""Commands that train: `train bc`, `train next`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from nhzoo import display
 from nhzoo.cli_data import packed_games
+from nhzoo.errors import InputError
 from nhzoo.options import AS_JSON, FOLDER, WORKERS
 
 
@@ -125,6 +126,46 @@ def train_bc(
         display.print_json(row)
     else:
         display.show(f"{out}: held-out loss {row['loss']:.4f}, accuracy {row['accuracy']:.1%}")
+
+
+@train.command("next")
+@click.argument("forecast_file", metavar="FORECAST", type=click.Path(path_type=Path))
+@click.option("--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations.")
+@click.option("--seed", default=0, show_default=True, help="As for train bc.")
+@click.option("--threads", default=1, show_default=True, help="As for train bc.")
+@click.option("--save-every", default=1_000, show_default=True, help="As for train bc.")
+@click.option("--temperature", default=1.0, show_default=True, help="At which the agent samples.")
+@click.option("--description", default="", help="A line for `nhzoo list`.")
+@click.option("--run", "folder", type=FOLDER, required=True, help="State and logs of the run.")
+@click.option("--out", type=FOLDER, required=True, help="Where the zoo entry goes.")
+@click.option("--ledger", type=click.Path(path_type=Path), help="As for train bc.")
+@WORKERS
+@AS_JSON
+@click.pass_context
+def train_next(context: click.Context, /, forecast_file: Path, **options: Any) -> None:
+    """Train the agent that a forecast names: its size and its FLOPs, all else by the rules.
+
+    Then hold the forecast against it: nhzoo grade FORECAST TABLE:RUN.
+
+    \b
+    Example: nhzoo train next forecast.json --run runs/next --out agents/next --ledger runs.jsonl
+    """
+    from nhzoo.forecast import read_forecast
+    from nhzoo.publishing import flop_model
+
+    said = read_forecast(forecast_file)
+    if said.kind != "bc":
+        raise InputError(f"{forecast_file}: is of kind {said.kind}; train next trains bc")
+    if said.flop_model is not None and said.flop_model != flop_model():
+        raise InputError(
+            f"{forecast_file}: counts FLOPs by another model ({said.flop_model}, here "
+            f"{flop_model()}); fit and forecast again from runs of this version"
+        )
+    display.say(
+        f"forecast {said.sha256[:16]}: {said.params:,} parameters, {said.flops:.3g} FLOPs, loss "
+        f"{said.loss.value:.4f} [{said.loss.low:.4f}, {said.loss.high:.4f}]"
+    )
+    context.invoke(train_bc, params=said.params, flops=said.flops, **options)
 
 
 def _command(distributed: Any) -> str:

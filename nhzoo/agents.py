@@ -80,9 +80,10 @@ class PolicyAgent:
 
     observation_keys = TTY
 
-    def __init__(self, entry: checkpoints.Entry) -> None:
+    def __init__(self, entry: checkpoints.Entry, source: str | None = None) -> None:
         self.entry = entry
         self.name, self.revision = entry.name, entry.revision
+        self.source = source  # where on the hub it is from, down to the commit
         self.last_logits: Array | None = None  # of the latest act: float32 [B, 121]
         self._arranged = False
 
@@ -170,11 +171,13 @@ class RandomAgent:
 
 
 def load(source: str | Path) -> Agent:
-    """Get an agent: a registry name, an entry's folder, a bot's, or "package.module:make_agent".
+    """Get an agent: a name, a folder, "hf://org/repo@revision", or "package.module:make_agent".
 
-    The last runs the code of that module; what it makes is an `Agent`, or a bot or blocking player
+    A name is looked for in the registry and then on the hub, in the zoo's organisation; with
+    "@revision", on the hub alone. What was fetched once is loaded without a request when the
+    revision is a commit, or HF_HUB_OFFLINE is set. The last form runs the code of that module; what it makes is an `Agent`, or a bot or blocking player
     (see `nhzoo.bots`), which then plays in processes of its own. So does a bot from a folder whose
-    `bot.py` defines `make_agent()`. Entries run no code.
+    `bot.py` defines `make_agent()`. Entries run no code, from wherever they are.
     """
     text = str(source)
     if text == "random":
@@ -186,7 +189,7 @@ def load(source: str | Path) -> Agent:
     if text == "autoascend":
         return autoascend()
     if text.startswith("hf://"):
-        raise InputError(f"{text}: the hub is not supported yet; give a name or a folder")
+        return _fetched(text)
     path = registry.find(text)
     if path is None and Path(source).is_dir():
         path = Path(source)
@@ -199,10 +202,15 @@ def load(source: str | Path) -> Agent:
     module, colon, function = text.partition(":")
     if colon and "/" not in module:
         return _made(text, module, function)
-    known = ", ".join(listed.name for listed in registry.list_agents())
-    raise InputError(
-        f"no agent {text!r}: give a folder, package.module:make_agent, or one of {known}"
-    )
+    return _fetched(text)
+
+
+def _fetched(text: str) -> PolicyAgent:
+    """An entry from the hub; its weights and its self-test are checked as any other's."""
+    from nhzoo import checkpoints, hub_pull
+
+    pulled = hub_pull.pull_entry(text)
+    return PolicyAgent(checkpoints.load_entry(pulled.folder), str(pulled.ref))
 
 
 def _made(text: str, module: str, function: str) -> Agent:

@@ -175,9 +175,11 @@ def load(source: str | Path) -> Agent:
 
     A name is looked for in the registry and then on the hub, in the zoo's organisation; with
     "@revision", on the hub alone. What was fetched once is loaded without a request when the
-    revision is a commit, or HF_HUB_OFFLINE is set. The last form runs the code of that module; what it makes is an `Agent`, or a bot or blocking player
-    (see `nhzoo.bots`), which then plays in processes of its own. So does a bot from a folder whose
-    `bot.py` defines `make_agent()`. Entries run no code, from wherever they are.
+    revision is a commit, or HF_HUB_OFFLINE is set. Entries run no code, from wherever they are.
+
+    "package.module:make_agent" runs the code of that module; what it makes is an `Agent`, or a bot
+    or blocking player (see `nhzoo.bots`), which then plays in processes of its own. So does a bot
+    from a folder whose `bot.py` defines `make_agent()`.
     """
     text = str(source)
     if text == "random":

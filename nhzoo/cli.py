@@ -9,7 +9,16 @@ from typing import Any
 
 import click
 
-from nhzoo import __version__, cli_agents, cli_data, cli_evaluate, cli_reports, cli_train, display
+from nhzoo import (
+    __version__,
+    cli_agents,
+    cli_data,
+    cli_evaluate,
+    cli_hub,
+    cli_reports,
+    cli_train,
+    display,
+)
 from nhzoo.errors import NhzooError
 
 
@@ -34,6 +43,10 @@ for _command in (
     cli_reports.compare,
     cli_reports.report,
     cli_data.data,
+    cli_hub.push,
+    cli_hub.pull,
+    cli_hub.card,
+    cli_hub.publish,
     cli_train.train,
 ):
     cli.add_command(_command)

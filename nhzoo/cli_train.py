@@ -118,7 +118,14 @@ def train_bc(
         if distributed.rank() != 0:
             return
         publishing.publish(
-            trained, out, games, held_out, temperature, description, _command(distributed)
+            trained,
+            out,
+            games,
+            held_out,
+            temperature,
+            description,
+            _command(distributed),
+            folder / "log.jsonl",
         )
         row = record(trained)
     if as_json:

@@ -220,8 +220,8 @@ def fetch(ref: Ref, file: RemoteFile, progress: Progress = lambda done, total: N
                 path.unlink()
                 blob.unlink(missing_ok=True)
             raise InputError(
-                f"{ref}: {file.path} is not what the hub lists (size or hash differ); what came was "
-                "deleted: run again, or do not trust it"
+                f"{ref}: {file.path} is not what the hub lists (size or hash differ); what came "
+                "was deleted: run again, or do not trust it"
             )
         return path
 

@@ -56,14 +56,6 @@ def pull_dataset(text: str, progress: Progress = lambda done, total: None) -> Pu
     return pull(ref, progress)
 
 
-def entry_folder(text: str) -> Path:
-    """The folder of an entry: a registry name, a folder, or fetched from the hub."""
-    found = registry.find(text)
-    if found is None and (Path(text) / "config.json").is_file():
-        found = Path(text)
-    return found if found is not None else pull_entry(text).folder
-
-
 def pull(ref: Ref, progress: Progress = lambda done, total: None) -> Pulled:
     """Bring a revision here, unless it is: see the module. InputError for all that goes wrong."""
     pinned = hub.resolve(ref)

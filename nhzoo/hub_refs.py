@@ -1,4 +1,4 @@
-"""Names of things on the hub: `hf://org/name@revision`, `hf://datasets/org/name`, bare zoo names."""
+"""Names of things on the hub: `hf://org/name@revision`, `hf://datasets/org/name`, bare names."""
 
 from __future__ import annotations
 
@@ -73,10 +73,11 @@ def is_name(text: str) -> bool:
 def parse(text: str, kind: str = "model") -> Ref:
     """`hf://[datasets/|spaces/]org/name[@revision]`, or the same without hf:// or org.
 
-    `kind` is meant where the text does not say. InputError for whatever could be no name: nothing
-    of it may reach a path or an address.
+    `kind` is meant by a text that does not say, without hf://. InputError for whatever could be no
+    name: nothing of it may reach a path or an address.
     """
     rest = text.removeprefix("hf://")
+    kind = "model" if rest != text else kind
     for known, prefix in PREFIXES.items():
         if prefix and rest.startswith(prefix):
             kind, rest = known, rest.removeprefix(prefix)

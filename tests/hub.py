@@ -230,7 +230,17 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
-    do_HEAD = do_POST = do_PUT = do_DELETE = do_CONNECT = do_GET
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
+        self._answer()
+
+    def do_CONNECT(self) -> None:
+        self._answer()
 
     def _answer(self) -> None:
         body = self._body()

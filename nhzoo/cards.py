@@ -403,13 +403,15 @@ def _curve(facts: Facts) -> str:
     """A few moments of the curve, evenly spread on a logarithmic scale of samples."""
     rows, last = facts.curve, facts.curve[-1]
     first = max(1.0, rows[0][0] or 1.0)
-    step = ((last[0] or first) / first) ** (1 / (_CURVE_ROWS - 1))
-    wanted, shown = first, []
-    for row in rows:
-        if (row[0] or 0) >= wanted * 0.999 or row is last:
+    spread = max((last[0] or first) / first, 1.0)
+    shown = []
+    for place in range(_CURVE_ROWS):
+        wanted = first * spread ** (place / (_CURVE_ROWS - 1))
+        later = [row for row in rows if (row[0] or 0) >= wanted * 0.999] or [last]
+        near = [row for row in later if (row[0] or 0) <= wanted * 1.3 and row[3] is not None]
+        row = (near or later)[0]
+        if row not in shown:
             shown.append(row)
-            while wanted <= (row[0] or 0):
-                wanted *= max(step, 1.01)
     lines = ["| samples | FLOPs | training loss | held-out loss |", "|---|---|---|---|"]
     for samples, flops, loss, held_out in shown:
         cells = (f"{samples:,.0f}", f"{flops:.1e}" if flops else "-")

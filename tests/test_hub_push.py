@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,12 +12,15 @@ from pathlib import Path
 import pytest
 
 import nhzoo
-from nhzoo import hub_push, organisation
 from nhzoo import hub as client
+from nhzoo import hub_push, organisation
 from nhzoo.errors import InputError
 from nhzoo.evaluation import evaluate
 from tests.conftest import make_entry
 from tests.test_hub_pull import content
+
+# The client's own upload calls its transport in a way that is going out of use.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
 @pytest.fixture
@@ -197,7 +199,7 @@ def test_somebody_else_was_faster(hub, alice, entry):
     other = make_entry(entry.parent / "other" / "tiny-agent", seed=2)
     plan = hub_push.compare(hub_push.gather(other))
     hub.add("alice/tiny-agent", {"README.md": b"# theirs"}, title="meanwhile")
-    with pytest.raises(InputError, match="somebody changed it meanwhile .*; run again"):
+    with pytest.raises(InputError, match=r"somebody changed it meanwhile .*; run again"):
         hub_push.push(plan)
     assert hub.repos["model", "alice/tiny-agent"].head.title == "meanwhile"
     assert push(other).made
@@ -385,4 +387,3 @@ def test_publish_is_dry_by_default(hub, alice, entry, played, tmp_path, monkeypa
     again = [hub_push.compare(make()) for make in organisation.everything(root)]
     assert all(plan.is_done for plan in again)
     assert organisation.line(again[0]) == "hf://nhzoo/tiny-agent: as it is (7 files)"
-    assert os.path.commonprefix([line for line in hub.requests if "PUT" in line])

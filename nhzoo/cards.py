@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -175,8 +176,11 @@ def read_curve(path: Path) -> tuple[tuple[float | None, ...], ...]:
         rows = tuple(tuple(float(x) if x else None for x in line) for line in lines[1:])
     except ValueError:
         raise InputError(f"{path}: holds something that is no number") from None
-    if any(len(row) != len(CURVE_FIELDS) or row[0] is None for row in rows):
-        raise InputError(f"{path}: a line has not {len(CURVE_FIELDS)} numbers")
+    for row in rows:
+        if len(row) != len(CURVE_FIELDS) or row[0] is None:
+            raise InputError(f"{path}: a line has not {len(CURVE_FIELDS)} numbers")
+        if not all(value is None or math.isfinite(value) for value in row):
+            raise InputError(f"{path}: holds something that is no number")
     return rows
 
 

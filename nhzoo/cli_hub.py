@@ -10,6 +10,7 @@ import click
 
 from nhzoo import display
 from nhzoo.errors import InputError
+from nhzoo.hub_refs import parse
 from nhzoo.options import AS_JSON, FOLDER
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def card(entry: str, repo: str | None, played: tuple[Path, ...], write: bool) ->
     """
     from nhzoo import cards
 
-    folder = _folder(entry)
+    folder, repo = _folder(entry), repo and parse(repo).repo
     if write:
         cards.write_card(folder, repo, played)
         display.show(f"{folder / 'README.md'} is written")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nhzoo import files, hub, results
+from nhzoo import files, hub, play_page, results
 from nhzoo.cards import Facts, eval_results, model_card, read_facts
 from nhzoo.dataset_cards import dataset_files
 from nhzoo.errors import InputError
@@ -117,6 +117,7 @@ def gather(
     found: dict[str, Path | bytes] = {**local_files(folder, contents)}
     if contents is SITE:
         found.setdefault("README.md", _SPACE_CARD.encode())
+        found.setdefault(play_page.NAME, play_page.play_page().encode())
     else:
         found |= dataset_files(folder, contents, ref)
     return Plan(ref, contents, dict(sorted(found.items())))

@@ -299,7 +299,8 @@ class Handler(BaseHTTPRequestHandler):
         length: int | None = None,
     ) -> None:
         self.send_response(status)
-        kind = {"Content-Type": "application/json"}
+        # Pages of other sites may read what is public, as on the real hub.
+        kind = {"Content-Type": "application/json", "Access-Control-Allow-Origin": "*"}
         for name, value in {**kind, **(headers or {})}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data) if length is None else length))

@@ -105,7 +105,7 @@ def pull(name: str, dataset: bool, out: Path | None, as_json: bool) -> None:
         return
     display.show(f"{pulled.ref} is in {out or pulled.folder}")
     if pulled.left_out:
-        display.say(f"{pulled.left_out} files that are none of nhzoo's were left on the hub")
+        display.say(f"left on the hub, none of nhzoo's: {pulled.left_out} file(s)")
 
 
 @click.command()

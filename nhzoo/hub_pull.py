@@ -25,6 +25,7 @@ Progress = Callable[[float, float], None]
 """Called with (bytes there, bytes in all)."""
 
 _THREADS = 8
+_HUBS_OWN = ".gitattributes"  # in every repository
 _PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
@@ -72,7 +73,8 @@ def pull(ref: Ref, progress: Progress = lambda done, total: None) -> Pulled:
     wanted = choose(ref, listed, contents)
     paths = _fetch_all(pinned, wanted, progress)
     _settle(paths, place)
-    return Pulled(pinned, place, len(paths), len(listed) - len(wanted))
+    strange = [path for path in listed if contents.limit(path) is None and path != _HUBS_OWN]
+    return Pulled(pinned, place, len(paths), len(strange))
 
 
 def choose(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ SPACE = "leaderboard"
 
 def everything(
     root: Path, org: str | None = None, say: Step = lambda text: None
-) -> list[Callable[[], Plan]]:
+) -> list[partial[Plan]]:
     """What makes the plan of each repository: entries, datasets, results, then the site.
 
     An entry's results are those of its name. The site is there once it was built.
@@ -26,7 +25,7 @@ def everything(
     agents, played, site = root / "agents", root / "leaderboard" / "results", root / "leaderboard"
     if not agents.is_dir():
         raise InputError(f"{root}: is no checkout (it has no agents/); give its folder")
-    found: list[Callable[[], Plan]] = []
+    found: list[partial[Plan]] = []
     for path in sorted(agents.iterdir()):
         if (path / "config.json").is_file():
             own = sorted(p.parent for p in (played / path.name).glob("*/result.json"))

@@ -129,8 +129,19 @@ values = words | st.integers(-(10**12), 10**12) | st.none() | st.booleans() | st
             "training": values
             | st.dictionaries(
                 st.sampled_from(
-                    "method data samples flops seconds threads command validation processes "
-                    "device unique_samples".split()
+                    [
+                        "method",
+                        "data",
+                        "samples",
+                        "flops",
+                        "seconds",
+                        "threads",
+                        "command",
+                        "validation",
+                        "processes",
+                        "device",
+                        "unique_samples",
+                    ]
                 ),
                 values,
             ),

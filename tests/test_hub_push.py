@@ -13,6 +13,7 @@ import pytest
 
 import nhzoo
 from nhzoo import hub as client
+from nhzoo.cli import cli
 from nhzoo import hub_push, organisation
 from nhzoo.errors import InputError
 from nhzoo.evaluation import evaluate
@@ -122,8 +123,7 @@ def test_what_cannot_be_an_entry_is_not_sent(hub, alice, entry, tmp_path, played
     fails("curve.csv: is a link", other)
     other = shutil.copytree(entry, tmp_path / "linked-folder")
     (other / "results").symlink_to(tmp_path)
-    push(other)  # a folder that is a link is not entered
-    assert "results" not in str(hub.repos["model", "alice/linked-folder"].head.files.keys())
+    fails("results: is a link", other)
     other = shutil.copytree(entry, tmp_path / "broken")
     (other / "model.safetensors").write_bytes(b"\x80\x04pickle")
     fails("not valid safetensors", other)
@@ -134,7 +134,7 @@ def test_what_cannot_be_an_entry_is_not_sent(hub, alice, entry, tmp_path, played
     fails("is neither an entry", tmp_path / "empty")
     other = make_entry(tmp_path / "other", seed=9)
     fails("is of other weights than this entry's", other, played=[played])
-    assert len(commits(hub)) == 1
+    assert not commits(hub)
 
 
 def test_a_card_that_is_too_long_or_a_name_that_is_none(hub, alice, entry, tmp_path):
@@ -288,22 +288,18 @@ def test_a_site_is_a_static_space(hub, alice, tmp_path):
     assert push(site, "nhzoo/leaderboard").plan.removed == ("agents/one.html",)
 
 
-def test_everything_of_a_checkout(hub, alice, entry, played, tmp_path):
+def test_everything_of_a_checkout(entry, played, tmp_path):
     root = tmp_path / "checkout"
     shutil.copytree(entry, root / "agents" / "tiny-agent")
     shutil.copytree(played, root / "leaderboard" / "results" / "tiny-agent" / "smoke-v1")
-    plans = [hub_push.compare(make()) for make in organisation.everything(root)[:1]]
-    assert [organisation.line(plan).partition(":")[2][:22] for plan in plans] == [
-        "//nhzoo/tiny-agent, a "
-    ]
-    names = [
-        make.keywords.get("repo") or make.args[1] for make in organisation.everything(root, "org")
-    ]
-    assert names == [
+    (root / "leaderboard" / "site").mkdir()
+    (root / "leaderboard" / "site" / "index.html").touch()
+    assert [make.args[1] for make in organisation.everything(root, "org")] == [
         "org/tiny-agent",
         "org/autoascend-allroles-v1",
         "org/autoascend-monk-v1",
         "org/results",
+        "org/leaderboard",
     ]
     with pytest.raises(InputError, match="is no checkout"):
         organisation.everything(tmp_path)
@@ -321,69 +317,92 @@ def test_lists(hub, alice, entry, played):
     assert dataclasses.asdict(found["bob/evil"])
 
 
-# The command line, in processes of its own
+# The command line
 
 
-def run(*arguments, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "nhzoo", *map(str, arguments)], capture_output=True, text=True
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+@pytest.fixture
+def run(capsys):
+    """Runs a command in this process; what it printed on stdout."""
+
+    def call(*arguments) -> str:
+        capsys.readouterr()
+        cli.main([*map(str, arguments)], prog_name="nhzoo", standalone_mode=False)
+        return capsys.readouterr().out
+
+    return call
 
 
-def test_push_list_pull_and_info(hub, alice, entry, played, tmp_path):
-    shown = run("push", entry, "--results", played, "--dry-run").stdout
+def test_push_list_pull_and_info(hub, alice, entry, played, tmp_path, run):
+    shown = run("push", entry, "--results", played, "--dry-run")
     assert "model.safetensors" in shown
     assert "library_name: nhzoo" in shown
     assert not hub.repos
-    dry = json.loads(run("push", entry, "--dry-run", "--json").stdout)
+    dry = json.loads(run("push", entry, "--dry-run", "--json"))
     assert (dry["exists"], dry["dry_run"]) == (False, True)
     assert dry["card"].startswith("---\n")
-    pushed = json.loads(run("push", entry, "--results", played, "--json").stdout)
+    pushed = json.loads(run("push", entry, "--results", played, "--json"))
     assert pushed["made"]
     assert pushed["source"].startswith("hf://alice/tiny-agent@")
-    assert "nothing was sent" in run("push", entry, "--results", played).stdout
-    listed = json.loads(run("list", "--remote", "--json").stdout)["entries"]
+    assert "nothing was sent" in run("push", entry, "--results", played)
+    assert json.loads(run("push", entry, "--dry-run", "--json"))["removed"]
+    listed = json.loads(run("list", "--remote", "--json"))["entries"]
     assert [row["repo"] for row in listed] == ["alice/tiny-agent"]
-    assert "hf://alice/tiny-agent" in run("list", "--remote").stdout
+    assert "hf://alice/tiny-agent" in run("list", "--remote")
     out = tmp_path / "copy"
-    pulled = json.loads(run("pull", "alice/tiny-agent", "--out", out, "--json").stdout)
+    pulled = json.loads(run("pull", "alice/tiny-agent", "--out", out, "--json"))
     assert pulled["source"] == pushed["source"]
     assert set(content(out)) >= {"config.json", "README.md", "replay.cast"}
-    assert json.loads(run("info", pushed["source"], "--json").stdout)["library"] == "nhzoo"
-    missing = run("pull", "nhzoo/nothing", code=2)
-    assert len(missing.stderr.strip().splitlines()) == 1
-    assert "no such repository" in missing.stderr
+    assert json.loads(run("info", pushed["source"], "--json"))["library"] == "nhzoo"
+    assert "# tiny-agent" in run("card", entry, "--results", played)
+    with pytest.raises(InputError, match="goes with --remote"):
+        run("list", "--owner", "alice")
 
 
-def test_offline_from_the_command_line(hub, alice, entry, monkeypatch, tmp_path):
-    push(entry, "nhzoo/remote-tiny")
-    run("pull", "remote-tiny")
-    asked = list(hub.requests)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    out = tmp_path / "out"
-    arguments = ("--protocol", "smoke-v1", "--episodes", 1, "--workers", 1, "--json", "--out", out)
-    result = json.loads(run("evaluate", "remote-tiny", *arguments).stdout)
-    assert result["source"].startswith("hf://nhzoo/remote-tiny@")
-    assert hub.requests == asked
-    offline = run("list", "--remote", code=2)
-    assert "HF_HUB_OFFLINE" in offline.stderr
-    assert len(offline.stderr.strip().splitlines()) == 1
+def test_a_dry_run_needs_neither_token_nor_hub(hub, entry, run, offline):
+    shown = run("push", entry, "--dry-run")
+    assert "hf://you/tiny-agent" in shown
+    assert "\t?" in shown
+    assert not hub.requests
+    offline()
+    assert "hf://nhzoo/tiny\t" in run("push", entry, "--repo", "nhzoo/tiny", "--dry-run")
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE"):
+        run("list", "--remote")
+    assert not hub.requests
 
 
-def test_publish_is_dry_by_default(hub, alice, entry, played, tmp_path, monkeypatch):
+def test_publish_is_dry_by_default(hub, alice, entry, played, tmp_path, monkeypatch, run):
     root = tmp_path / "checkout"
     shutil.copytree(entry, root / "agents" / "tiny-agent")
     shutil.copytree(played, root / "leaderboard" / "results" / "tiny-agent" / "smoke-v1")
     monkeypatch.setattr(organisation, "bundled_names", list)
-    dry = [hub_push.compare(make()) for make in organisation.everything(root)]
+    dry = run("publish", root)
+    assert "hf://nhzoo/tiny-agent, a new repository: +README.md" in dry
+    assert "hf://datasets/nhzoo/results, a new repository: +README.md, +eval.yaml" in dry
     assert not hub.repos
-    assert [plan.exists for plan in dry] == [False, False]
-    pushed = [hub_push.push(plan) for plan in dry]
-    assert all(each.made for each in pushed)
-    assert organisation.line(pushed[0]).startswith("hf://nhzoo/tiny-agent -> ")
-    again = [hub_push.compare(make()) for make in organisation.everything(root)]
-    assert all(plan.is_done for plan in again)
-    assert organisation.line(again[0]) == "hf://nhzoo/tiny-agent: as it is (7 files)"
+    done = json.loads(run("publish", root, "--yes", "--json"))
+    assert [row["made"] for row in done["repositories"]] == [True, True]
+    again = run("publish", root, "--yes")
+    assert "hf://nhzoo/tiny-agent: as it is (7 files)" in again
+    assert len(commits(hub)) == 2
+
+
+@pytest.mark.slow
+def test_in_a_process_of_its_own(hub, alice, entry, monkeypatch, tmp_path):
+    def command(*arguments, code=0):
+        words = [sys.executable, "-m", "nhzoo", *map(str, arguments)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        return done
+
+    missing = command("pull", "nhzoo/nothing", code=2)
+    assert len(missing.stderr.strip().splitlines()) == 1
+    assert "no such repository" in missing.stderr
+    push(entry, "nhzoo/remote-tiny")
+    command("pull", "remote-tiny")
+    asked = list(hub.requests)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    out = tmp_path / "out"
+    limits = ("--protocol", "smoke-v1", "--episodes", 1, "--workers", 1, "--json", "--out", out)
+    result = json.loads(command("evaluate", "remote-tiny", *limits).stdout)
+    assert result["source"].startswith("hf://nhzoo/remote-tiny@")
+    assert hub.requests == asked

@@ -46,7 +46,8 @@ def push(
     \b
     Example: nhzoo push agents/mine --results results/mine --dry-run
     """
-    from nhzoo import hub, hub_push
+    from nhzoo import hub_push
+    from nhzoo.hub_errors import NotThere
 
     folder = _folder(what)
     owner = "you" if dry_run and repo is None and not _logged_in() else None
@@ -56,7 +57,7 @@ def push(
         _show_pushed(pushed, as_json)
         return
     if owner is None:
-        with contextlib.suppress(hub.NotThere):  # the rest can be shown all the same
+        with contextlib.suppress(NotThere):  # the rest can be shown all the same
             plan = hub_push.compare(plan)
     if as_json:
         card = plan.files["README.md"]
@@ -119,14 +120,14 @@ def card(entry: str, repo: str | None, played: tuple[Path, ...], write: bool) ->
     \b
     Example: nhzoo card bc-lstm-1m --results leaderboard/results/bc-lstm-1m/monk-lite-v1
     """
-    from nhzoo import cards
+    from nhzoo import card_facts, cards
 
     folder, repo = _folder(entry), repo and parse(repo).repo
     if write:
         cards.write_card(folder, repo, played)
         display.show(f"{folder / 'README.md'} is written")
     else:
-        display.show(cards.model_card(cards.read_facts(folder, repo, played)).rstrip())
+        display.show(cards.model_card(card_facts.read_facts(folder, repo, played)).rstrip())
 
 
 @click.command()

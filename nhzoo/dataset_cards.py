@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from nhzoo import files, results
-from nhzoo.cards import KEPT, code, quote, yaml_head
+from nhzoo.card_facts import KEPT
+from nhzoo.cards import code, quote, yaml_head
 from nhzoo.errors import InputError
 from nhzoo.exports import open_packed
 from nhzoo.hub_contents import PACKED, TRACES, Contents

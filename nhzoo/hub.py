@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from nhzoo.errors import InputError
+from nhzoo.hub_errors import (
+    endpoint,
+    is_named,
+    is_offline,
+    speaking_of,
+    status_of,
+    utilities,
+)
 from nhzoo.hub_refs import Ref
 
 if TYPE_CHECKING:
@@ -30,10 +37,6 @@ TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as dead."""
 
 _BLOCK = 1 << 20
-
-
-class NotThere(InputError):
-    """The hub has no such thing, or could not be asked: it may be somewhere else."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def client() -> HfApi:
     """The client, quiet, with a limit to its patience, and told what a renamed repository is."""
     import huggingface_hub
 
-    utils = _utils()
+    utils = utilities()
 
     class Client(huggingface_hub.HfApi):
         def repo_info(self, repo_id: str, **options: Any) -> Any:
@@ -97,18 +100,14 @@ def client() -> HfApi:
                 raise InputError(f"{repo_id}: was renamed to {name}; use that if you trust it")
             return found
 
-    utils.logging.set_verbosity_error()
+    if not (os.environ.get("HF_DEBUG") or os.environ.get("HF_HUB_VERBOSITY")):
+        utils.logging.set_verbosity_error()
     if not os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS"):
         utils.disable_progress_bars()  # it warns when the variable has decided already
     hooks = utils.get_session().event_hooks["request"]
     if _be_impatient not in hooks:
         hooks.append(_be_impatient)
     return Client(endpoint=endpoint(), library_name="nhzoo")
-
-
-def _utils() -> Any:
-    """The client's helpers: it has no types for what it makes available there."""
-    return importlib.import_module("huggingface_hub.utils")
 
 
 def _be_impatient(request: Any) -> None:
@@ -120,27 +119,13 @@ def _be_impatient(request: Any) -> None:
     request.extensions["timeout"] = limits
 
 
-def endpoint() -> str:
-    """Where the hub is."""
-    from huggingface_hub import constants
-
-    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-
-
-def is_offline() -> bool:
-    """Whether the user wants no request to be made."""
-    from huggingface_hub import constants
-
-    return bool(constants.is_offline_mode())
-
-
 def whoami() -> str:
     """The user whose token is in use."""
     with speaking_of("the hub"):
         try:
             return str(client().whoami()["name"])
         except Exception as error:
-            if _named(error, "LocalTokenNotFoundError") or _status(error) == 401:
+            if is_named(error, "LocalTokenNotFoundError") or status_of(error) == 401:
                 raise InputError(
                     "not logged in to the hub: run `hf auth login`, or set HF_TOKEN; or name the "
                     "repository with --repo"
@@ -155,7 +140,7 @@ def find(ref: Ref) -> Found | None:
         try:
             info = api.repo_info(ref.repo, repo_type=ref.kind, revision=ref.revision)
         except Exception as error:
-            if _named(error, "RepositoryNotFoundError") and not _named(error, "GatedRepoError"):
+            if is_named(error, "RepositoryNotFoundError") and not is_named(error, "GatedRepoError"):
                 return None
             raise
         return Found(ref.at(str(info.sha)), bool(info.private))
@@ -384,104 +369,3 @@ def _meter(what: str, size: int, progress: Progress) -> Any:
             pass
 
     return Meter
-
-
-@contextlib.contextmanager
-def speaking_of(what: Ref | str, writing: bool = False) -> Iterator[None]:
-    """Whatever goes wrong in the client, as one line about `what`."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        told = _line(error, what if isinstance(what, Ref) else None, writing)
-        kind = NotThere if _is_absence(error) else InputError
-        raise kind(f"{what}: {told}") from error
-
-
-def _line(error: BaseException, ref: Ref | None, writing: bool) -> str:
-    """What happened and what to do about it."""
-    where = endpoint()
-    chain = _chain(error)
-    for each in chain:  # what caused a failure says more than the failure
-        if _named(each, "OfflineModeIsEnabled"):
-            return "is not in the cache and HF_HUB_OFFLINE is set; fetch it once without that"
-        if _named(each, "GatedRepoError"):
-            page = ref.url if ref else where
-            return f"is gated: ask for access on {page}, then log in (hf auth login, or HF_TOKEN)"
-        if _named(each, "RepositoryNotFoundError"):
-            hint = "check the name, or log in (hf auth login, or HF_TOKEN)"
-            return f"there is no such repository on {where}, or it is private; {hint}"
-        if _named(each, "RevisionNotFoundError"):
-            return "there is no such revision, or no longer; check it on the hub"
-        if _named(each, "RemoteEntryNotFoundError"):
-            return "there is no such file on the hub"
-        status = _status(each)
-        if status is not None:
-            return _status_line(status, each, where, writing)
-    for each in chain:
-        if _is_transport(each):
-            reason = (str(each) or type(each).__name__).splitlines()[0]
-            return f"no connection to {where}, or it was lost ({reason}); run again to go on"
-    if _named(error, "RevisionResolutionError", "LocalEntryNotFoundError"):
-        offline = "HF_HUB_OFFLINE is set" if is_offline() else f"{where} cannot be reached"
-        return f"is not in the cache and {offline}; fetch it once with a connection"
-    if isinstance(error, OSError) and error.errno is not None:
-        return f"cannot be written ({error.strerror}); make room and run again"
-    if "Consistency check" in str(error):
-        return "the connection ended before the file did; run again"
-    reason = (str(error).splitlines() or [""])[0]
-    return f"{where} gave an answer that makes no sense ({type(error).__name__}: {reason[:200]})"
-
-
-def _is_absence(error: BaseException) -> bool:
-    names = ("OfflineModeIsEnabled", "RepositoryNotFoundError", "RevisionResolutionError")
-    return not _named(error, "GatedRepoError") and any(
-        _named(each, *names) or _is_transport(each) or (_status(each) or 0) >= 500
-        for each in _chain(error)
-    )
-
-
-def _status_line(status: int, error: BaseException, where: str, writing: bool) -> str:
-    said = str(getattr(error, "server_message", "") or "").splitlines()
-    message = f" ({said[0][:200]})" if said else ""
-    if status == 401:
-        return f"{where} wants to know who asks{message}; log in (hf auth login, or HF_TOKEN)"
-    if status == 403:
-        right = "write" if writing else "read"
-        return f"this account or token has no right to {right} it{message}; see --repo and --pr"
-    if status == 412:
-        return f"somebody changed it meanwhile{message}; run again"
-    if status == 429:
-        wait = getattr(error, "response", None)
-        seconds = wait.headers.get("Retry-After", "") if wait is not None else ""
-        pause = f" {seconds} seconds" if seconds.isdecimal() else " a while"
-        return f"{where} has had too many requests; wait{pause} and run again"
-    if status >= 500:
-        return f"{where} is in trouble (status {status}); run again later"
-    return f"{where} refused (status {status}){message}; check the names and rights"
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and len(found) < 20:
-        found.append(error)
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return found
-
-
-def _named(error: BaseException, *names: str) -> bool:
-    from huggingface_hub import errors
-
-    return any(isinstance(error, getattr(errors, name)) for name in names)
-
-
-def _status(error: BaseException) -> int | None:
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
-    return status if _named(error, "HfHubHTTPError") and isinstance(status, int) else None
-
-
-def _is_transport(error: BaseException) -> bool:
-    httpx = _utils().httpx
-    return isinstance(error, (httpx.TransportError, ConnectionError))

@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ from pathlib import Path
 from nhzoo import files, hub, registry
 from nhzoo.errors import InputError
 from nhzoo.hub_contents import ENTRY, RESULTS, SITE, Contents, check_paths, dataset_of
+from nhzoo.hub_errors import NotThere, is_offline
 from nhzoo.hub_refs import Ref, is_name, parse
 
 Progress = Callable[[float, float], None]
 """Called with (bytes there, bytes in all)."""
 
 _THREADS = 8
+_STALE_SECONDS = 3_600
 _HUBS_OWN = ".gitattributes"  # in every repository
 _PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
@@ -64,10 +67,10 @@ def pull(ref: Ref, progress: Progress = lambda done, total: None) -> Pulled:
     if place.is_dir():
         return Pulled(pinned, place)
     limit = ENTRY.max_files if ref.kind == "model" else RESULTS.max_files
-    offline = hub.is_offline()
+    offline = is_offline()
     listed = hub.cached_files(pinned) if offline else hub.list_files(pinned, limit)
     if offline and not listed:
-        raise hub.NotThere(f"{ref}: is not in the cache and HF_HUB_OFFLINE is set; fetch it once")
+        raise NotThere(f"{ref}: is not in the cache and HF_HUB_OFFLINE is set; fetch it once")
     check_paths(listed, str(ref))
     contents = _contents(ref, listed)
     wanted = choose(ref, listed, contents)
@@ -133,7 +136,7 @@ def _named(text: str, progress: Progress) -> Pulled:
         raise InputError(unknown)
     try:
         return pull(parse(text), progress)
-    except hub.NotThere as error:
+    except NotThere as error:
         raise InputError(f"{unknown}; nor from the hub: {error}") from error
 
 
@@ -178,6 +181,9 @@ def _fetch_all(pinned: Ref, wanted: list[hub.RemoteFile], progress: Progress) ->
 def _settle(paths: Mapping[str, Path], place: Path, link: bool = True) -> None:
     """Put files into `place`, all or none; whoever else was first has put the same there."""
     place.parent.mkdir(parents=True, exist_ok=True)
+    for left in place.parent.glob(f".{place.name}.*.tmp"):  # by a killed process
+        if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(
         prefix=f".{place.name}.", suffix=".tmp", dir=place.parent, ignore_cleanup_errors=True
     ) as temporary:

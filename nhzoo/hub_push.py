@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from nhzoo import files, hub, play_page, results
-from nhzoo.cards import Facts, eval_results, model_card, read_facts
+from nhzoo.card_facts import Facts, Replay, read_facts
+from nhzoo.cards import eval_results, model_card
 from nhzoo.dataset_cards import dataset_files
 from nhzoo.errors import InputError
 from nhzoo.hub_contents import ENTRY, SITE, Contents, kind_of, local_files
+from nhzoo.hub_errors import endpoint
 from nhzoo.hub_refs import PREFIXES, Ref, parse
 
 Step = Callable[[str], None]
@@ -183,7 +185,7 @@ def _proposed(plan: Plan, title: str) -> Pushed | None:
         if ours == set(plan.files) and all(
             listed[path].is_same(data) for path, data in plan.files.items()
         ):
-            url = f"{hub.endpoint()}/{PREFIXES[plan.ref.kind]}{plan.ref.repo}/discussions/{number}"
+            url = f"{endpoint()}/{PREFIXES[plan.ref.kind]}{plan.ref.repo}/discussions/{number}"
             return Pushed(plan, plan.ref.at(f"refs/pr/{number}"), url, False, url)
     return None
 
@@ -194,10 +196,10 @@ def _entry_files(
     """An entry's files: what it holds, its results, the card and what the hub reads of it."""
     from nhzoo.checkpoints import load_entry
 
+    held: dict[str, Path | bytes] = {**local_files(folder, ENTRY)}
     say("self-test")
     load_entry(folder)
     facts = read_facts(folder, ref.repo, played)
-    held: dict[str, Path | bytes] = {**local_files(folder, ENTRY)}
     for result in played:
         protocol = results.read_result(result)[1].id
         for name in ("result.json", "episodes.jsonl"):
@@ -228,9 +230,8 @@ def _most_games(facts: Facts, played: Sequence[Path]) -> Path | None:
     return max(games, key=lambda path: games[path], default=None)
 
 
-def record_replay(result: Path) -> tuple[bytes, Any]:
+def record_replay(result: Path) -> tuple[bytes, Replay]:
     """The median game of a result as an asciicast, replayed and checked, and what the card says."""
-    from nhzoo.cards import Replay
     from nhzoo.casts import Cast, end_text
     from nhzoo.report import choose_games, record_games
 

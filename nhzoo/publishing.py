@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from nhzoo import distributed, features, files
-from nhzoo.cards import curve_csv, write_card
+from nhzoo.card_facts import curve_csv
+from nhzoo.cards import write_card
 from nhzoo.checkpoints import Sampling, save_entry
 from nhzoo.demonstrations import count_frames, read_games
 from nhzoo.ledger import LedgerRow, config_hash, flop_model_hash

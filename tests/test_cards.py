@@ -11,8 +11,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nhzoo import cards, results
-from nhzoo.cards import Facts, model_card, read_facts
+from nhzoo import card_facts, cards, results
+from nhzoo.card_facts import Facts, read_facts
+from nhzoo.cards import model_card
 from nhzoo.errors import InputError
 from nhzoo.protocols import get_protocol
 
@@ -154,8 +155,8 @@ def test_hostile_words_stay_words(config, end, agent):
     protocol = get_protocol("smoke-v1")
     rows = [results_row(index) for index in range(8)]
     result = {"temperature": agent, "machine": agent, "versions": {"nle": agent}}
-    score = cards.Score(protocol, result, results.summarize(rows), "")
-    replay = cards.Replay(3, "smoke-v1", end)
+    score = card_facts.Score(protocol, result, results.summarize(rows), "")
+    replay = card_facts.Replay(3, "smoke-v1", end)
     facts = Facts("mine", "you/mine", config, (score,), (), replay)
     card = model_card(facts)
     assert set(head(card)) <= {
@@ -213,13 +214,13 @@ def results_row(index: int) -> dict:
 
 def test_curves(tmp_path):
     path = tmp_path / "curve.csv"
-    assert cards.read_curve(path) == ()
+    assert card_facts.read_curve(path) == ()
     path.write_text("samples,flops,train_loss,validation_loss\n10,1e9,2.5,\n20,2e9,2.0,2.1\n")
-    assert cards.read_curve(path) == ((10.0, 1e9, 2.5, None), (20.0, 2e9, 2.0, 2.1))
+    assert card_facts.read_curve(path) == ((10.0, 1e9, 2.5, None), (20.0, 2e9, 2.0, 2.1))
     for bad in ("x\n", "samples,flops,train_loss,validation_loss\n1,2\n", "\n,,,\n"):
         path.write_text(bad)
         with pytest.raises(InputError, match=str(path)):
-            cards.read_curve(path)
+            card_facts.read_curve(path)
     path.write_text("samples,flops,train_loss,validation_loss\n1,2,x,\n")
     with pytest.raises(InputError, match="no number"):
-        cards.read_curve(path)
+        card_facts.read_curve(path)

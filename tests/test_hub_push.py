@@ -13,8 +13,8 @@ import pytest
 
 import nhzoo
 from nhzoo import hub as client
-from nhzoo.cli import cli
 from nhzoo import hub_push, organisation
+from nhzoo.cli import cli
 from nhzoo.errors import InputError
 from nhzoo.evaluation import evaluate
 from tests.conftest import make_entry
@@ -128,7 +128,7 @@ def test_what_cannot_be_an_entry_is_not_sent(hub, alice, entry, tmp_path, played
     (other / "model.safetensors").write_bytes(b"\x80\x04pickle")
     fails("not valid safetensors", other)
     (other / "model.safetensors").unlink()
-    fails("no such file", other)
+    fails("has no model.safetensors, so it is no zoo entry", other)
     fails("no such folder", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     fails("is neither an entry", tmp_path / "empty")

@@ -128,7 +128,8 @@ def copy_to(pulled: Pulled, out: Path) -> None:
 
 def _named(text: str, progress: Progress) -> Pulled:
     """An entry that is not bundled: on the hub it may be, or nowhere."""
-    known = ", ".join(listed.name for listed in registry.list_agents())
+    names = (listed.name for listed in registry.list_agents())
+    known = ", ".join(name for name in names if not name.startswith("hf://"))
     unknown = (
         f"no agent {text[:200]!r}: give a folder, package.module:make_agent, or one of {known}"
     )

@@ -16,7 +16,7 @@ from nhzoo.card_facts import Facts, Replay, read_facts
 from nhzoo.cards import eval_results, model_card
 from nhzoo.dataset_cards import dataset_files
 from nhzoo.errors import InputError
-from nhzoo.hub_contents import ENTRY, SITE, Contents, kind_of, local_files
+from nhzoo.hub_contents import ENTRY, RESULTS, SITE, Contents, kind_of, local_files
 from nhzoo.hub_errors import endpoint
 from nhzoo.hub_refs import PREFIXES, Ref, parse
 
@@ -137,10 +137,7 @@ def compare(plan: Plan) -> Plan:
         for path, data in plan.files.items()
         if path in listed and not listed[path].is_same(data)
     ]
-    # What an earlier push put there and this one does not have; what is not ours stays.
-    removed = [
-        path for path in listed if path not in plan.files and plan.contents.limit(path) is not None
-    ]
+    removed = [path for path in listed if path not in plan.files and _is_stale(plan, path)]
     return replace(
         plan,
         ref=found.ref,
@@ -152,8 +149,30 @@ def compare(plan: Plan) -> Plan:
     )
 
 
+def _is_stale(plan: Plan, path: str) -> bool:
+    """Whether an earlier push must have put a file there that this one does not have.
+
+    What is not in the list stays, and so do the results of others.
+    """
+    if plan.contents.limit(path) is None:
+        return False
+    if plan.contents is not RESULTS:
+        return True
+    return "/" in path and _result_of(path) in {_result_of(mine) for mine in plan.files}
+
+
+def _result_of(path: str) -> tuple[str, ...]:
+    return tuple(path.split("/")[:2])
+
+
 def push(plan: Plan, pull_request: bool = False, private: bool = False) -> Pushed:
-    """Make the hub hold the plan's files: one commit, or a pull request with it."""
+    """Make the hub hold the plan's files: one commit, or a pull request with it.
+
+    A pull request with results leaves the card of the results to those whose they are.
+    """
+    if pull_request and plan.contents is RESULTS:
+        kept = {path: data for path, data in plan.files.items() if "/" in path}
+        plan = replace(plan, files=kept, exists=None)
     if plan.exists is None:
         plan = compare(plan)
     title = f"{plan.contents.what} {plan.ref.name} by nhzoo"
@@ -181,10 +200,10 @@ def _proposed(plan: Plan, title: str) -> Pushed | None:
     """An open pull request with just these files: a second one would say nothing new."""
     for number in reversed(hub.open_pull_requests(plan.ref, title)):
         listed = hub.list_files(plan.ref.at(f"refs/pr/{number}"), plan.contents.max_files)
-        ours = {path for path in listed if plan.contents.limit(path) is not None}
-        if ours == set(plan.files) and all(
-            listed[path].is_same(data) for path, data in plan.files.items()
-        ):
+        same = all(
+            path in listed and listed[path].is_same(data) for path, data in plan.files.items()
+        )
+        if same and not any(path in listed for path in plan.removed):
             url = f"{endpoint()}/{PREFIXES[plan.ref.kind]}{plan.ref.repo}/discussions/{number}"
             return Pushed(plan, plan.ref.at(f"refs/pr/{number}"), url, False, url)
     return None

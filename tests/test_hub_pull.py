@@ -79,6 +79,7 @@ def test_a_pinned_revision_is_used_without_a_request(hub, tiny):
     assert hub.requests == asked
     hub.stop()
     assert nhzoo.load(text).source == text
+    assert text in [listed.name for listed in nhzoo.list_agents()]
 
 
 @pytest.mark.parametrize("text", ["tiny", "hf://nhzoo/tiny", "hf://nhzoo/tiny@main"])

@@ -273,6 +273,27 @@ def test_results_go_up_as_a_benchmark_and_verify_when_they_are_back(hub, alice, 
     assert report.ok
 
 
+def test_results_of_others_stay_and_are_proposed(hub, alice, played, tmp_path, monkeypatch):
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    shutil.copytree(played, mine / "tiny-agent" / "smoke-v1")
+    shutil.copytree(played, theirs / "other-agent" / "smoke-v1")
+    push(mine, "nhzoo/results")
+    monkeypatch.setenv("HF_TOKEN", "hf_bob")
+    proposed = push(theirs, "nhzoo/results", pull_request=True)
+    assert proposed.made
+    assert not proposed.plan.removed
+    assert all(path.startswith("other-agent/") for path in proposed.plan.added)
+    again = push(theirs, "nhzoo/results", pull_request=True)
+    assert (again.made, again.pull_request) == (False, proposed.pull_request)
+    repo = hub.repos["dataset", "nhzoo/results"]
+    hub.add("nhzoo/results", repo.find("refs/pr/1").files, kind="dataset", title="merged")
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    (mine / "tiny-agent" / "smoke-v1" / "evaluation.json").unlink()
+    done = push(mine, "nhzoo/results")
+    assert done.plan.removed == ("tiny-agent/smoke-v1/evaluation.json",)
+    assert "other-agent/smoke-v1/result.json" in repo.head.files
+
+
 def test_a_site_is_a_static_space(hub, alice, tmp_path):
     site = tmp_path / "site"
     (site / "agents").mkdir(parents=True)

@@ -60,17 +60,16 @@ def test_a_card_has_what_a_reader_needs(entry):
 
 
 def test_the_hubs_own_reader_takes_head_and_results():
-    from huggingface_hub import ModelCard
-    from huggingface_hub.utils import parse_eval_result_entries  # noqa: F401
+    from huggingface_hub import ModelCard, parse_eval_result_entries
 
     facts = read_facts(BUNDLED[0], None, played(BUNDLED[0]))
     card = ModelCard(model_card(facts))
     assert card.data.library_name == "nhzoo"
     assert {result.metric_type for result in card.data.eval_results} >= {"mean_reward"}
     (text,) = cards.eval_results(facts).values()
-    (row,) = yaml.safe_load(text)
-    assert row["dataset"] == {"id": "nhzoo/results", "task_id": "monk-lite-v1"}
-    assert isinstance(row["value"], float)
+    (entry,) = parse_eval_result_entries(yaml.safe_load(text))
+    assert (entry.dataset_id, entry.task_id) == ("nhzoo/results", "monk-lite-v1")
+    assert isinstance(entry.value, float)
 
 
 def test_scores_are_counted_from_the_games_not_from_the_claim(tmp_path):

@@ -206,6 +206,10 @@ class _Refuse(Exception):
         self.status, self.code, self.message, self.more = status, code, message, more
 
 
+class _Answered(Exception):
+    """The answer was sent already."""
+
+
 class Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
@@ -267,6 +271,8 @@ class Handler(BaseHTTPRequestHandler):
             headers |= {"X-Error-Code": refused.code} if refused.code else {}
             document = {"error": refused.message or refused.code, **refused.more}
             self._send(refused.status, json.dumps(document).encode(), headers)
+        except _Answered:
+            pass
         except (ConnectionError, TimeoutError):
             self.close_connection = True
 
@@ -328,7 +334,7 @@ class Handler(BaseHTTPRequestHandler):
         new = self.hub.renamed.get((kind, id))
         if new:
             self._send(307, b"", {"Location": self.path.replace(id, new, 1)})
-            raise ConnectionError
+            raise _Answered
         repo = self.hub.repos.get((kind, id))
         may = self.hub.may_write(self.user, id)
         if repo is None or (repo.private and not may):
@@ -510,7 +516,7 @@ class Handler(BaseHTTPRequestHandler):
         number = len(repo.discussions) + 1
         ref = f"refs/pr/{number}" if pull else urllib.parse.unquote(revision)
         made = repo.commit(ref, files, title, parent.sha)
-        url = f"{self.hub.url}/{id}"
+        url = f"{self.hub.url}/{'' if kinds == 'models' else kinds + '/'}{id}"
         if pull:
             repo.discussions.append(
                 {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -19,7 +19,7 @@ from nhzoo.envs import ACTION_KEYS, TTY
 from nhzoo.errors import InputError
 
 if TYPE_CHECKING:
-    from nhzoo import checkpoints
+    from nhzoo import checkpoints, inference
 
 Array = np.ndarray[Any, Any]
 
@@ -33,6 +33,9 @@ class Agent(Protocol):
 
     An agent that sees nothing, remembers nothing and chooses by `uniform` alone may say so with the
     attribute `blind = True`: its rows are then many steps of one game.
+
+    An agent that has an attribute `rows` finds in it before each `act` which rows are games, and
+    looks at no other. It is shown the games' own memory, not copies, and must leave it as it is.
     """
 
     def initial_state(self, batch: int) -> Any:
@@ -76,79 +79,86 @@ class PolicyAgent:
     """A zoo entry that plays. Deterministic for a given batch size on a given machine.
 
     Torch is imported with the entry, not with this module: workers of other agents do without.
+    Not thread-safe. Weights are read at the first step: change none after it.
     """
 
     observation_keys = TTY
+    best_batch = 64
+    """Weights leave the caches while the games are played: many games share their coming back."""
 
     def __init__(self, entry: checkpoints.Entry, source: str | None = None) -> None:
         self.entry = entry
         self.name, self.revision = entry.name, entry.revision
         self.source = source  # where on the hub it is from, down to the commit
+        self.rows: Sequence[int] | None = None
         self.last_logits: Array | None = None  # of the latest act: float32 [B, 121]
-        self._arranged = False
+        self._batch = 1  # the most rows that have been asked for
+        self._inference: inference.Inference | None = None
 
-    def initial_state(self, batch: int) -> tuple[Array, Array, Array]:
-        """Hidden and cell state, float32 [batch, hidden], and recalls, uint16 [batch, 1897]."""
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"rows": None, "last_logits": None, "_inference": None}
+
+    def initial_state(self, batch: int) -> tuple[Array, ...]:
+        """The layers' states, float32 [batch, hidden], and recalls, uint16 [batch, 1910]."""
         from nhzoo import features
+        from nhzoo.policy import LAYERS
 
-        hidden = self.entry.policy.config.hidden
-        zeros = np.zeros((batch, hidden), np.float32)
-        return zeros, zeros.copy(), features.no_recall(batch)
+        self._batch = max(self._batch, batch)
+        shape = batch, self.entry.policy.config.hidden
+        layers = (np.zeros(shape, np.float32) for _ in range(LAYERS))
+        return *layers, features.no_recall(batch)
 
     def act(
         self, observation: Mapping[str, Array], state: Any, uniform: Array
-    ) -> tuple[Array, tuple[Array, Array, Array]]:
+    ) -> tuple[Array, tuple[Array, ...]]:
         """See `Agent.act`; reads tty_chars, tty_colors and tty_cursor."""
-        from nhzoo import walking
+        from nhzoo import inference, walking
 
-        logits, (h, c, recall) = self.logits(observation, state)
+        if self.rows is not None and len(self.rows) < len(uniform):
+            return self._act_in(np.asarray(self.rows), observation, state, uniform)
+        logits, reached = self.logits(observation, state)
         self.last_logits = logits
-        actions = sample(logits, uniform, self.entry.sampling.temperature)
-        walking.press_each(recall, ACTION_KEYS[actions])
-        return actions, (h, c, recall)
+        actions = inference.choose(logits, uniform, self.entry.sampling.temperature)
+        walking.press_each(reached[-1], ACTION_KEYS[actions])
+        return actions, reached
 
-    def press(self, state: tuple[Array, Array, Array], row: int, key: int) -> None:
+    def _act_in(
+        self, rows: Array, observation: Mapping[str, Array], state: Any, uniform: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """`act` in some rows; the others keep their states, and their action is 0."""
+        self.rows = None
+        seen = {name: observation[name][rows] for name in TTY}
+        some, reached = self.act(seen, tuple(part[rows] for part in state), uniform[rows])
+        assert self.last_logits is not None
+        logits = np.zeros((len(uniform), len(ACTION_KEYS)), np.float32)
+        actions = np.zeros(len(uniform), np.int64)
+        after = tuple(part.copy() for part in state)
+        wholes, parts = (logits, actions, *after), (self.last_logits, some, *reached)
+        for whole, part in zip(wholes, parts, strict=True):
+            whole[rows] = part
+        self.last_logits = logits
+        return actions, after
+
+    def press(self, state: tuple[Array, ...], row: int, key: int) -> None:
         """Another key was pressed in `row` than the one chosen: remember that one."""
         from nhzoo import walking
 
-        state[2][row, walking.KEYS] = key
+        state[-1][row, walking.KEYS] = key
 
     def logits(
-        self, observation: Mapping[str, Array], state: tuple[Array, Array, Array]
-    ) -> tuple[Array, tuple[Array, Array, Array]]:
+        self, observation: Mapping[str, Array], state: tuple[Array, ...]
+    ) -> tuple[Array, tuple[Array, ...]]:
         """Logits, float32 [B, 121], and the next state, but for the key that is pressed now."""
-        import torch
+        from nhzoo import features, inference
 
-        from nhzoo import features
-        from nhzoo.policy import to_tensors
-
-        if not self._arranged:
-            _arrange(self.entry.policy)
-            self._arranged = True
-        hidden, cell, recall = state[0], state[1], state[2].copy()
+        recall = state[-1].copy()
+        if self._inference is None or self._inference.batch < len(recall):
+            self._batch = max(self._batch, len(recall))
+            self._inference = inference.Inference(self.entry.policy, self._batch)
         chars, colors, cursor = (observation[name] for name in TTY)
-        inputs = to_tensors(features.encode(chars, colors, cursor, recall), 1, len(recall))
-        onednn: Any = torch.backends.mkldnn
-        before = onednn.enabled
-        onednn.enabled = False  # its LSTM sorts the weights at each call: a loss for one time step
-        try:
-            with torch.inference_mode():
-                carried = torch.from_numpy(hidden)[None], torch.from_numpy(cell)[None]
-                logits, (h, c) = self.entry.policy(inputs, carried)
-        finally:
-            onednn.enabled = before
-        return logits[0].numpy(), (h[0].numpy(), c[0].numpy(), recall)
-
-
-def _arrange(policy: Any) -> None:
-    """Lay the weights out as small batches read them fastest: 1.2 times as fast altogether."""
-    from torch import nn
-
-    for module in policy.modules():
-        if isinstance(module, (nn.Linear, nn.LSTM)):
-            for weight in module.parameters():
-                if weight.dim() == 2:  # the same numbers, those of an input side by side
-                    weight.data = weight.data.t().contiguous().t()
+        encoded = features.encode(chars, colors, cursor, recall)
+        logits, layers = self._inference.step(encoded, state[:-1])
+        return logits, (*layers, recall)
 
 
 class RandomAgent:

@@ -81,7 +81,7 @@ class Run:
             self.device,
             (_AHEAD if self.device.type == "cuda" else 0) if ahead is None else ahead,
         )
-        self.state: Any = self.policy.initial_state(config.streams)  # only this process's rows
+        self.state = self.policy.initial_state(config.streams)  # only this process's rows
         self._games = [path.stem for path in games]
         self.update = self.frames = 0
         self.losses: list[float] = []  # since the last report
@@ -142,12 +142,10 @@ class Run:
 
     def _loss(self, batch: Fed) -> torch.Tensor:
         """Summed loss of this process's rows of a batch, whose states are carried on."""
-        keep = batch.going_on[None, :, None]
-        state = tuple(held[:, batch.rows] * keep for held in self.state)
+        state = self.state[:, batch.rows] * batch.going_on[None, :, None]
         with torch.autocast(self.device.type, torch.bfloat16, self.config.precision == "bf16"):
             logits, state = self._forward(batch.inputs, state)
-        for held, new in zip(self.state, state, strict=True):
-            held[:, batch.rows] = new.detach()
+        self.state[:, batch.rows] = state.detach()
         return torch.nn.functional.cross_entropy(
             logits.float().flatten(0, 1), batch.actions.flatten(), ignore_index=-1, reduction="sum"
         )
@@ -172,12 +170,12 @@ class Run:
     def save(self) -> None:
         """Write all that is needed to go on, complete or not at all; any process may read it."""
         self.check()
-        carried = [self._whole(held) for held in self.state]
+        carried = self._whole(self.state)
         if distributed.rank() == 0:
             groups = {
                 "policy": self.policy.state_dict(),
                 "optimizer": optimizer_state(self.optimizer),
-                "state": {str(i): held for i, held in enumerate(carried)},
+                "state": {"core": carried},
             }
             tensors = {f"{group}.{k}": v for group, held in groups.items() for k, v in held.items()}
             counters = {
@@ -237,9 +235,7 @@ class Run:
                 raise ValueError("it was trained on other games")
             self.policy.load_state_dict(state.group("policy"))
             restore_optimizer(self.optimizer, state.group("optimizer"))
-            carried = state.group("state")
-            for i, held in enumerate(self.state):
-                held.copy_(carried[str(i)])
+            self.state.copy_(state.group("state")["core"])
             self.feed.streams.restore(counters["streams"])
             self.feed.restart()
             self.alarm.restore(counters["alarm"])

@@ -166,7 +166,7 @@ def _what(facts: Facts) -> str:
     said = f"{quote(description)}\n\n" if description else ""
     return (
         f"# {quote(facts.name)}\n\n{said}"
-        f"An agent for NetHack (NLE 1.3, the NetHackChallenge interface): an LSTM policy "
+        f"An agent for NetHack (NLE 1.3, the NetHackChallenge interface): a recurrent policy "
         f"(`{_plain(config.get('architecture'))}`, {_int(policy.get('hidden'))} units) with "
         f"**{size} parameters**, all counted{made}. It reads what a terminal shows (characters, "
         "colours, cursor) and recalls the keys it pressed and where it has been on the level. "

@@ -16,6 +16,8 @@ from nhzoo import (
     cli_evaluate,
     cli_hub,
     cli_reports,
+    cli_scaling,
+    cli_sweep,
     cli_train,
     display,
 )
@@ -48,6 +50,11 @@ for _command in (
     cli_hub.card,
     cli_hub.publish,
     cli_train.train,
+    cli_scaling.fit_command,
+    cli_scaling.forecast_command,
+    cli_scaling.grade_command,
+    cli_scaling.plot_command,
+    cli_sweep.sweep,
 ):
     cli.add_command(_command)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--protocol", required=True, help=f"One of {', '.join(PROTOCOLS)}.")
 @click.option("--episodes", type=int, help="Play only the first N games.")
 @WORKERS
-@click.option("--batch", default=16, show_default=True, help="Games at once in each worker.")
+@click.option("--batch", type=int, help="Games at once in each worker (64 for a network, else 16).")
 @click.option("--shard", help="i/n: only the games whose number leaves i when divided by n.")
 @click.option("--out", type=FOLDER, required=True, help="Result folder; run again to resume.")
 @AS_JSON
@@ -34,7 +34,7 @@ def evaluate(
     protocol: str,
     episodes: int | None,
     workers: int | None,
-    batch: int,
+    batch: int | None,
     shard: str | None,
     out: Path,
     as_json: bool,
@@ -63,7 +63,7 @@ def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
 
     rows = []
     for name in (agent, "random"):
-        played = _evaluate(name, protocol, None, workers, 16, out / Path(name).name)
+        played = _evaluate(name, protocol, None, workers, None, out / Path(name).name)
         rows.append(_score_row(*played))
     expert = expert_summary("autoascend-monk-v1")
     rows.append(
@@ -258,7 +258,7 @@ def _evaluate(
     protocol: str,
     episodes: int | None,
     workers: int | None,
-    batch: int,
+    batch: int | None,
     out: Path,
     shard: str | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -31,7 +31,7 @@ def train() -> None:
 @click.option("--time", default=64, show_default=True, help="Steps in a batch.")
 @click.option("--streams", default=512, show_default=True, help="Games open at once.")
 @click.option("--accumulate", default=1, show_default=True, help="Batches in an update.")
-@click.option("--lr", default=2e-3, show_default=True, help="Peak learning rate.")
+@click.option("--lr", default=0.0, help="Peak learning rate; by default a rule for the size.")
 @click.option("--warmup", default=100, show_default=True, help="Updates of warm-up.")
 @click.option("--weight-decay", default=0.01, show_default=True, help="AdamW's.")
 @click.option(

@@ -368,7 +368,7 @@ def _skip(
     chars = record[starts[0] : starts[0] + features.ROWS * features.COLS]
     for i in range(frames):
         apply(counts, gaps, lengths, values, record, at, first + i)
-        walking.remember(chars, int(record[starts[2]]), int(record[starts[2] + 1]), recall)
+        features.recall_screen(chars, int(record[starts[2]]), int(record[starts[2] + 1]), recall)
         walking.press(recall, record[starts[3]])
 
 

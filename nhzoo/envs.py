@@ -80,7 +80,8 @@ class Game:
         assert nle is not None
         _empty(nle._vardir)
         nle.set_initial_seeds(spec.core, spec.disp, False, spec.lgen)
-        nle._pynethack.reset()
+        with self._library.loading():
+            nle._pynethack.reset()
         self._library.prepare(spec.ubirthday)
         self.press = nle._pynethack.step
         self.spec = spec

@@ -25,7 +25,7 @@ from nhzoo.protocols import Protocol, get_protocol
 from nhzoo.workers import Crashed, run_tasks
 
 BATCH = 16
-"""Games that one worker plays at once: the network's batch, padded when fewer are left."""
+"""Games that one worker plays at once, where the agent has no `best_batch`."""
 
 _HANG_SECONDS = 120.0  # for one step of NLE: microseconds, but for a game that will never end
 
@@ -56,7 +56,7 @@ def evaluate(
     episodes: int | None = None,
     workers: int | None = None,
     out: str | Path | None = None,
-    batch: int = BATCH,
+    batch: int | None = None,
     progress: Callable[[Progress], None] = lambda progress: None,
     skip: Sequence[int] = (),
     shard: str | None = None,
@@ -65,9 +65,10 @@ def evaluate(
     """Play games 0 to `episodes` - 1 of a protocol (all by default) and measure them.
 
     With `out`, games are written there as they end and a second call goes on where the first
-    stopped. `agent` is what `nhzoo.load` takes, or an agent that can be pickled; an agent's
-    `max_batch` bounds the batch. Games in `skip` are left out: they are somewhere else already. A
-    `shard` "i/n" plays only the games whose index leaves i when divided by n; see `merging`.
+    stopped. `agent` is what `nhzoo.load` takes, or an agent that can be pickled. A worker plays
+    `batch` games at once: by default the agent's `best_batch`, at most its `max_batch`. Games in
+    `skip` are left out: they are somewhere else already. A `shard` "i/n" plays only the games whose
+    index leaves i when divided by n; see `merging`.
 
     When an agent takes longer than `agent_seconds` for a step, its games are begun anew, each by
     itself; one in which that happens twice is recorded as crashed. Bots have their own limits.
@@ -77,10 +78,11 @@ def evaluate(
     if not 1 <= episodes <= protocol.games:
         raise InputError(f"{protocol.id} has {protocol.games} games; {episodes} were asked for")
     workers = os.cpu_count() or 1 if workers is None else workers
-    if workers < 1 or batch < 1:
+    if workers < 1 or (batch is not None and batch < 1):
         raise InputError("at least one worker and a batch of one are needed")
     source: str | Agent = str(agent) if isinstance(agent, (str, Path)) else agent
     loaded = load(source) if isinstance(source, str) else source  # once: workers get this one
+    batch = getattr(loaded, "best_batch", BATCH) if batch is None else batch
     batch = min(batch, getattr(loaded, "max_batch", batch))
     identity = _identity(source, loaded, protocol, batch)
     first, step = results.parse_shard(shard) if shard else (0, 1)

@@ -18,10 +18,11 @@ from typing import Any
 import numba
 import numpy as np
 
-from nhzoo import walking
+from nhzoo import deeds, walking
+from nhzoo.bottomline import bottom_line
 from nhzoo.envs import ACTION_KEYS
 
-VERSION = 2
+VERSION = 3
 """Version of this preprocessing; a checkpoint names the one it was trained with."""
 
 ROWS, COLS = 24, 80
@@ -43,8 +44,9 @@ CROP_ROWS = CHARS + COLORS + walking.FOOTPRINTS
 KEY_SYMBOLS = 1 + len(ACTION_KEYS)  # a key that no action presses is the last
 RECENT_ROWS = walking.HISTORY * KEY_SYMBOLS
 LETTERS = 52  # a to z, A to Z: what questions offer
+HERE = walking.HERE + deeds.HERE
 HERE_SYMBOLS = 9
-HERE_ROWS = walking.HERE * HERE_SYMBOLS
+HERE_ROWS = HERE * HERE_SYMBOLS
 
 Array = np.ndarray[Any, Any]
 
@@ -59,8 +61,8 @@ class Features:
     nothing) of words and neighbouring words of the top line. `cursor` uint8 [..., 2]: its row and
     column. `choices` uint8 [..., 52]: 1 for the letters that a question offers ("[a-cf or ?*]").
     `recent` uint8 [..., 8]: the keys pressed last, latest first, 0 for none. `compass`
-    uint8 [..., 8, 42] and `here` uint8 [..., 5]: see `walking.look`; 0 while the cursor is not on
-    the hero.
+    uint8 [..., 8, 43] and the first five of `here` uint8 [..., 9]: see `walking.look`; 0 while the
+    cursor is not on the hero. The last four: see `deeds.vitals`.
     """
 
     crop: Array
@@ -85,7 +87,7 @@ class Features:
             choices=np.empty((*shape, LETTERS), np.uint8),
             recent=np.empty((*shape, walking.HISTORY), np.uint8),
             compass=np.empty((*shape, walking.DIRECTIONS, walking.COMPASS), np.uint8),
-            here=np.empty((*shape, walking.HERE), np.uint8),
+            here=np.empty((*shape, HERE), np.uint8),
         )
 
     def clear(self, row: int, start: int) -> None:
@@ -152,6 +154,7 @@ def _compass_layout() -> Layout:
         *[CHARS] * (walking.RAY - 1),
         *[walking.DIRECTIONS] * 4,
         *(2, walking.DIRECTIONS),
+        walking.DISTANCES,
     ]
     first = np.cumsum([0, *symbols])
     rows = _offsets([(1, n, int(row)) for n, row in zip(symbols, first, strict=False)])
@@ -161,8 +164,8 @@ def _compass_layout() -> Layout:
 
 def _here_layout() -> Layout:
     n = HERE_SYMBOLS
-    rows = _offsets([(1, n, k * n) for k in range(walking.HERE)])
-    return Layout(np.arange(walking.HERE, dtype=np.int32)[None], rows)
+    rows = _offsets([(1, n, k * n) for k in range(HERE)])
+    return Layout(np.arange(HERE, dtype=np.int32)[None], rows)
 
 
 def status_layout(table_rows: int) -> Layout:
@@ -186,14 +189,14 @@ COMPASS_ROWS = int(COMPASS_LAYOUT.rows.max()) + 1
 
 
 def no_recall(n: int) -> Array:
-    """uint16 [n, 1897]: the recalls of games of which nothing has been seen."""
+    """uint16 [n, 1910]: the recalls of games of which nothing has been seen."""
     return np.zeros((n, walking.RECALL), np.uint16)
 
 
 def encode(chars: Array, colors: Array, cursor: Array, recall: Array) -> Features:
     """Encode n screens: [n, 24, 80] characters and colours, [n, 2] cursors, each of its own game.
 
-    `recall` uint16 [n, 1897] is brought up to these screens in place; what is pressed next is for
+    `recall` uint16 [n, 1910] is brought up to these screens in place; what is pressed next is for
     `walking.press` to tell it.
     """
     n = len(chars)
@@ -304,16 +307,28 @@ def encode_place(
         recent[k] = recall[walking.KEYS + k]
     where[0], where[1] = row, col
     encode_choices(chars, row, choices)
-    on_hero = walking.remember(chars, row, col, recall)
+    level, turn, health, most, hunger = bottom_line(chars)
+    deeds.note(chars, turn, recall)
+    on_hero = walking.remember(chars, row, col, level, turn, recall)
     encode_crop(chars, colors, row, col, crop)
     walking.footprints(recall, row, col, CROP, crop[2])
     encode_map(chars, row, col, window)
     if on_hero:
         flat = compass.reshape(-1)
         walking.look(chars, colors, row, col, recall, scratch, flat, here)
+        deeds.fresh(chars, turn, recall, scratch, flat)
     else:
         compass[:] = 0
-        here[:] = 0
+        here[: walking.HERE] = 0
+    deeds.vitals(turn, health, most, hunger, recall, here[walking.HERE :])
+
+
+@numba.njit(cache=True, nogil=True)
+def recall_screen(chars: Array, row: int, col: int, recall: Array) -> None:
+    """Bring `recall` up to one screen, uint8 [1920], as `encode_place` does."""
+    level, turn, _, _, _ = bottom_line(chars)
+    deeds.note(chars, turn, recall)
+    walking.remember(chars, row, col, level, turn, recall)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import io
 import json
 import lzma
@@ -250,6 +251,13 @@ def sweep(folder: Path, older_than: float = 0.0) -> None:
 def dump_json(value: Any, indent: int | None = 2) -> bytes:
     """JSON bytes with a final newline; NaN is refused, key order is kept."""
     return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()
+
+
+def content_hash(value: dict[str, Any]) -> str:
+    """The sha256 of a JSON object without its key `sha256`, keys sorted."""
+    plain = {key: item for key, item in value.items() if key != "sha256"}
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def dump_jsonl(rows: Iterable[dict[str, Any]]) -> bytes:

@@ -7,6 +7,7 @@ before that have none, and are read like anybody's.
 from __future__ import annotations
 
 import csv
+import difflib
 import hashlib
 import io
 import json
@@ -20,7 +21,9 @@ from nhzoo import files
 from nhzoo.errors import InputError
 
 SCHEMA = 2
+MOST_ROWS = 100_000
 _LIMIT = 256 * files.MEGABYTE
+_READ_OFF = 1_000  # sizes and samples from here on may have a fraction, which is rounded away
 
 
 @dataclass(frozen=True)
@@ -85,16 +88,33 @@ class LedgerRow(RunRow):
     torch: str
 
 
-def read_runs(path: Path) -> list[RunRow]:
+def read_runs(path: Path, incomplete: list[str] | None = None) -> list[RunRow]:
     """The rows of a table of runs, `.csv` or else JSONL. Unknown columns are ignored.
 
-    InputError names row (the first is 1) and column of what cannot be read. Rows of our trainer
-    come as `LedgerRow`.
+    InputError names row (the first is 1) and column of what cannot be read, and columns that look
+    like a misspelt one. Rows of our trainer come as `LedgerRow`. Whole numbers of others may have a
+    fraction from 1,000 up, as sizes read off a figure have; it is rounded away. With a list
+    `incomplete`, rows that lack a needed value are left out, and said there.
     """
+    many = files.read_bounded(path, _LIMIT).count(b"\n") - (path.suffix.lower() == ".csv")
+    if many > MOST_ROWS:
+        raise InputError(
+            f"{path}: {many:,} rows; up to {MOST_ROWS:,} are read, so keep one row a run"
+        )
     rows = _csv(path) if path.suffix.lower() == ".csv" else files.read_jsonl(path, _LIMIT)
     if not rows:
-        raise InputError(f"{path}: holds no row")
-    return [parse_row(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]
+        raise InputError(f"{path}: holds no row; a table of runs has one row a run")
+    _check_columns(rows[0], path)
+    found = []
+    for number, row in enumerate(rows, 1):
+        empty = [name for name in _needed() if row.get(name) in (None, "")]
+        if incomplete is not None and empty:
+            incomplete.append(f"{path}, row {number}, column {empty[0]}: is missing")
+            continue
+        found.append(parse_row(row, f"{path}, row {number}"))
+    if not found:
+        raise InputError(f"{path}: holds no complete row")
+    return found
 
 
 def parse_row(values: Mapping[str, Any], where: str) -> RunRow:
@@ -105,7 +125,25 @@ def parse_row(values: Mapping[str, Any], where: str) -> RunRow:
         if str(version) != str(SCHEMA):
             raise InputError(f"{where}, column schema_version: {version!r} is not known here")
         kind = LedgerRow
-    return kind(**{f.name: _value(f, values.get(f.name), where) for f in fields(kind)})
+    ours = kind is LedgerRow
+    return kind(**{f.name: _value(f, values.get(f.name), where, ours) for f in fields(kind)})
+
+
+def _needed() -> list[str]:
+    return [field.name for field in fields(RunRow) if field.default is MISSING]
+
+
+def _check_columns(row: Mapping[str, Any], path: Path) -> None:
+    """InputError when a column that is needed is not there, with what it may be misspelt as."""
+    needed = _needed()
+    for name in needed:
+        if name not in row:
+            known = {field.name for field in fields(LedgerRow)}
+            near = difflib.get_close_matches(name, [str(c) for c in row if c not in known], 1, 0.6)
+            hint = f"; is {near[0]!r} meant?" if near else ""
+            raise InputError(
+                f"{path}, row 1, column {name}: is missing{hint} (needed are {', '.join(needed)})"
+            )
 
 
 def append_row(path: Path, row: LedgerRow) -> bool:
@@ -160,7 +198,7 @@ def _csv(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _value(field: Field[Any], value: Any, where: str) -> Any:
+def _value(field: Field[Any], value: Any, where: str, ours: bool) -> Any:
     """A column's value as its field's type; None where it may be absent and is."""
     where = f"{where}, column {field.name}"
     kind, _, optional = str(field.type).partition(" | ")
@@ -189,6 +227,8 @@ def _value(field: Field[Any], value: Any, where: str) -> Any:
         raise InputError(f"{where}: must be larger than zero, is {value!r}")
     if kind == "float":
         return number
+    if number != int(number) and number >= _READ_OFF and not ours:
+        number = round(number)  # read off a figure
     if number != int(number):
         raise InputError(f"{where}: must be a whole number, is {value!r}")
     return int(number)

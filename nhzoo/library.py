@@ -5,14 +5,18 @@ NLE loads a copy of libnethack.so for every game, and loads it anew at every res
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import mmap
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nle.nethack.nethack import DLPATH
+
+from nhzoo.placing import one_place_free
 
 _RTLD_NOLOAD = 0x4
 _RTLD_DI_LINKMAP = 2
@@ -34,6 +38,13 @@ class Library:
     def __init__(self, path: str, share: bool = False) -> None:
         self._path = path
         self._code = _shared_code(path) if share else None
+        self._at = 0
+
+    def loading(self) -> contextlib.AbstractContextManager[None]:
+        """For a reset, which loads the library: with `share`, where predictions are shared too."""
+        return (
+            one_place_free(self._code.length, self._at) if self._code else contextlib.nullcontext()
+        )
 
     def prepare(self, ubirthday: int) -> None:
         """Pin the clock; with `share`, let the game run the code that all such games run.
@@ -50,7 +61,8 @@ class Library:
             raise RuntimeError("this NLE build does not export ubirthday: its clock stays unpinned")
         ctypes.c_long.from_address(symbol).value = ubirthday
         if self._code:
-            self._code.lay_over(_base(handle))
+            self._at = _base(handle)
+            self._code.lay_over(self._at)
         _libc.dlclose(handle)  # or NLE's next reset would find the library still loaded, and exit
 
 
@@ -68,6 +80,7 @@ class _Code:
 
     file: int
     segments: tuple[_Segment, ...]
+    length: int  # of the whole library in memory
 
     def lay_over(self, base: int) -> None:
         """Map them in place of those of the copy that is loaded at `base`."""
@@ -102,27 +115,39 @@ def _code() -> _Code | None:
     """NLE's library as installed; None where its pages cannot be mapped like this."""
     file = os.open(DLPATH, os.O_RDONLY)
     try:
-        segments = _segments(os.pread(file, mmap.PAGESIZE, 0))
+        header = os.pread(file, mmap.PAGESIZE, 0)
+        segments = _segments(header)
         for part in segments:  # a trial: a file system may forbid it
             mmap.mmap(file, part.length, mmap.MAP_PRIVATE, part.protection, offset=part.offset)
     except (OSError, ValueError, struct.error):
         os.close(file)
         return None
-    return _Code(file, segments)
+    return _Code(file, segments, _length(header))
+
+
+def _loaded(header: bytes) -> Iterator[tuple[int, ...]]:
+    """The program headers of what is loaded of a 64-bit ELF file: its fields, in their order."""
+    if not header.startswith(_ELF64):
+        return
+    (table,) = struct.unpack_from("<Q", header, 32)
+    size, count = struct.unpack_from("<HH", header, 54)
+    for entry in range(count):
+        fields = struct.unpack_from("<II6Q", header, table + entry * size)
+        if fields[0] == _PT_LOAD:
+            yield fields
+
+
+def _length(header: bytes) -> int:
+    """How much address space the file takes, in whole pages."""
+    end = max((fields[3] + fields[6] for fields in _loaded(header)), default=0)
+    return int(-(-end // mmap.PAGESIZE) * mmap.PAGESIZE)
 
 
 def _segments(header: bytes) -> tuple[_Segment, ...]:
     """The segments of a 64-bit ELF file that are loaded and never written to."""
-    if not header.startswith(_ELF64):
-        return ()
-    (table,) = struct.unpack_from("<Q", header, 32)
-    size, count = struct.unpack_from("<HH", header, 54)
     found = []
-    for entry in range(count):
-        kind, flags, offset, address, _, length, _, _ = struct.unpack_from(
-            "<II6Q", header, table + entry * size
-        )
-        if kind != _PT_LOAD or flags & _PF_W:
+    for _, flags, offset, address, _, length, _, _ in _loaded(header):
+        if flags & _PF_W:
             continue
         before = address % mmap.PAGESIZE
         length = -(-(length + before) // mmap.PAGESIZE) * mmap.PAGESIZE

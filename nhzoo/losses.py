@@ -15,7 +15,7 @@ from nhzoo.agents import Agent, PolicyAgent, RandomAgent
 from nhzoo.demonstrations import Batch, count_frames, read_games
 from nhzoo.envs import ACTION_KEYS
 from nhzoo.errors import InputError
-from nhzoo.policy import Policy, State
+from nhzoo.policy import Policy
 
 Array = np.ndarray[Any, Any]
 
@@ -42,10 +42,9 @@ def tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
 
 
-def zero_first(state: State, first: Array) -> State:
+def zero_first(state: torch.Tensor, first: Array) -> torch.Tensor:
     """The state with the rows zeroed that start a game."""
-    keep = torch.from_numpy(~first)[None, :, None].to(state[0].device)
-    return state[0] * keep, state[1] * keep
+    return state * torch.from_numpy(~first)[None, :, None].to(state.device)
 
 
 @torch.no_grad()

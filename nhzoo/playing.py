@@ -44,9 +44,10 @@ class PlayTask:
         self._agent, self._protocol = agent, protocol
         names = tuple(getattr(agent, "observation_keys", TTY))
         self._blind = not names and bool(getattr(agent, "blind", False))
+        self._sparing = hasattr(agent, "rows")
         self.slots, rows = (1, _AHEAD) if self._blind else (batch, batch)
-        self._screens = blank(names, self.slots)  # NLE writes here; the agent gets copies
-        self._observation = blank(names, rows)
+        self._screens = blank(names, self.slots)  # NLE writes here; most agents get copies
+        self._observation = self._screens if self._sparing else blank(names, rows)
         self._uniform = np.full(rows, 0.5)
         self._episodes = [Episode(Game(names, self._row(i))) for i in range(self.slots)]
         self._index: list[int | None] = [None] * self.slots
@@ -76,12 +77,16 @@ class PlayTask:
             mark(-1, 0, 0)  # what happens in the agent is no game's fault
         else:
             mark(first, only.score, only.steps, 1)
+        if self._sparing:
+            self._agent.rows = active  # type: ignore[attr-defined]
         try:
             actions, self._state = self._agent.act(self._observation, self._state, self._uniform)
             if self._blind and not self._alone:
                 chosen = [_actions(actions)]
             else:
-                chosen = [_action(actions[slot]) for slot in active]
+                # Python's own integers, several times faster than an array's
+                listed = actions.tolist() if isinstance(actions, np.ndarray) else actions
+                chosen = [_action(listed[slot]) for slot in active]
         except NhzooError:
             raise  # it cannot be used at all
         except Exception as error:  # it may be anybody's code
@@ -125,7 +130,7 @@ class PlayTask:
     def _play(self, slot: int, actions: Sequence[int]) -> bool:
         """Press the keys of `actions`, one after another; True when the game is over."""
         episode = self._episodes[slot]
-        keys = bytes([_KEYS[action] for action in actions])
+        keys = [_KEYS[action] for action in actions]
         episode.play(keys, self._journals[slot][1].write_byte)
         return bool(episode.result.end_status)
 
@@ -155,11 +160,12 @@ class PlayTask:
             assert stream is not None
             stream.random(out=self._uniform)
             return
-        for name, screens in self._screens.items():
-            np.copyto(self._observation[name], screens)
+        if not self._sparing:
+            for name, screens in self._screens.items():
+                np.copyto(self._observation[name], screens)
         for slot in active:
             self._uniform[slot] = next(self._draws[slot])
-        if self._alone:  # nothing of another game may be to blame
+        if self._alone and not self._sparing:  # nothing of another game may be to blame
             for batch in (*self._observation.values(), self._uniform):
                 batch[:] = batch[active[0]]
 

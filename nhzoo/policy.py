@@ -1,8 +1,9 @@
-"""The policy whose size is one number: tables, readers of the map and of a compass, and an LSTM.
+"""The policy whose size is one number: tables, readers of the map and of a compass, minimal LSTMs.
 
 The compass is what lies in each of the eight directions, read by one set of weights for all eight;
-what it gives enters the LSTM, and gives the keys of the eight moves their logits together with what
-the LSTM says. So do the letters that a question offers to the keys of these letters.
+what it gives enters the core, and gives the keys of the eight moves their logits together with what
+the core says. So do the letters that a question offers to the keys of these letters. The core is
+three layers of minimal LSTM (`recurrence.py`), each adding to what it reads.
 
 `PolicyConfig.for_params(n)` gives every width. The whole network scales, encoders too: a law in
 which only the core is counted measures the encoders (Tuyls et al. leave theirs out of N).
@@ -23,11 +24,15 @@ from nhzoo import walking
 from nhzoo.envs import ACTION_KEYS
 from nhzoo.errors import InputError
 from nhzoo.features import Features
+from nhzoo.recurrence import scan
 from nhzoo.tables import symbol_sum, table_sum
 
-ARCHITECTURE = "nhzoo-lstm-2"
+ARCHITECTURE = "nhzoo-lstm-3"
 ACTIONS = 121
 MAX_MESSAGE_ROWS = 65_536
+LAYERS = 3
+"""Of the core."""
+
 FLOP_VERSION = 2
 """Of the rules by which FLOPs are counted, see `PolicyConfig.train_flops`."""
 
@@ -41,14 +46,16 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 LETTER_ACTIONS = np.array([list(ACTION_KEYS).index(ord(letter)) for letter in _LETTERS])
 """int64 [52]: the actions that press the letters."""
 
+EPSILON = 1e-6
+
 TABLES = ("crop", "map", "message", "status", "cursor", "choices", "recent", "compass", "here")
 
-State = tuple[Tensor, Tensor]
+GATES = ("forget", "input", "candidate")
 
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """Widths of every layer. `hidden` is the LSTM's; the rest follow from it in `for_params`."""
+    """Widths of every layer. `hidden` is the core's; the rest follow from it in `for_params`."""
 
     hidden: int
     cell: int
@@ -76,7 +83,7 @@ class PolicyConfig:
 
     @classmethod
     def of_width(cls, hidden: int, params: int) -> PolicyConfig:
-        """All widths from the LSTM's; the large tables get at most an eighth of `params` each."""
+        """All widths from the core's; the large tables get at most an eighth of `params` each."""
         root = (hidden / 192) ** 0.65
         message, status = max(1, round(32 * root)), max(1, round(16 * root))
         share = params // 8
@@ -135,10 +142,10 @@ class PolicyConfig:
     def params(self) -> int:
         """The exact number of parameters, tables, biases and head included."""
         tables = sum(rows * width for rows, width, _ in self._tables())
-        biases = self.patch + 2 * self.compass + 8 * self.hidden
+        biases = self.patch + 2 * self.compass
         linears = sum((inputs + 1) * outputs for inputs, outputs, _ in self._linears())
         shared = self.compass**2
-        return tables + linears + shared + 8 * self.hidden**2 + biases
+        return tables + linears + shared + biases
 
     @property
     def forward_flops(self) -> int:
@@ -167,7 +174,7 @@ class PolicyConfig:
         linears = sum(2 * inputs * outputs for inputs, outputs, _ in self._linears())
         shared = 2 * walking.DIRECTIONS * self.compass**2
         chosen = 2 * walking.DIRECTIONS * self.compass  # query times compass
-        return linears + shared + chosen + 16 * self.hidden**2
+        return linears + shared + chosen
 
     def _lookups(self) -> int:
         return sum(width * places for _, width, places in self._tables())
@@ -183,15 +190,21 @@ class PolicyConfig:
             (seen.LETTERS, self.choices, seen.LETTERS),
             (seen.RECENT_ROWS, self.recent, walking.HISTORY),
             (seen.COMPASS_ROWS, self.compass, walking.DIRECTIONS * walking.COMPASS),
-            (seen.HERE_ROWS, self.here, walking.HERE),
+            (seen.HERE_ROWS, self.here, seen.HERE),
         )
 
     def _linears(self) -> tuple[tuple[int, int, str], ...]:
         """Inputs and outputs of each linear layer that reads a frame once, and its name."""
+        core = [
+            (self.hidden, self.hidden, f"{gate}{layer}")
+            for layer in range(LAYERS)
+            for gate in GATES
+        ]
         return (
             (seen.CELLS * self.cell, self.crop, "crop"),
             (seen.PATCHES * self.patch, self.map, "map"),
             (self.joined, self.hidden, "join"),
+            *core,
             (self.hidden, ACTIONS, "head"),
             (self.hidden, self.compass, "query"),
             (self.hidden, 1, "offer"),
@@ -211,7 +224,7 @@ class PolicyConfig:
 
 
 class Policy(nn.Module):
-    """Screens in, action logits out, an LSTM state carried in between."""
+    """Screens in, action logits out, a state carried in between."""
 
     crop: nn.Linear
     map: nn.Linear
@@ -252,34 +265,41 @@ class Policy(nn.Module):
         for inputs, outputs, name in config._linears():
             scale = 0.1 if name in ("head", "query", "offer") else 1.0
             setattr(self, name, _linear(inputs, outputs, generator, scale))
-        self.core = nn.LSTM(config.hidden, config.hidden)
-        for parameter in self.core.parameters():
-            bound = config.hidden**-0.5
-            parameter.data = torch.rand(parameter.shape, generator=generator) * (2 * bound) - bound
-        with torch.no_grad():  # remember by default
-            self.core.get_parameter("bias_ih_l0")[config.hidden : 2 * config.hidden] += 1.0
+        for layer in range(LAYERS):  # remember by default
+            nn.init.constant_(getattr(self, f"forget{layer}").bias, 1.0)
+            nn.init.constant_(getattr(self, f"input{layer}").bias, -1.0)
         self.register_buffer("moves", torch.from_numpy(MOVE_ACTIONS), False)
         self.register_buffer("letters", torch.from_numpy(LETTER_ACTIONS), False)
 
-    def initial_state(self, batch: int) -> State:
-        """The state at the start of a game: zeros, (1, batch, hidden) twice."""
-        zeros = self.head.weight.new_zeros(1, batch, self.config.hidden)
-        return zeros, zeros.clone()
+    def initial_state(self, batch: int) -> Tensor:
+        """The state at the start of a game: zeros, [3, batch, hidden]."""
+        return self.head.weight.new_zeros(LAYERS, batch, self.config.hidden)
 
-    def forward(self, features: Mapping[str, Tensor], state: State) -> tuple[Tensor, State]:
+    def forward(self, features: Mapping[str, Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [T, B, 121] and the state after T steps, of features [T, B, ...]."""
         bearings = self._bearings(features)
-        x = self.encode(features, bearings)
-        y, state = self.core(x, state)
-        seen_and_remembered = y + x
-        logits = self.head(seen_and_remembered)
-        toward = (bearings @ self.query(seen_and_remembered)[..., None])[..., 0]
-        offered = features["choices"] * self.offer(seen_and_remembered)
+        x, state = self.remember(self.encode(features, bearings), state)
+        logits = self.head(x)
+        toward = (bearings @ self.query(x)[..., None])[..., 0]
+        offered = features["choices"] * self.offer(x)
         logits = logits.index_add(-1, self.moves, toward)
         return logits.index_add(-1, self.letters, offered), state
 
+    def remember(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The core: of what was encoded, [T, B, hidden], what heads read; and the next state."""
+        reached = []
+        for layer, before in enumerate(state):
+            read = nn.functional.rms_norm(x, x.shape[-1:], eps=EPSILON)
+            forget, write, candidate = (getattr(self, f"{gate}{layer}")(read) for gate in GATES)
+            forget, write = torch.sigmoid(forget), torch.sigmoid(write)
+            share = write / (forget + write)
+            y = scan(1 - share, share * candidate, before)
+            reached.append(y[-1])
+            x = x + y
+        return x, torch.stack(reached)
+
     def encode(self, features: Mapping[str, Tensor], bearings: Tensor) -> Tensor:
-        """What the LSTM gets: [T, B, hidden]."""
+        """What the core gets: [T, B, hidden]."""
         message = features["message"]
         words = torch.where(message < 0, message, message % len(self.tables["message"]))
         patches = self._sum(features["map"].flatten(-2), "map", self.patch_bias, relu=True)

@@ -85,7 +85,7 @@ def ledger_row(trained: Trained, run_id: str, training_games: list[Path]) -> Led
         seed=config.seed,
         width=shape.hidden,
         depth=1,
-        flop_model_hash=_flop_model(),
+        flop_model_hash=flop_model(),
         checkpoint=not trained.finished,
         updates=trained.updates,
         accuracy=trained.loss.accuracy,
@@ -109,7 +109,8 @@ def ledger_row(trained: Trained, run_id: str, training_games: list[Path]) -> Led
     )
 
 
-def _flop_model() -> str:
+def flop_model() -> str:
+    """The hash that names how FLOPs are counted now."""
     shapes = {n: PolicyConfig.for_params(n) for n in (20_000, 10**6, 10**8)}
     sizes = {
         f"{n} {kind}": getattr(shape, f"{kind}_flops")

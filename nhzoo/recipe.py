@@ -19,7 +19,8 @@ class BCConfig:
     `minutes` one in wall time, turned into a number of updates after the first 50. An update is
     `accumulate` batches of `batch` rows of `time` frames, all processes together; `streams` games
     are open at once. The learning rate rises linearly for `warmup` updates and falls by a cosine
-    to `final_lr` of its peak. `checkpoints`: see `checkpoint_fractions`.
+    to `final_lr` of its peak, which is `peak_rate` of the size where `lr` is 0. `checkpoints`: see
+    `checkpoint_fractions`.
     """
 
     data: str
@@ -30,7 +31,7 @@ class BCConfig:
     time: int = 64
     streams: int = 512
     accumulate: int = 1
-    lr: float = 2e-3
+    lr: float = 0.0
     warmup: int = 100
     final_lr: float = 0.02
     weight_decay: float = 0.01
@@ -63,12 +64,17 @@ class BCConfig:
                 raise InputError(f"{option} must be a number from 0, is {value}")
         if self.dropout >= 1:
             raise InputError("--dropout must be below 1")
-        if self.lr == 0:
-            raise InputError("--lr must be larger than zero")
         if self.precision not in PRECISIONS:
             raise InputError(f"--precision must be fp32 or bf16, is {self.precision!r}")
         checkpoint_fractions(self.checkpoints)
         PolicyConfig.for_params(self.params)
+        if self.lr == 0:
+            object.__setattr__(self, "lr", peak_rate(self.params))
+
+
+def peak_rate(params: int) -> float:
+    """The peak learning rate for a size: fitted to rates tuned at three (training/LOG.md)."""
+    return float(f"{5.7e-3 * (params / 1e5) ** -0.3:.2g}")
 
 
 def learning_rate(config: BCConfig, update: int, updates: int | None) -> float:

@@ -21,9 +21,14 @@ WIDTH = COLS + 2  # of a map with a border, so that a cell's neighbours need no 
 CELLS = (BOTTOM - TOP + 2) * WIDTH
 HISTORY = 8  # keys
 
+MEMORIES = 6  # kills on this level
+
 LEVEL, TURN, PLACE, KEYS = CELLS, CELLS + 1, CELLS + 2, CELLS + 3
-RECALL = CELLS + 3 + HISTORY
-"""uint16 [1897], what is carried of a game: cells, level, turn, the hero's cell, the latest keys.
+KILLS = KEYS + HISTORY
+PRAYED = KILLS + 2 * MEMORIES
+RECALL = PRAYED + 1
+"""uint16 [1910], what is carried of a game: cells, level, turn, the hero's cell, the latest keys,
+and of `deeds.py` the latest kills (cell and turn of each) and the turn of the last prayer.
 
 A cell holds the turns spent on it (15 bits) and whether the hero has stood on it or beside it.
 """
@@ -48,18 +53,20 @@ DISTANCES = 9
 FOOTPRINTS = 7
 RAY = 4
 RING = 8
-COMPASS = TARGETS + 3 + 2 * RING + (RAY - 1) + 6
+COMPASS = TARGETS + 3 + 2 * RING + (RAY - 1) + 6 + 1
 """Symbols for each direction: distance to each kind of target; character, colour and footprint of
 the next cell; characters and footprints round that; characters further on; how it turns from the
-last three moves and from the last key; whether it is diagonal; which it is."""
+last three moves and from the last key; whether it is diagonal; which it is; distance to a fresh
+corpse (`deeds.fresh`)."""
 HERE = 5
 """Symbols of the hero's own cell: rock, walls and open cells beside it, footprint, frontier."""
 
 # What a cell of the map is to somebody who walks.
 _OPEN, _DOOR, _ROCK, _WALL, _THING, _BEING, _SHUT = 1, 2, 4, 8, 16, 32, 64
 _BROWN = 3
+THINGS = ')[="(%!?/+$*'
 _KIND_BITS = 24  # where a kind begins in `survey`'s grid
-_NOT_YET = 1 << 16  # the distance of a cell that is not reached yet
+NOT_YET = 1 << 16  # the distance of a cell that is not reached yet
 _BLANKS = np.uint64(0x2020202020202020)
 _NO_WAY = (2, 6, 10, 14)  # colours of "#" that is a tree or iron bars
 
@@ -74,7 +81,7 @@ def _cells() -> Array:
     for char in ".#{_\\><":
         table[ord(char)] = _OPEN
     table[ord("#"), list(_NO_WAY)] = 0
-    for char in ')[="(%!?/+$*':
+    for char in THINGS:
         table[ord(char)] = _OPEN | _THING
     table[ord("+"), _BROWN] = _OPEN | _DOOR | _SHUT
     for char in "@&;:'~abcdefghijklmnopqrstuvwxyz":
@@ -84,7 +91,7 @@ def _cells() -> Array:
     return kinds << _KIND_BITS | can_walk << 16 | wall << 8 | rock
 
 
-def _symbols(edges: list[int]) -> Array:
+def symbols(edges: list[int]) -> Array:
     """uint8 [256]: 1 + how many edges a number has reached."""
     return (1 + np.searchsorted(edges, np.arange(256), side="right")).astype(np.uint8)
 
@@ -96,8 +103,8 @@ def _directions() -> Array:
     return table
 
 
-_DOWN = np.array([-1, -1, 0, 1, 1, 1, 0, -1], np.int64)
-_RIGHT = np.array([0, 1, 1, 1, 0, -1, -1, -1], np.int64)
+ROW_STEP = np.array([-1, -1, 0, 1, 1, 1, 0, -1], np.int64)
+COL_STEP = np.array([0, 1, 1, 1, 0, -1, -1, -1], np.int64)
 _REACH = 2
 _NEAR = 2 * _REACH + 1  # cells on a side of what is round the next cells of all directions
 
@@ -105,23 +112,29 @@ _NEAR = 2 * _REACH + 1  # cells on a side of what is round the next cells of all
 def _around() -> Array:
     """int64 [8, 9]: for each direction the ring round its next cell, from itself on, and that."""
     ring = (np.arange(DIRECTIONS)[:, None] + np.arange(RING)) % DIRECTIONS
-    down = np.column_stack([_DOWN[ring], np.zeros(DIRECTIONS, np.int64)]) + _DOWN[:, None]
-    right = np.column_stack([_RIGHT[ring], np.zeros(DIRECTIONS, np.int64)]) + _RIGHT[:, None]
+    down = np.column_stack([ROW_STEP[ring], np.zeros(DIRECTIONS, np.int64)]) + ROW_STEP[:, None]
+    right = np.column_stack([COL_STEP[ring], np.zeros(DIRECTIONS, np.int64)]) + COL_STEP[:, None]
     return (down + _REACH) * _NEAR + right + _REACH
 
 
 _AROUND = _around()
 _KIND = _cells()
 _UNLIT = int(_KIND[16 * ord(" ")])
-_FOOTPRINT = _symbols([3, 6, 11, 21, 41, 81])
-_DISTANCE = _symbols([2, 3, 4, 5, 7, 10, 15, 25])
-_DIRECTION = _directions()
+_FOOTPRINT = symbols([3, 6, 11, 21, 41, 81])
+DISTANCE = symbols([2, 3, 4, 5, 7, 10, 15, 25])
+DIRECTION = _directions()
 
 
 @numba.njit(cache=True, nogil=True)
 def place(row: int, col: int) -> int:
     """The number of a map cell."""
     return (row - TOP + 1) * WIDTH + col + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def position(cell: int) -> tuple[int, int]:
+    """Row and column on the screen of a map cell: the inverse of `place`."""
+    return cell // WIDTH - 1 + TOP, cell % WIDTH - 1
 
 
 @numba.njit(cache=True, nogil=True)
@@ -133,25 +146,25 @@ def press(recall: Array, key: int) -> None:
 
 
 def press_each(recall: Array, keys: Array) -> None:
-    """`press` for n games: recall [n, 1897], keys [n]."""
+    """`press` for n games: recall [n, 1910], keys [n]."""
     recall[:, KEYS + 1 :] = recall[:, KEYS:-1].copy()
     recall[:, KEYS] = keys
 
 
 @numba.njit(cache=True, nogil=True)
-def remember(chars: Array, row: int, col: int, recall: Array) -> bool:
+def remember(chars: Array, row: int, col: int, level: int, turn: int, recall: Array) -> bool:
     """Bring `recall` up to this screen, uint8 [1920]; True when the cursor is on the hero.
 
     Another level than the last wipes what was known. Turns go to the cell on which they were spent.
     """
     if not (TOP <= row < BOTTOM and col < COLS) or chars[row * COLS + col] != 64:  # "@"
         return False
-    level, turn = _status(chars)
     if level < 0 or turn < 0:
         return False
     cell = place(row, col)
     if level != recall[LEVEL]:
         recall[:CELLS] = 0
+        recall[KILLS : KILLS + 2 * MEMORIES] = 0
         recall[LEVEL], recall[TURN], recall[PLACE] = level, turn & 0xFFFF, cell
     passed = min(_MOST_TURNS, (turn - int(recall[TURN])) & 0xFFFF)
     before = int(recall[PLACE])
@@ -162,31 +175,8 @@ def remember(chars: Array, row: int, col: int, recall: Array) -> bool:
         recall[cell] |= 1
     recall[cell] |= _BESIDE
     for d in range(DIRECTIONS):
-        recall[cell + STEP[d]] |= _BESIDE
+        recall[cell + np.int64(STEP[d])] |= _BESIDE
     return True
-
-
-@numba.njit(cache=True, nogil=True)
-def _status(chars: Array) -> tuple[int, int]:
-    """Level ("Dlvl:") and turn ("T:") of the bottom line, -1 where they are not shown."""
-    last = (ROWS - 1) * COLS
-    level = -1
-    for k in range(last + 1, last + COLS - 1):
-        if chars[k] == 58:
-            if chars[k - 1] == 84:
-                return level, _number(chars, k + 1)
-            if chars[k - 1] == 108 and chars[k - 2] == 118:
-                level = _number(chars, k + 1)
-    return level, -1
-
-
-@numba.njit(cache=True, nogil=True)
-def _number(chars: Array, at: int) -> int:
-    value = 0
-    while at < ROWS * COLS and 48 <= chars[at] <= 57 and value < 1 << 24:
-        value = value * 10 + int(chars[at]) - 48
-        at += 1
-    return value
 
 
 @numba.njit(cache=True, nogil=True)
@@ -211,7 +201,7 @@ def survey(chars: Array, colors: Array, grid: Array, distance: Array) -> None:
     """The map's cells, into `grid` and `distance`, int32 [1886] both, whose borders stay 0.
 
     `grid`: the kind of a cell, and below it what it adds to the numbers of rocks, walls and open
-    cells round a cell, a byte each. `distance`: `_NOT_YET` where one can walk, else 0.
+    cells round a cell, a byte each. `distance`: `NOT_YET` where one can walk, else 0.
     """
     eights = chars.view(np.uint64)
     for y in range(TOP, BOTTOM):
@@ -226,7 +216,7 @@ def survey(chars: Array, colors: Array, grid: Array, distance: Array) -> None:
             for x in range(np.uint64(8)):
                 kind = np.uint64(chars[at + x]) * np.uint64(16) + np.uint64(colors[at + x] & 15)
                 grid[cell + x] = _KIND[kind]
-                distance[cell + x] = (_KIND[kind] >> 16 & 1) * _NOT_YET
+                distance[cell + x] = (_KIND[kind] >> 16 & 1) * NOT_YET
 
 
 @numba.njit(cache=True, nogil=True)
@@ -240,7 +230,7 @@ def look(
     compass: Array,
     here: Array,
 ) -> None:
-    """What lies which way of the hero: `compass` uint8 [8 x 42] and `here` uint8 [5].
+    """What lies which way of the hero: `compass` uint8 [8 x 43] and `here` uint8 [5].
 
     `scratch`: int32 [4 x 1886], zeros at first. Doors cannot be passed diagonally; creatures,
     closed doors, traps, water and boulders block the way.
@@ -277,7 +267,7 @@ def look(
                 if d % 2 and (kind | grid[to] >> _KIND_BITS) & _DOOR:
                     continue
                 first = 1 << d if at_start else way
-                if distance[to] == _NOT_YET:
+                if distance[to] == NOT_YET:
                     distance[to], ways[to] = far + 1, first
                     queue[tail] = to
                     tail += np.uint64(1)
@@ -296,7 +286,7 @@ def look(
                 _hit(ITEM, far, way, found_at, found)
             if kind & _DOOR:
                 _hit(DOOR, far, way, found_at, found)
-        y, x = int(cell) // WIDTH - 1 + TOP, int(cell) % WIDTH - 1
+        y, x = position(int(cell))
         if chars[y * COLS + x] == 62:
             _hit(DOWN, far, way, found_at, found)
         elif chars[y * COLS + x] == 60:
@@ -316,7 +306,7 @@ def look(
         out = compass[d * COMPASS : (d + 1) * COMPASS]
         for target in range(TARGETS):
             seen = found[target] >> d & 1
-            out[target] = _DISTANCE[min(255, found_at[target])] if seen else 0
+            out[target] = DISTANCE[min(255, found_at[target])] if seen else 0
     _beside(chars, colors, row, col, recall, queue, compass)
 
 
@@ -348,10 +338,10 @@ def _beside(
         near[k] = _char(chars, y, x)
         inside = near[k] > 0
         near[_NEAR * _NEAR + k] = _footprint(recall, place(y, x)) if inside else 0
-    latest = _DIRECTION[recall[KEYS]]
+    latest = DIRECTION[recall[KEYS]]
     for d in range(DIRECTIONS):
         out = compass[d * COMPASS + TARGETS : (d + 1) * COMPASS]
-        down, right = _DOWN[d], _RIGHT[d]
+        down, right = ROW_STEP[d], COL_STEP[d]
         y, x = row + down, col + right
         next_to = _AROUND[d, DIRECTIONS]
         out[0] = near[next_to]
@@ -366,7 +356,7 @@ def _beside(
         turns[:4] = 0
         moves = 0
         for k in range(HISTORY):
-            before = _DIRECTION[recall[KEYS + k]]
+            before = DIRECTION[recall[KEYS + k]]
             if before >= 0 and moves < 3:
                 turns[moves] = 1 + ((d - before) & 7)
                 moves += 1

@@ -27,7 +27,7 @@ for _name in ("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HOME", "H
 
 torch.set_num_threads(1)
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(os.environ.get("NHZOO_SHARED", Path(__file__).parents[2] / "shared"))
 
 
 @pytest.fixture(autouse=True)

@@ -293,6 +293,12 @@ def test_checkpoints_are_shares_of_a_run():
     assert checkpoint_fractions("") == ()
 
 
+def test_the_learning_rate_follows_from_the_size_unless_it_is_given():
+    assert BCConfig(data="x", params=100_000, flops=1e9).lr == 5.7e-3
+    assert BCConfig(data="x", params=1_000_000, flops=1e9).lr == 2.9e-3
+    assert BCConfig(data="x", params=1_000_000, flops=1e9, lr=1e-4).lr == 1e-4
+
+
 def test_two_trainings_in_one_folder_do_not_mix(games, tmp_path):
     with files.lock(tmp_path), pytest.raises(InputError, match="another process is at work"):
         training.train(DEBUG, *games, tmp_path)
@@ -305,7 +311,7 @@ def test_two_trainings_in_one_folder_do_not_mix(games, tmp_path):
         {"minutes": 3},
         {"flops": -1},
         {"batch": 0},
-        {"lr": 0.0},
+        {"lr": -1e-3},
         {"lr": float("nan")},
         {"batch": 3},
         {"warmup": 0},

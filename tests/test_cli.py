@@ -235,6 +235,7 @@ def test_results_are_compared_sharded_merged_audited_and_shown(shared_entry, tmp
     whole = tmp_path / "whole"
     merged = json.loads(run("merge", *parts, "--out", whole, "--json").stdout)
     assert merged["summary"]["episodes"] == 2
+    assert merged["batch"] == 64  # a network's, unless told otherwise
     checked = json.loads(run("verify", whole, "--audit", shared_entry, "--json").stdout)
     assert checked["ok"] and checked["audit"]["share"] == 1.0
     refused = run("verify", whole, "--audit", "bc-lstm-100k", "--workers", 1)

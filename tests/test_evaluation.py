@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -27,6 +28,7 @@ from nhzoo.playing import _one_by_one
 from nhzoo.progression import progression
 from nhzoo.protocols import PROTOCOLS, get_protocol
 from nhzoo.statistics import iqm, mean_ci95
+from tests import by_hand
 from tests.conftest import make_entry, read_rows
 from tests.saboteurs import Hanger, Killer, Raiser, Vandal
 
@@ -168,9 +170,10 @@ def test_a_killed_worker_costs_nothing_but_time(shared_entry, played, tmp_path):
             for pid in children.read_text().split():
                 line = Path(f"/proc/{pid}/cmdline").read_bytes()
                 if b"spawn_main" in line:
-                    time.sleep(1.0)
-                    os.kill(int(pid), signal.SIGKILL)
-                    killed += 1
+                    time.sleep(0.5)
+                    with contextlib.suppress(ProcessLookupError):  # it had just finished
+                        os.kill(int(pid), signal.SIGKILL)
+                        killed += 1
                     break
         time.sleep(0.2)
     assert process.wait() == 0
@@ -573,6 +576,20 @@ def test_the_audit_knows_an_agents_own_games_from_anothers(shared_entry, played,
     assert min(found.wrong.values()) < 50  # at once, not at the end
 
 
+def hand_in(
+    folder: Path, played: Path, result: EpisodeResult, keys: bytes, games: int = 4, **claims: str
+) -> None:
+    """The first games of `played`, but for game 0, which is another one; all fits together."""
+    shutil.copytree(played, folder)
+    rows = read_rows(folder)[:games]
+    rows[0] = results.episode_row(get_protocol("smoke-v1"), 0, result, keys)
+    results.write_trace(folder, 0, keys)
+    files.atomic_write(folder / "episodes.jsonl", files.dump_jsonl(rows))
+    claimed = files.read_json(folder / "result.json") | claims
+    claimed["summary"] |= results.summarize(rows)
+    files.atomic_write(folder / "result.json", files.dump_json(claimed))
+
+
 def test_the_best_of_several_tries_is_no_agents_game(shared_entry, played, tmp_path):
     """Playing with other luck gives a game that replays, and that this agent does not play."""
     agent = load(shared_entry)
@@ -588,22 +605,41 @@ def test_the_best_of_several_tries_is_no_agents_game(shared_entry, played, tmp_p
         actions, state = agent.act(seen, state, np.array([stream.random()]))
         over = episode.step(int(ACTION_KEYS[actions[0]]))
     folder = tmp_path / "picked"
-    shutil.copytree(played, folder)
-    rows, keys = read_rows(folder), bytes(episode.game.keys)
-    rows[0] = results.episode_row(protocol, 0, episode.result, keys)
-    results.write_trace(folder, 0, keys)
-    files.atomic_write(folder / "episodes.jsonl", files.dump_jsonl(rows))
-    result = files.read_json(folder / "result.json")
-    result["summary"] |= results.summarize(rows)
-    files.atomic_write(folder / "result.json", files.dump_json(result))
+    hand_in(folder, played, episode.result, bytes(episode.game.keys))
     assert verify(folder).ok  # it is a game of NetHack's
     found = audit(folder, shared_entry)
     assert list(found.wrong) == [0]
 
 
+def test_a_game_played_by_hand_is_no_networks_game(shared_entry, played, tmp_path):
+    """Handed in among a network's own games, and by itself in the name of a trained one."""
+    protocol = get_protocol("smoke-v1")
+    episode = Episode(Game(()))
+    episode.start(protocol.game(0), protocol.step_cap, protocol.no_progress)
+    assert episode.play(by_hand.KEYS) == len(by_hand.KEYS)
+    result, keys = episode.result, bytes(episode.game.keys)
+    episode.game.close()
+    assert (result.score, result.max_depth, result.cause) == (72.0, 2, "quit")
+    among, alone, trained = tmp_path / "among", tmp_path / "alone", load("bc-lstm-1m")
+    hand_in(among, played, result, keys)
+    name = {"agent": trained.name, "revision": trained.revision, "weights_sha256": trained.revision}
+    hand_in(alone, played, result, keys, games=1, **name)
+    for folder, agent in ((among, shared_entry), (alone, "bc-lstm-1m")):
+        assert verify(folder).ok
+        found = audit(folder, agent)
+        assert not found.ok and not found.problems
+        assert list(found.wrong) == [0]
+        assert found.wrong[0] < 20
+    command = [*NHZOO, "verify", os.fspath(alone), "--audit", "bc-lstm-1m"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "game 0: bc-lstm-1m presses another key at its step" in done.stderr
+
+
 def test_a_role_that_is_drawn_is_in_its_row_and_verified(played, tmp_path):
     out = tmp_path / "out"
     done = evaluate("random", "allroles-v1", episodes=2, workers=1, out=out)
+    assert done.result["batch"] == 16
     game = Game(("glyphs",))
     for row in done.episodes:
         Episode(game).start(get_protocol("allroles-v1").game(row["index"]), 1, 1)

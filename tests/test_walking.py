@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nhzoo import features, walking
+from nhzoo.bottomline import bottom_line
 from nhzoo.envs import Episode, Game
 from nhzoo.protocols import get_protocol
 
@@ -42,6 +43,11 @@ def look(chars, colors, row, col, recall):
     scratch = np.zeros((4, walking.CELLS), np.int32)
     walking.look(chars, colors, row, col, recall, scratch, compass, here)
     return compass.reshape(8, walking.COMPASS), here
+
+
+def remember(chars, row, col, recall):
+    level, turn = bottom_line(chars)[:2]
+    return walking.remember(chars, row, col, level, turn, recall)
 
 
 def turns(recall, y, x):
@@ -154,7 +160,7 @@ def assert_right(chars, colors, row, col, recall):
 def test_the_compass_points_along_shortest_paths():
     chars, colors, row, col = screen(MAP)
     recall = features.no_recall(1)[0]
-    assert walking.remember(chars, row, col, recall)
+    assert remember(chars, row, col, recall)
     assert_right(chars, colors, row, col, recall)
     compass, here = look(chars, colors, row, col, recall)
     east = walking.MOVES.index("l")
@@ -185,19 +191,19 @@ def test_any_map_is_walked_as_plain_python_would(seed, density):
 def test_turns_go_to_the_cell_they_were_spent_on_and_a_level_is_forgotten_when_it_is_left():
     recall = features.no_recall(1)[0]
     chars, _, row, col = screen("@..", turn=10)
-    walking.remember(chars, row, col, recall)
+    remember(chars, row, col, recall)
     assert turns(recall, row, col) == 1
     chars, _, row, col = screen("@..", turn=15)  # five turns in one place
-    walking.remember(chars, row, col, recall)
+    remember(chars, row, col, recall)
     assert turns(recall, row, col) == 6
     chars, _, _, _ = screen(".@.", turn=16)
-    walking.remember(chars, row, col + 1, recall)
+    remember(chars, row, col + 1, recall)
     assert turns(recall, row, col) == 7
     assert turns(recall, row, col + 1) == 1
     assert turns(recall, row, col + 2) == 0
     assert int(recall[walking.place(row + 1, col + 2)]) & 0x8000  # beside it
     chars, _, row, col = screen(".@.", level=2, turn=17)
-    walking.remember(chars, row, col, recall)
+    remember(chars, row, col, recall)
     assert recall[: walking.CELLS].astype(bool).sum() == 9  # itself and its neighbours
     assert turns(recall, row, col) == 1
 
@@ -206,7 +212,7 @@ def test_turns_go_to_the_cell_they_were_spent_on_and_a_level_is_forgotten_when_i
 def test_a_cursor_that_is_not_on_the_hero_is_nothing_to_remember(row, col):
     chars, _, _, _ = screen("..@")
     recall = features.no_recall(1)[0]
-    assert not walking.remember(chars, row, col, recall)
+    assert not remember(chars, row, col, recall)
     assert not recall.any()
 
 
@@ -214,11 +220,11 @@ def test_keys_are_recalled_latest_first_and_turn_the_compass():
     recall = features.no_recall(1)[0]
     for key in b"lks5j":
         walking.press(recall, key)
-    assert bytes(recall[walking.KEYS :].astype(np.uint8)) == b"j5skl\0\0\0"
+    assert bytes(recall[walking.KEYS : walking.KILLS].astype(np.uint8)) == b"j5skl\0\0\0"
     chars, colors, row, col = screen("...\n.@.\n...")
-    walking.remember(chars, row, col, recall)
+    remember(chars, row, col, recall)
     compass, _ = look(chars, colors, row, col, recall)
-    south = compass[walking.MOVES.index("j"), -6:].tolist()
+    south = compass[walking.MOVES.index("j"), -7:-1].tolist()
     assert south == [1, 5, 3, 1, 1, 5]  # on; back from k; a right angle from l; on; straight; fifth
 
 

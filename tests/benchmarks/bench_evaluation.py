@@ -117,7 +117,7 @@ def test_evaluating_the_random_agent(note, tmp_path):
     note("random agent", best, f"steps/s, {CORES} workers; started within {start:.1f} s")
 
 
-@pytest.mark.parametrize("batch", [16, 32])
+@pytest.mark.parametrize("batch", [16, 32, 64])
 def test_evaluating_a_network(note, tmp_path, batch):
     """bc-lstm-1m, every worker with a full batch of games of 1,000 steps."""
     few, many = CORES * batch, 3 * CORES * batch

@@ -1,0 +1,106 @@
+"""Commands of sweeps: `sweep plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nhzoo import display
+from nhzoo.cli_scaling import FILE, named_cost, policy_cost_of
+from nhzoo.errors import InputError
+from nhzoo.options import AS_JSON
+
+
+@click.group()
+def sweep() -> None:
+    """An isoFLOP grid of runs."""
+
+
+@sweep.command("plan")
+@click.option("--budgets", required=True, help="FLOPs: 1e12,3e12,1e13 or 1e12:1e14:5.")
+@click.option(
+    "--center", required=True, help="A fit's file, or PARAMS@FLOPS^EXPONENT: 100000@1e12^0.5."
+)
+@click.option("--sizes", default=7, show_default=True, help="Sizes of each budget.")
+@click.option("--step", default=2.0, show_default=True, help="Factor between sizes.")
+@click.option("--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations.")
+@click.option("--unique", type=float, help="Unique samples there are, instead of --data's.")
+@click.option("--cost", default="nhzoo", show_default=True, help="nhzoo, or k for k x params.")
+@click.option("--ledger", type=FILE, help="A table of runs, for the speed it measured.")
+@click.option("--prefix", default="sweep", show_default=True, help="Of the run ids.")
+@click.option("-o", "--out", type=FILE, help="Write the plan there.")
+@AS_JSON
+def sweep_plan(
+    budgets: str,
+    center: str,
+    sizes: int,
+    step: float,
+    data: str,
+    unique: float | None,
+    cost: str,
+    ledger: Path | None,
+    prefix: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Budgets x sizes round the optimum of each budget, what they cost and how long they take.
+
+    \b
+    Example: nhzoo sweep plan --budgets 1e12:1e14:5 --center 100000@1e12 -o plan.json
+    """
+    from nhzoo import sweep_plan as plans
+    from nhzoo.fit_files import read_fit
+    from nhzoo.ledger import read_runs
+
+    rows = read_runs(ledger) if ledger else []
+    fitted = read_fit(Path(center)) if Path(center).exists() else None
+    planned = plans.plan_sweep(
+        plans.parse_budgets(budgets),
+        plans.center_of_fit(fitted) if fitted else plans.center_of_text(center),
+        named_cost(cost, rows) or policy_cost_of(rows),
+        center_name=center,
+        sizes=sizes,
+        step=step,
+        unique_samples=unique or _frames(data),
+        rows=rows,
+        prefix=prefix,
+    )
+    if out is not None:
+        plans.write_plan(out, planned)
+    if as_json:
+        display.print_json(planned.as_json())
+        return
+    display.print_table(
+        ("run", "params", "FLOPs", "samples", "epochs", "minutes"),
+        [
+            (
+                cell.run_id,
+                cell.params,
+                f"{cell.flops:.3g}",
+                cell.samples,
+                cell.epochs,
+                None if cell.seconds is None else cell.seconds / 60,
+            )
+            for cell in planned.cells
+        ],
+    )
+    time = "" if planned.seconds is None else f", {planned.seconds / 3600:.1f} hours one by one"
+    display.show(f"{len(planned.cells)} runs, {planned.flops:.3g} FLOPs{time}")
+    for flops in planned.budgets:
+        sizes_left = len({cell.params for cell in planned.cells if cell.flops == flops})
+        if sizes_left < 5:
+            display.say(f"warning: too_few_sizes: {sizes_left} sizes are left at {flops:.3g}")
+    for cell in planned.dropped:
+        display.say(f"dropped: {cell.params:,} parameters at {cell.flops:.3g}: {cell.reason}")
+
+
+def _frames(data: str) -> float:
+    """Frames of a dataset's training split."""
+    from nhzoo.sources import open_demonstrations
+    from nhzoo.traces import TraceSet
+
+    found = open_demonstrations(data)
+    if not isinstance(found, TraceSet):
+        raise InputError(f"--data {data}: does not say how many frames it has; give --unique")
+    return float(sum(trace.length for trace in found.traces if trace.split == "train"))

@@ -1,0 +1,116 @@
+"""How often the 90 % intervals of scaling laws hold the truth, and the CPU time that fits take.
+
+python tests/benchmarks/bench_scaling.py              # 400 tables a surface: 2 minutes
+python tests/benchmarks/bench_scaling.py 100 steep    # 100 of the surfaces so named
+make bench                                            # 40 tables of two surfaces
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+
+from nhzoo.laws import fit_laws
+from nhzoo.loss_surface import variable_projection
+from nhzoo.predictions import predict
+from nhzoo.run_selection import select
+from nhzoo.training_cost import proportional
+from tests.synthetic_laws import Truth, runs
+
+TARGET = 1e15  # ten times the largest budget
+SURFACES = {
+    # name: (truth, design, relative noise)
+    "chinchilla .34/.28, 1 %": (Truth(0.34, 0.28), {}, 0.01),
+    "tuyls .25/.40, 1 %": (Truth(0.25, 0.40), {}, 0.01),
+    "equal .35/.35, 0.5 %": (Truth(0.35, 0.35), {}, 0.005),
+    "steep .60/.25, 1 %": (Truth(0.60, 0.25), {}, 0.01),
+    "tuyls, drifting x3, 0.5 %": (Truth(0.25, 0.40), {"drift": 3.0}, 0.005),
+    "no floor, 5 x 9, 0.5 %": (Truth(0.30, 0.33, floor=0.0), {"sizes": 9}, 0.005),
+    "OUT OF FAMILY: coupled p = 2, 0.5 %": (Truth(0.25, 0.40, coupling=2.0), {}, 0.005),
+}
+
+
+def coverage(
+    truth: Truth, design: dict, noise: float, tables: int
+) -> dict[str, tuple[float, float]]:
+    """Share of intervals that hold the truth, and their median width in logs, by quantity."""
+    size, loss = (np.log(x) for x in truth.optimum(TARGET))
+    exponent = np.log(truth.optimum(1e13 * 10)[0] / truth.optimum(1e13 / 10)[0]) / np.log(100)
+    cost = proportional(6)
+    held: dict[str, list[tuple[bool, float]]] = {}
+    for number in range(tables):
+        points = select(runs(truth, noise, seed=number, **design)).points
+        laws = fit_laws(points, resamples=400, seed=number).laws
+        found = {}
+        for law in laws:
+            found[f"{law.method} exponent"] = (law.slope(1e13, cost, 0.9), exponent, False)
+            found[f"{law.method} size"] = (law.size(TARGET, cost, 0.9), size, True)
+            found[f"{law.method} loss"] = (law.loss(TARGET, cost, 0.9), loss, True)
+        both = predict(laws, TARGET, cost, 0.9)
+        found["forecast size (union)"] = (both.size, size, True)
+        # What is forecast is one run, so the truth has a run's noise as well.
+        run = loss + noise * np.random.default_rng([1, number]).standard_normal()
+        found["forecast loss (union, one run)"] = (both.loss, run, True)
+        for name, (interval, value, logs) in found.items():
+            if interval is None:
+                if not name.endswith(("frontier exponent", "frontier size", "parabola loss")):
+                    held.setdefault(name, []).append((False, np.nan))
+                continue
+            low, high = interval.low, interval.high
+            if logs:
+                low, high = np.log(low), np.log(high)
+            held.setdefault(name, []).append((bool(low <= value <= high), high - low))
+    return {
+        name: (float(np.mean([h for h, _ in pairs])), float(np.nanmedian([w for _, w in pairs])))
+        for name, pairs in held.items()
+    }
+
+
+def test_coverage_of_ninety_per_cent_intervals(note, benchmark):
+    for name in ("chinchilla .34/.28, 1 %", "OUT OF FAMILY: coupled p = 2, 0.5 %"):
+        found = coverage(*SURFACES[name], tables=40)
+        note(name, {quantity: 100 * share for quantity, (share, _) in found.items()}, "% held")
+    points = select(runs(Truth(), 0.01)).points
+    benchmark(lambda: variable_projection(points.params, points.samples, points.loss))
+
+
+def test_speed_of_fits(note, benchmark):
+    def clustered() -> None:
+        fit_laws(shared, resamples=400)
+
+    rows = runs(Truth(), 0.01, sizes=7)
+    points = select(rows).points
+    names = tuple(f"run {i % 7}" for i in range(len(points)))
+    shared = type(points)(**{**vars(points), "run": names})
+    began = time.process_time()
+    clustered()
+    note("400 resamples of runs, surface and parabolas", {"s": time.process_time() - began}, "s")
+    benchmark(lambda: variable_projection(points.params, points.samples, points.loss))
+
+
+def main(tables: int, name_part: str) -> None:
+    points = select(runs(Truth(), 0.01)).points
+    began = time.process_time()
+    for _ in range(20):
+        variable_projection(points.params, points.samples, points.loss)
+    print(f"VP fit of {len(points)} runs: {(time.process_time() - began) / 20 * 1e3:.1f} ms")
+    names = tuple(f"run {i % 7}" for i in range(len(points)))
+    shared = type(points)(**{**vars(points), "run": names})
+    for resampled, what in ((points, "rows"), (shared, "runs")):
+        began = time.process_time()
+        fit_laws(resampled, resamples=400)
+        print(f"400 resamples of {what}: {time.process_time() - began:.2f} s")
+    for name, (truth, design, noise) in SURFACES.items():
+        if name_part not in name:
+            continue
+        began = time.process_time()
+        found = coverage(truth, design, noise, tables)
+        print(f"\n{name} ({tables} tables, {time.process_time() - began:.0f} s)")
+        for quantity, (share, width) in found.items():
+            print(f"  {quantity:32s} {100 * share:5.1f} %   width {width:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 400, "".join(sys.argv[2:3]))

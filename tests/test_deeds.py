@@ -1,0 +1,157 @@
+"""What is remembered of kills and prayers: from messages, and beside the games it is taken from."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nhzoo import features, packing, walking
+from nhzoo.bottomline import FAINTING, HUNGRY, NOT_HUNGRY, SATIATED, WEAK, bottom_line
+from nhzoo.demonstrations import read_games
+from nhzoo.envs import ACTION_KEYS
+
+AGE, HUNGER, PRAYER, HEALTH = range(walking.HERE, features.HERE)
+
+
+def screen(top="", turn=100, level=1, hero=(5, 5), things=(), hp=(15, 15), hunger=""):
+    """One screen, its cursor on the hero: for `features.encode`."""
+    chars = np.full((1, 24, 80), 32, np.uint8)
+    chars[0, 2:9, 1:30] = ord(".")
+    for y, x, char in things:
+        chars[0, y, x] = ord(char)
+    chars[0, *hero] = ord("@")
+    status = f"Dlvl:{level} $:0 HP:{hp[0]}({hp[1]}) Pw:4(4) AC:4 Xp:1/1 T:{turn} {hunger}"
+    for row, line in ((0, top), (23, status)):
+        chars[0, row, : len(line)] = np.frombuffer(line.encode(), np.uint8)
+    return chars, np.full((1, 24, 80), 7, np.int8), np.array([hero], np.uint8)
+
+
+def see(recall, **what):
+    found = features.encode(*screen(**what), recall)
+    return found.here[0], found.compass[0, :, -1]
+
+
+@pytest.mark.parametrize(
+    ("word", "hunger"),
+    [
+        ("", NOT_HUNGRY),
+        ("Satiated", SATIATED),
+        ("Hungry Burdened", HUNGRY),
+        ("Weak", WEAK),
+        ("Fainting", FAINTING),
+        ("Burdened", NOT_HUNGRY),
+        ("Stun Hallu", NOT_HUNGRY),
+    ],
+)
+def test_the_bottom_line_in_numbers(word, hunger):
+    chars = screen(turn=812, level=3, hp=(7, 21), hunger=word)[0].reshape(-1)
+    assert bottom_line(chars) == (3, 812, 7, 21, hunger)
+    assert see(features.no_recall(1), hunger=word)[0][HUNGER] == 1 + hunger
+
+
+@given(text=st.binary(min_size=80, max_size=80))
+def test_any_bottom_line_is_read(text):
+    chars = np.full(1920, 32, np.uint8)
+    chars[-80:] = np.frombuffer(text, np.uint8)
+    assert all(-1 <= number < 10 << 24 for number in bottom_line(chars))
+
+
+def test_a_kill_is_remembered_by_place_and_turn_and_ages():
+    recall = features.no_recall(1)
+    see(recall, turn=100)
+    walking.press(recall[0], ord("l"))
+    _, fresh = see(recall, top="You kill the newt!", turn=101, things=[(5, 6, "%")])
+    assert [walking.MOVES[d] for d in np.flatnonzero(fresh)] == ["l"]
+    assert fresh.max() == 1  # next to it
+    for turn, age in ((102, 1), (110, 2), (125, 3), (140, 4), (150, 5), (190, 6), (220, 7)):
+        here, fresh = see(recall, turn=turn, hero=(5, 6))
+        assert here[AGE] == age
+        assert not fresh.any()  # it is here
+    _, fresh = see(recall, turn=130, hero=(5, 9), things=[(5, 6, "%")])
+    assert {walking.MOVES[d] for d in np.flatnonzero(fresh)} == {"h", "y", "b"}  # all as short
+    _, fresh = see(recall, turn=132, hero=(5, 9), things=[(5, 6, "%")])
+    assert not fresh.any()  # 31 turns old
+    assert see(recall, turn=133, level=2, hero=(5, 6))[0][AGE] == 0  # another level
+
+
+def test_what_was_killed_with_a_missile_fell_where_a_thing_lies():
+    recall = features.no_recall(1)
+    see(recall, turn=100)
+    for key in b"tal":
+        walking.press(recall[0], key)
+    _, fresh = see(recall, top="You kill the jackal!", turn=101, things=[(5, 9, ")")])
+    assert fresh[walking.MOVES.index("l")] == 4  # cells
+    assert see(recall, turn=104, hero=(5, 9))[0][AGE] == 1
+
+
+def test_a_question_hides_the_hero_and_not_what_is_known_of_his_cell():
+    recall = features.no_recall(1)
+    see(recall, turn=100)
+    walking.press(recall[0], ord("l"))
+    see(recall, top="You kill the newt!", turn=101)
+    see(recall, turn=102, hero=(5, 6))
+    chars, colors, _ = screen(top="There is a newt corpse here; eat it? [ynq] (n)", turn=102)
+    found = features.encode(chars, colors, np.array([[0, 47]], np.uint8), recall)
+    assert found.here[0, : walking.HERE].tolist() == [0] * walking.HERE
+    assert found.here[0, AGE] == 1
+
+
+def test_prayers_are_remembered():
+    recall = features.no_recall(1)
+    assert [see(recall, turn=turn)[0][PRAYER] for turn in (100, 250, 400)] == [7, 8, 9]
+    see(recall, top="You begin praying to Chih Sung-tzu.", turn=400)
+    since = [see(recall, turn=400 + n)[0][PRAYER] for n in (1, 100, 500, 900, 1_000, 5_000)]
+    assert since == [1, 2, 3, 4, 5, 6]
+    assert see(recall, turn=800, level=4)[0][PRAYER] == 2  # on another level as well
+
+
+@pytest.mark.parametrize(
+    ("hp", "symbol"),
+    [
+        ((5, 15), 1),
+        ((6, 50), 2),
+        ((9, 50), 3),
+        ((15, 50), 4),
+        ((24, 50), 5),
+        ((30, 50), 6),
+        ((49, 50), 7),
+        ((50, 50), 8),
+    ],
+)
+def test_health(hp, symbol):
+    assert see(features.no_recall(1), hp=hp)[0][HEALTH] == symbol
+
+
+@given(tops=st.lists(st.text("You kilbegnpray !%", max_size=79), max_size=4))
+def test_any_message_is_taken(tops):
+    recall = features.no_recall(1)
+    for n, top in enumerate(tops):
+        here, _ = see(recall, top=top, turn=n)
+        assert (here <= features.HERE_SYMBOLS).all()
+        walking.press(recall[0], ord("j"))
+
+
+@pytest.mark.slow
+def test_it_tells_what_the_expert_goes_by():
+    """AutoAscend eats what it has just killed, and prays when the last prayer is long ago."""
+    eaten: Counter[bool] = Counter()
+    prayed: list[int] = []
+    games = packing.pack("autoascend-monk-v1", split="validation").games[:4]
+    pages = read_games(games, 1, 64, 20_000), read_games(games, 1, 64, 20_000, "screens")
+    for (seen, _), (shown, _) in zip(*pages, strict=True):
+        keys = ACTION_KEYS[seen.actions[:, 0]]
+        for t in range(seen.valid):
+            top = bytes(shown.inputs["tty_chars"][t, 0, 0])
+            here = seen.inputs["here"][t, 0]
+            if b"corpse here; eat it?" in top and keys[t] == ord("y"):
+                eaten[bool(1 <= here[AGE] <= 4)] += 1
+            if b"you want to pray?" in top and keys[t] == ord("y"):
+                prayed.append(int(here[PRAYER]))
+    assert eaten[True] > 50
+    assert eaten[True] > 8 * eaten[False]
+    assert len(prayed) > 3
+    assert np.mean([symbol in (4, 5, 6, 9) for symbol in prayed]) > 0.9

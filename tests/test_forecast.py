@@ -1,0 +1,378 @@
+"""Forecasts, their grades, sweep plans, figures, and the commands of all these."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from nhzoo import forecast as forecasts
+from nhzoo import grading, intrinsic, scaling, sweep_plan
+from nhzoo.cli import cli
+from nhzoo.errors import CheckFailed, InputError
+from nhzoo.holdouts import worst_error
+from nhzoo.ledger import RunRow
+from nhzoo.run_selection import select
+from nhzoo.training_cost import proportional
+from tests.synthetic_laws import Truth, runs
+
+TRUTH = Truth(0.31, 0.37)
+
+
+@pytest.fixture(scope="module")
+def fit():
+    rows = [
+        replace(r, mean_return=80 * r.loss**-1.8, se_return=2.0) for r in runs(TRUTH, 0.005, seed=3)
+    ]
+    return scaling.fit(rows)
+
+
+@pytest.fixture(scope="module")
+def said(fit):
+    return forecasts.forecast(fit, 1e15)
+
+
+def call(*arguments):
+    done = CliRunner().invoke(cli, [str(a) for a in arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        return done.exception, done
+    return None, done
+
+
+def write_table(path: Path, rows) -> Path:
+    names = ("run_id", "params", "samples", "flops", "loss", "flops_budget", "seed")
+    lines = [json.dumps({name: getattr(row, name) for name in names}) for row in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+# Forecasts
+
+
+def test_a_forecast_holds_the_truth_and_states_the_union(said):
+    size, loss = TRUTH.optimum(1e15)
+    assert said.params_interval.low <= size <= said.params_interval.high
+    assert said.loss.low <= loss <= said.loss.high
+    assert said.loss.value == pytest.approx(loss, rel=0.02)
+    assert said.params * said.samples * 6 == pytest.approx(1e15, rel=1e-3)
+    for method in ("vp", "parabola"):
+        assert said.params_interval.low <= said.sizes[method].low
+        assert said.params_interval.high >= said.sizes[method].high
+    for method in ("vp", "frontier"):
+        assert said.loss.low <= said.losses[method].low * (1 + 1e-6)  # of a size with three digits
+    assert said.ret.low <= 80 * loss**-1.8 <= said.ret.high
+    assert said.extrapolation == pytest.approx(10, rel=1e-3)
+    value = said.as_json()
+    assert list(value)[:6] == ["flops", "params", "samples", "loss", "return", "warnings"]
+    assert set(value["loss"]) == {"value", "low", "high"}
+
+
+def test_baselines_are_frozen_with_it(said):
+    _, loss = TRUTH.optimum(1e15)
+    assert said.baselines.power_law < 0.97 * loss  # without a floor it is too optimistic
+    assert said.baselines.last_loss > loss
+    assert said.baselines.last_size > loss
+
+
+def test_a_forecast_is_kept_under_its_hash(said, tmp_path):
+    path = tmp_path / "forecast.json"
+    forecasts.write_forecast(path, said)
+    assert forecasts.read_forecast(path) == said
+    with pytest.raises(InputError, match="never changed"):
+        forecasts.write_forecast(path, said)
+    path.write_text(path.read_text().replace('"warnings": [', '"warnings": ["x", ', 1))
+    with pytest.raises(InputError, match="was changed after it was frozen"):
+        forecasts.read_forecast(path)
+    for text in ("{}", '{"schema": 1, "sha256": "0"}'):
+        path.write_text(text)
+        with pytest.raises(InputError):
+            forecasts.read_forecast(path)
+
+
+def test_what_the_data_cannot_carry_is_refused_with_the_reason(fit):
+    for flops in (1e30, 2e16):
+        with pytest.raises(CheckFailed, match="times the largest budget"):
+            forecasts.forecast(fit, flops)
+    far = forecasts.forecast(fit, 1e30, force=True)
+    assert all(math.isfinite(x) for x in vars(far.loss).values())
+    assert any("extrapolation" in w for w in far.warnings)
+    with pytest.raises(CheckFailed, match="has no law"):
+        forecasts.forecast(scaling.fit(runs(TRUTH, 0.01)[:14]), 1e15)
+    for bad in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(InputError, match="--flops"):
+            forecasts.forecast(fit, bad)
+    with pytest.raises(CheckFailed):
+        forecasts.forecast(fit, 1.0)
+
+
+def test_repeated_data_warns_widens_and_refuses(fit, said):
+    samples = said.samples
+    once = forecasts.forecast(fit, 1e15, data_limit=2 * samples)
+    assert once.loss == said.loss
+    assert once.data_limit.epochs == pytest.approx(0.5)
+    often = forecasts.forecast(fit, 1e15, data_limit=samples / 8)
+    assert any("data_exhausted" in w for w in often.warnings)
+    assert often.loss.high > said.loss.high
+    assert often.loss.value == said.loss.value
+    assert often.data_limit.effective_samples < samples
+    assert often.data_limit.reached_at < 1e15
+    assert often.data_limit.params_at_4_epochs == pytest.approx(2 * said.params, rel=0.01)
+    with pytest.raises(CheckFailed, match="16 is the most"):
+        forecasts.forecast(fit, 1e15, data_limit=samples / 20)
+    forecasts.forecast(fit, 1e15, data_limit=samples / 20, force=True)
+
+
+def test_another_size_costs_what_the_surface_says(fit, said):
+    other = forecasts.forecast(fit, 1e15, params=4 * said.params)
+    ratio = TRUTH.loss(4 * said.params, said.samples / 4) / TRUTH.optimum(1e15)[1]
+    assert other.loss.value / said.loss.value == pytest.approx(ratio, rel=0.01)
+    assert any("size" in w for w in other.warnings)
+
+
+def test_holdouts_forecast_the_top_and_widen(fit):
+    assert {h.left_out for h in fit.holdouts} == {1, 2}
+    nearest = fit.holdouts[0]
+    assert abs(nearest.loss_error) < 0.02
+    assert abs(nearest.power_law_error) > abs(nearest.loss_error)
+    assert worst_error(fit.holdouts, 1e9) == max(abs(h.loss_error) for h in fit.holdouts)
+    assert worst_error((), 10) == 0.0
+
+
+# Grades
+
+
+def result_of(said, **changes):
+    row = RunRow("next", said.params, said.samples, said.flops, said.loss.value * 1.01)
+    return replace(row, **changes)
+
+
+def test_a_grade_tells_hits_misses_and_baselines(said):
+    hit = grading.grade(said, result_of(said, mean_return=said.ret.value * 1.1))
+    assert hit.hit and hit.loss.hit and hit.ret.hit and hit.beats_baselines
+    assert hit.loss.error == pytest.approx(1 / 1.01 - 1)
+    assert set(hit.baselines) == {"last_size", "power_law", "last_loss"}
+    miss = grading.grade(said, result_of(said, loss=said.loss.high * 1.2))
+    assert not miss.hit
+    assert miss.ret is None
+    assert {"loss", "return", "baselines", "hit", "beats_baselines"} <= set(miss.as_json())
+    with pytest.raises(CheckFailed, match="give the run that was trained for it"):
+        grading.grade(said, result_of(said, flops=said.flops / 2))
+    other = grading.grade(said, result_of(said, params=2 * said.params))
+    assert any("params" in w for w in other.warnings)
+    from tests.test_ledger import ROW  # and with it torch
+
+    early = replace(
+        ROW, params=said.params, samples=said.samples, flops=said.flops, loss=0.4, checkpoint=True
+    )
+    assert any("checkpoint" in w for w in grading.grade(said, early).warnings)
+
+
+def test_returns_come_from_a_result_folder(said, tmp_path):
+    summary = {"mean_score": said.ret.value, "mean_score_ci95": [1.0, 2.0]}
+    (tmp_path / "result.json").write_text(json.dumps({"summary": summary}))
+    found = grading.grade(said, result_of(said), tmp_path)
+    assert found.ret.hit
+    assert found.return_ci95 == (1.0, 2.0)
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(InputError, match="mean_score"):
+        grading.grade(said, result_of(said), tmp_path)
+
+
+def test_runs_are_found_by_table_and_name_alone_or_as_an_entry(said, tmp_path):
+    table = write_table(tmp_path / "runs.jsonl", [result_of(said), *runs(TRUTH)[:3]])
+    assert grading.find_run(f"{table}:next", said.flops).run_id == "next"
+    with pytest.raises(InputError, match="no row has run_id 'nobody'"):
+        grading.find_run(f"{table}:nobody", 1e15)
+    with pytest.raises(InputError, match="name one as"):
+        grading.find_run(str(table), 1e15)
+    alone = write_table(tmp_path / "one.jsonl", [result_of(said)])
+    assert grading.find_run(str(alone), 1e15).params == said.params
+    entry = Path(__file__).parents[1] / "agents" / "bc-lstm-100k"
+    row = grading.find_run(str(entry), 1e12)
+    assert row.loss == pytest.approx(0.6278, abs=1e-4)
+    with pytest.raises(InputError):
+        grading.find_run(str(tmp_path), 1e15)
+
+
+# Plans
+
+
+def test_a_plan_is_centred_distinct_and_drops_what_cannot_be_trained():
+    centre = sweep_plan.center_of_text("200000@1e13^0.5")
+    plan = sweep_plan.plan_sweep(
+        sweep_plan.parse_budgets("1e12:1e14:5"),
+        centre,
+        proportional(6),
+        center_name="a test",
+        unique_samples=1e7,
+    )
+    assert len(plan.budgets) == 5
+    names = [cell.run_id for cell in plan.cells]
+    assert len(set(names)) == len(names)
+    assert all(cell.epochs <= 4 for cell in plan.cells)
+    assert all(cell.samples >= 500 * 256 for cell in plan.cells)
+    assert any("seen" in cell.reason for cell in plan.dropped)
+    assert any("10,000" in cell.reason for cell in plan.dropped)
+    seeded = [cell for cell in plan.cells if cell.seed > 0]
+    assert {cell.flops for cell in seeded} == {plan.budgets[0], plan.budgets[2]}
+    assert len(seeded) == 4
+    top = sorted({c.params for c in plan.cells if c.flops == 1e14})
+    assert all(1.9 < b / a < 2.1 for a, b in pairwise(top))
+    for cell in plan.cells:
+        assert cell.samples == pytest.approx(cell.flops / 6 / cell.params, rel=1e-5)
+
+
+def test_plans_follow_a_fit_and_a_ledgers_speed(fit, tmp_path):
+    from tests.test_ledger import ROW  # and with it torch
+
+    rows = [
+        replace(ROW, run_id=f"{n}", params=n, flops=6e9 * n, seconds=60.0, checkpoint=False)
+        for n in (20_000, 100_000, 500_000)
+    ]
+    plan = sweep_plan.plan_sweep(
+        [1e13], sweep_plan.center_of_fit(fit), fit.cost, center_name="fit", rows=rows
+    )
+    middle = plan.cells[3]
+    assert middle.params == pytest.approx(TRUTH.optimum(1e13)[0], rel=0.15)
+    assert middle.seconds == pytest.approx(middle.flops / (1e8 * middle.params), rel=0.05)
+    assert plan.seconds == pytest.approx(sum(c.seconds for c in plan.cells))
+    path = tmp_path / "plan.json"
+    sweep_plan.write_plan(path, plan)
+    assert sweep_plan.read_plan(path) == plan
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 5', 1))
+    with pytest.raises(InputError, match="was changed"):
+        sweep_plan.read_plan(path)
+
+
+@pytest.mark.parametrize("text", ["", "1e12;1e13", "1e14:1e12:3", "1e12:1e13:0", "1:2:3:4"])
+def test_budgets_that_are_none(text):
+    with pytest.raises(InputError, match="--budgets"):
+        sweep_plan.parse_budgets(text)
+
+
+@pytest.mark.parametrize("text", ["", "5", "a@b", "0@1e12", "1e5@1e12^x", "1e5@-1"])
+def test_centres_that_are_none(text):
+    with pytest.raises(InputError, match="--center"):
+        sweep_plan.center_of_text(text)
+
+
+def test_a_plan_without_cells_is_refused():
+    with pytest.raises(InputError, match="no cell of the sweep can be trained"):
+        sweep_plan.plan_sweep(
+            [1e6], sweep_plan.center_of_text("1e5@1e12"), proportional(6), center_name="x"
+        )
+
+
+# Reinforcement learning
+
+
+def test_intrinsic_performance_finds_the_exponent_whatever_the_returns_scale():
+    x, y, rows = 0.7, 0.45, []
+    random = np.random.default_rng(1)
+    for flops in np.geomspace(1e12, 1e15, 7):
+        for step in 2.0 ** np.arange(-4, 5):
+            n = 2e5 * (flops / 3e13) ** (y / (x + y)) * step
+            d = flops / 8 / n
+            lost = (2e5 / n) ** x + (3e13 / 8 / 2e5 / d) ** y
+            performance = lost ** (-(x + y) / (x * y)) * np.exp(0.05 * random.standard_normal())
+            rows.append(
+                RunRow(
+                    f"r{len(rows)}", round(n), round(d), flops, 1.0, flops, mean_return=performance
+                )
+            )
+    points = select(rows, duplicates="all").all_points
+    found = intrinsic.fit_intrinsic(points, resamples=60)
+    assert found.exponent.value == pytest.approx(y / (x + y), abs=0.05)
+    assert found.exponent.low < found.exponent.value < found.exponent.high
+    bent = replace(points, mean_return=np.log1p(points.mean_return) ** 3)
+    again = intrinsic.intrinsic_performance(bent)
+    seen = intrinsic.intrinsic_performance(points)
+    assert np.nanmax(np.abs(np.log(again / seen))) < 0.6  # but for how steps are interpolated
+    with pytest.raises(InputError, match="4 budgets of 4 sizes"):
+        intrinsic.fit_intrinsic(points.take(points.flops < 3e12))
+
+
+def test_laws_of_the_return_itself():
+    rows = [replace(r, mean_return=1 / r.loss, loss=1.0) for r in runs(TRUTH, 0.003, seed=1)]
+    fit = scaling.fit(rows, metric="return")
+    assert fit.exponent("vp").value == pytest.approx(TRUTH.exponent, abs=0.02)
+    with pytest.raises(InputError, match="mean_return"):
+        scaling.fit(runs(TRUTH), metric="return")
+
+
+# Figures
+
+
+def test_figures_are_drawn_the_same_again(fit, said, tmp_path):
+    pytest.importorskip("matplotlib")
+    from nhzoo.scaling_plots import plot_fit
+
+    first = plot_fit(fit, tmp_path / "a", [said])
+    assert len(first) == 14
+    plot_fit(fit, tmp_path / "b", [said])
+    for path in first:
+        assert path.stat().st_size > 5_000
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+# Commands
+
+
+def test_the_commands_in_a_row(tmp_path):
+    table = write_table(tmp_path / "runs.jsonl", runs(TRUTH, 0.005, seed=3))
+    fitted, frozen = tmp_path / "fit.json", tmp_path / "forecast.json"
+    error, done = call("fit", table, "-o", fitted)
+    assert error is None and done.exit_code == 0, done.output
+    assert "vp" in done.stdout and "frontier" in done.stdout and "held out" in done.stdout
+    error, done = call("fit", table, "--json")
+    value = json.loads(done.stdout)
+    again = json.loads(fitted.read_text())
+    assert value["estimates"] == again["estimates"]
+    error, done = call("forecast", fitted, "--flops", "1e15", "-o", frozen, "--json")
+    value = json.loads(done.stdout)
+    assert value == json.loads(frozen.read_text())
+    row = RunRow("next", value["params"], value["samples"], 1e15, value["loss"]["high"] * 1.5)
+    mine = write_table(tmp_path / "next.jsonl", [row])
+    error, done = call("grade", frozen, mine)
+    assert done.exit_code == 0 and "power law" in done.stdout
+    error, done = call("grade", frozen, f"{mine}:next", "--json", "--strict")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["hit"] is False
+    plan = tmp_path / "plan.json"
+    error, done = call(
+        *("sweep", "plan", "--budgets", "1e13,1e14", "--center", fitted, "--cost", "6"),
+        *("--unique", "1e9", "-o", plan),
+    )
+    assert error is None and done.exit_code == 0, done.output
+    assert sweep_plan.read_plan(plan).cells
+
+
+def test_refusals_have_the_contracts_exit_codes(tmp_path):
+    table = write_table(tmp_path / "runs.jsonl", runs(TRUTH, 0.005, seed=3))
+    fitted = tmp_path / "fit.json"
+    call("fit", table, "-o", fitted)
+    error, _ = call("forecast", fitted, "--flops", "1e30")
+    assert isinstance(error, CheckFailed) and error.exit_code == 1
+    error, _ = call("forecast", fitted, "--flops", "nan")
+    assert isinstance(error, InputError) and error.exit_code == 2
+    error, _ = call("fit", tmp_path / "nothing.csv")
+    assert isinstance(error, InputError)
+    few = write_table(tmp_path / "few.jsonl", runs(TRUTH)[:7])
+    error, done = call("fit", few, "-o", tmp_path / "few.json", "--json")
+    assert done.exit_code == 1
+    assert {d["code"] for d in json.loads(done.stdout)["diagnostics"]} >= {"too_few_budgets"}
+    error, _ = call("forecast", tmp_path / "few.json", "--flops", "1e13")
+    assert isinstance(error, CheckFailed)
+    flawed = runs(TRUTH, 0.005, seed=3)
+    flawed[20] = replace(flawed[20], loss=0.01)
+    table = write_table(tmp_path / "flawed.jsonl", flawed)
+    assert call("fit", table)[1].exit_code == 0
+    assert call("fit", table, "--strict")[1].exit_code == 1
+    error, _ = call("fit", table, "--cost", "cheap")
+    assert isinstance(error, InputError)

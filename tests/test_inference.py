@@ -1,0 +1,164 @@
+"""Playing a step in few calls: the policy's own numbers, row by row."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from nhzoo import features, inference
+from nhzoo.agents import load, sample
+from nhzoo.envs import TTY, Game
+from nhzoo.inference import Inference, choose
+from nhzoo.policy import LAYERS, Policy, PolicyConfig, to_tensors
+from nhzoo.protocols import GameSpec
+from tests.conftest import make_entry, random_keys
+
+
+def screens(steps: int, games: int) -> list[dict]:
+    """Observations [games, ...] of games that are played side by side."""
+    played = [Game(TTY) for _ in range(games)]
+    seen = []
+    for number, game in enumerate(played):
+        game.start(GameSpec(core=70 + number, disp=7))
+        game.skip_opening()
+    for step in range(steps):
+        rows = [game.observation for game in played]
+        seen.append({name: np.stack([row[name] for row in rows]) for name in TTY})
+        for number, game in enumerate(played):
+            if not game.over:
+                game.step(random_keys(steps, number)[step])
+    for game in played:
+        game.close()
+    return seen
+
+
+def noise(games: int, seed: int) -> dict:
+    """Screens of anything at all."""
+    random = np.random.default_rng(seed)
+    cursor = np.stack([random.integers(0, 24, games), random.integers(0, 80, games)], 1)
+    return {
+        "tty_chars": random.integers(0, 256, (games, 24, 80)).astype(np.uint8),
+        "tty_colors": random.integers(0, 32, (games, 24, 80)).astype(np.int8),
+        "tty_cursor": cursor.astype(np.uint8),
+    }
+
+
+@pytest.mark.parametrize("params", [10_000, 20_000, 300_000, 1_000_000])
+def test_a_step_gives_what_the_policy_gives(params):
+    """Of every width that has a path of its own: under eight columns, eights, eights and a rest."""
+    policy = Policy(PolicyConfig.for_params(params), torch.Generator().manual_seed(1)).eval()
+    fast = Inference(policy, 3)
+    recall = features.no_recall(3)
+    states = [np.zeros((3, policy.config.hidden), np.float32)] * LAYERS
+    for seen in [*screens(120, 3), *(noise(3, seed) for seed in range(20))]:
+        encoded = features.encode(*(seen[name] for name in TTY), recall)
+        with torch.no_grad():
+            before = torch.from_numpy(np.stack(states))
+            logits, after = policy(to_tensors(encoded, 1, 3), before)
+        got, states = fast.step(encoded, states)
+        for expected, found in zip((logits[0], *after), (got, *states), strict=True):
+            np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 16, 20, 64])
+def test_a_row_is_the_same_bits_in_every_place_beside_any_others(batch, shared_entry):
+    agent, alone = load(shared_entry), load(shared_entry)
+    seen, state = noise(64, 0), agent.initial_state(64)
+    for part in state[:-1]:
+        part[:] = np.random.default_rng(1).normal(size=part.shape)
+    agent._batch = batch
+    found: dict[int, bytes] = {}
+    for order in range(6):
+        rows = np.random.default_rng(order).permutation(64)[:batch]
+        observation = {name: array[rows] for name, array in seen.items()}
+        logits, after = agent.logits(observation, tuple(part[rows] for part in state))
+        for at, row in enumerate(rows):
+            bits = b"".join(array[at].tobytes() for array in (logits, *after))
+            assert found.setdefault(row, bits) == bits
+    if agent._inference._sizes_agree():  # then games do not depend on the batch at all
+        alone._batch = 1
+        for row, bits in found.items():
+            observation = {name: array[[row]] for name, array in seen.items()}
+            logits, after = alone.logits(observation, tuple(part[[row]] for part in state))
+            assert b"".join(array[0].tobytes() for array in (logits, *after)) == bits
+
+
+def test_where_few_rows_are_multiplied_otherwise_all_always_are(shared_entry, monkeypatch):
+    agent = load(shared_entry)
+    policy, seen = agent.entry.policy, noise(40, 3)
+    encoded = features.encode(*(seen[name] for name in TTY), features.no_recall(40))
+    some = features.Features(**{name: array[:2] for name, array in vars(encoded).items()})
+    zeros = [np.zeros((40, policy.config.hidden), np.float32)] * LAYERS
+    assert list(Inference(policy, 40)._buffers) == [48, 16, 32]
+    monkeypatch.setattr(Inference, "_sizes_agree", lambda self: False)
+    fast = Inference(policy, 40)
+    assert list(fast._buffers) == [48]
+    whole, wholes = fast.step(encoded, zeros)
+    part, parts = fast.step(some, [state[:2] for state in zeros])
+    for a, b in zip((whole, *wholes), (part, *parts), strict=True):
+        assert a[:2].tobytes() == b.tobytes()
+
+
+def test_rows_that_are_no_games_are_let_be(shared_entry):
+    agent, other = load(shared_entry), load(shared_entry)
+    uniform = np.random.default_rng(0).random(6)
+    state, expected = agent.initial_state(6), other.initial_state(6)
+    state[0][1] = 7
+    for step, rows in enumerate(([0, 3, 4], [4], None, [0, 1, 2, 3, 4, 5])):
+        seen = noise(6, step)
+        agent.rows = rows
+        before = [part.copy() for part in state]
+        actions, after = agent.act(seen, state, uniform)
+        wanted, expected = other.act(seen, expected, uniform)
+        for a, b in zip(state, before, strict=True):
+            assert a.tobytes() == b.tobytes()
+        if step == 0:
+            assert actions[[0, 3, 4]].tolist() == wanted[[0, 3, 4]].tolist()
+            assert agent.last_logits[3].tobytes() == other.last_logits[3].tobytes()
+            assert (after[0][1] == 7).all()
+        state = after
+        if step == 1:
+            assert actions[4] == wanted[4]
+            assert state[-1][4].tobytes() == expected[-1][4].tobytes()
+
+
+def test_choosing_is_sampling_to_the_bit():
+    random = np.random.default_rng(0)
+    edges = [0.0, np.nextafter(1.0, 0.0), 0.5]
+    for temperature in (1.0, 0.8, 0.05, 3.0, 0):
+        for scale in (0.1, 3.0, 40.0):
+            logits = (scale * random.normal(size=(4_000, 121))).astype(np.float32)
+            uniform = np.concatenate([edges, random.random(4_000 - len(edges))])
+            chosen = choose(logits, uniform, temperature)
+            assert (chosen == sample(logits, uniform, temperature)).all()
+    for bad in (np.nan, np.inf, -np.inf):
+        logits[3, 5] = bad
+        for temperature in (1.0, 0):
+            with pytest.raises(ValueError, match="logits are not finite"):
+                choose(logits, uniform, temperature)
+
+
+def test_gates_at_their_limits_are_numbers_and_what_is_none_stays_none():
+    gates = np.array([[-200, 200, -200, 200, -200, -200, 200, 200, 3, 3, 3, 3]], np.float32)
+    before, after = np.ones((1, 4), np.float32), np.empty((1, 4), np.float32)
+    x = np.zeros((1, 4), np.float32)
+    inference._open_gates(gates, np.zeros(12, np.float32), 1)
+    np.exp(gates[:, :8], out=gates[:, :8])
+    inference._remember(gates, before, after, x)
+    np.testing.assert_allclose(after, [[2, 1, 3, 2]])
+    assert (x == after).all()
+    assert np.isnan(inference._relu(np.float32(np.nan)))
+
+
+def test_an_agent_that_has_played_travels_without_its_buffers(tmp_path):
+    agent = load(make_entry(tmp_path / "e"))
+    fresh = len(pickle.dumps(agent))
+    agent.act(noise(8, 0), agent.initial_state(8), np.full(8, 0.5))
+    assert len(pickle.dumps(agent)) < 1.1 * fresh
+    again = pickle.loads(pickle.dumps(agent))
+    expected, _ = agent.logits(noise(8, 1), agent.initial_state(8))
+    found, _ = again.logits(noise(8, 1), again.initial_state(8))
+    np.testing.assert_array_equal(found, expected)

@@ -50,6 +50,12 @@ def train() -> None:
 @click.option("--save-every", default=1_000, show_default=True, help="Updates between saves.")
 @click.option("--dropout", default=0.0, show_default=True, help="Of what the encoders give.")
 @click.option("--temperature", default=1.0, show_default=True, help="At which the agent samples.")
+@click.option(
+    "--patience",
+    default=0,
+    show_default=True,
+    help="Screens without a turn after which the temperature doubles; 0 is never.",
+)
 @click.option("--description", default="", help="A line for `nhzoo list`.")
 @click.option(
     "--run",
@@ -68,6 +74,7 @@ def train() -> None:
 def train_bc(
     data: str,
     temperature: float,
+    patience: int,
     description: str,
     folder: Path,
     out: Path,
@@ -97,7 +104,7 @@ def train_bc(
 
     with distributed.joined():
         config = BCConfig(data=data, **options)
-        Sampling(temperature)
+        Sampling(temperature, patience)
         games, held_out = distributed.local_first(
             lambda: tuple(packed_games(data, split, workers) for split in ("train", "validation")),
             "packed",
@@ -119,7 +126,15 @@ def train_bc(
         if distributed.rank() != 0:
             return
         publishing.publish(
-            trained, out, games, held_out, temperature, description, _command(distributed)
+            trained,
+            out,
+            games,
+            held_out,
+            temperature,
+            description,
+            _command(distributed),
+            folder / "log.jsonl",
+            patience,
         )
         row = record(trained)
     if as_json:
@@ -135,6 +150,7 @@ def train_bc(
 @click.option("--threads", default=1, show_default=True, help="As for train bc.")
 @click.option("--save-every", default=1_000, show_default=True, help="As for train bc.")
 @click.option("--temperature", default=1.0, show_default=True, help="At which the agent samples.")
+@click.option("--patience", default=0, show_default=True, help="As for train bc.")
 @click.option("--description", default="", help="A line for `nhzoo list`.")
 @click.option("--run", "folder", type=FOLDER, required=True, help="State and logs of the run.")
 @click.option("--out", type=FOLDER, required=True, help="Where the zoo entry goes.")

@@ -130,7 +130,14 @@ def train_cell(cell: Cell, recipe: Recipe) -> Outcome:
         f"--out agents/{cell.run_id}"
     )
     publishing.publish(
-        trained, folder / cell.run_id, games, held_out, recipe.temperature, "", command
+        trained,
+        folder / cell.run_id,
+        games,
+        held_out,
+        recipe.temperature,
+        "",
+        command,
+        folder / "run" / "log.jsonl",
     )
     paths = sorted(path for path in (folder / cell.run_id).iterdir() if path.is_file())
     return Outcome(rows, {path.name: files.read_bounded(path, _ENTRY_LIMIT) for path in paths})

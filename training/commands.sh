@@ -6,7 +6,7 @@ set -euo pipefail
 nhzoo data pack autoascend-monk-v1
 
 train() { # parameters, FLOPs, name, parameters in words
-    nhzoo train bc --params "$1" --flops "$2" --temperature 0.8 \
+    nhzoo train bc --params "$1" --flops "$2" --temperature 0.8 --patience 64 \
         --description "A minimal LSTM of $4 parameters, cloned from AutoAscend's human monks" \
         --run "build/runs/$3" --out "agents/$3" --ledger training/runs.jsonl
 }

@@ -195,7 +195,8 @@ def test_runs_are_found_by_table_and_name_alone_or_as_an_entry(said, tmp_path):
     assert grading.find_run(str(alone), 1e15).params == said.params
     entry = Path(__file__).parents[1] / "agents" / "bc-lstm-100k"
     row = grading.find_run(str(entry), 1e12)
-    assert row.loss == pytest.approx(0.6278, abs=1e-4)
+    config = json.loads((entry / "config.json").read_text())
+    assert row.loss == config["training"]["validation"]["loss"]
     with pytest.raises(InputError):
         grading.find_run(str(tmp_path), 1e15)
 

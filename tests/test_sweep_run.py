@@ -72,8 +72,10 @@ def test_a_job_that_is_killed_goes_on_where_it_was(recipe, tmp_path):
     plan = plan_of((12_000, 1_200, 0))
     state = Path(recipe.folder) / plan.cells[0].run_id / "run"
 
+    over = threading.Event()
+
     def kill_once():
-        while not (state / "state.safetensors").exists():  # after 1,000 updates
+        while not (state / "state.safetensors").exists() and not over.is_set():  # 1,000 updates
             time.sleep(0.02)
         for process in Path("/proc").iterdir():
             if process.name.isdigit():
@@ -87,8 +89,11 @@ def test_a_job_that_is_killed_goes_on_where_it_was(recipe, tmp_path):
 
     killer = threading.Thread(target=kill_once)
     killer.start()
-    (row,) = sweep_run.run_sweep(plan, recipe, tmp_path / "runs.jsonl", tmp_path / "out")
-    killer.join()
+    try:
+        (row,) = sweep_run.run_sweep(plan, recipe, tmp_path / "runs.jsonl", tmp_path / "out")
+    finally:
+        over.set()
+        killer.join()
     assert row.updates == 1_200
     updates = [
         json.loads(line)["update"] for line in (state / "log.jsonl").read_text().splitlines()
@@ -134,8 +139,10 @@ def test_a_machine_that_is_lost_costs_only_time(recipe, tmp_path):
     plan = plan_of((12_000, 800, 0), (12_000, 800, 1))
     folders = [Path(recipe.folder) / cell.run_id / "run" for cell in plan.cells]
 
+    over = threading.Event()
+
     def kill():
-        while not all((folder / "log.jsonl").exists() for folder in folders):
+        while not all((folder / "log.jsonl").exists() for folder in folders) and not over.is_set():
             time.sleep(0.05)
         cluster.remove_node(lost, allow_graceful=False)
 
@@ -146,6 +153,7 @@ def test_a_machine_that_is_lost_costs_only_time(recipe, tmp_path):
             plan, recipe, tmp_path / "runs.jsonl", tmp_path / "out", cluster=cluster.address
         )
     finally:
+        over.set()
         killer.join()
         ray.shutdown()
         cluster.shutdown()

@@ -106,15 +106,10 @@ def joined(unrolls: Sequence[Unroll]) -> dict[str, Array]:
     return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
 
 
-def _layout(
-    time: int, games: int, hidden: int
-) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+def _layout(time: int, games: int, hidden: int) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
     like = vars(Features.empty(0))
     return [
-        *(
-            (name, (time + 1, games, *array.shape[1:]), array.dtype)
-            for name, array in like.items()
-        ),
+        *((name, (time + 1, games, *array.shape[1:]), array.dtype) for name, array in like.items()),
         ("first", (time + 1, games), np.dtype(bool)),
         ("valid", (time, games), np.dtype(bool)),
         ("actions", (time, games), np.dtype(np.uint8)),

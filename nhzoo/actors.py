@@ -213,7 +213,8 @@ class Actor:
 
     def _encode(self, out: Features | None) -> Features:
         """What is seen now; the recalls are brought up to it."""
-        return features.encode(*(self._screens[name] for name in TTY), self._recall, out)
+        chars, colors, cursor = (self._screens[name] for name in TTY)
+        return features.encode(chars, colors, cursor, self._recall, out)
 
 
 class InlineCrew:
@@ -261,7 +262,7 @@ def weights_of(policy: Policy) -> Array:
 
 def take_weights(policy: Policy, weights: Array) -> None:
     """The inverse of `weights_of`, into the tensors that are there."""
-    at, vector = 0, torch.from_numpy(weights)
+    at, vector = 0, torch.from_numpy(np.require(weights, requirements="W"))
     with torch.no_grad():
         for parameter in policy.parameters():
             size = parameter.numel()
@@ -270,7 +271,7 @@ def take_weights(policy: Policy, weights: Array) -> None:
 
 
 def _log_probs(logits: Array, actions: Array) -> Array:
-    """ln of the probability of each action [T, B] under logits [T, B, 121]."""
+    """Logarithm of the probability of each action [T, B] under logits [T, B, 121]."""
     wide = logits.astype(np.float64)
     wide -= wide.max(-1, keepdims=True)
     chosen = np.take_along_axis(wide, actions[..., None].astype(np.int64), -1)[..., 0]

@@ -298,7 +298,8 @@ class Policy(nn.Module):
         toward = (bearings @ self.query(x)[..., None])[..., 0]
         offered = features["choices"] * self.offer(x)
         logits = logits.index_add(-1, self.moves, toward)
-        return logits.index_add(-1, self.letters, offered)
+        answered: Tensor = logits.index_add(-1, self.letters, offered)
+        return answered
 
     def remember(
         self, x: Tensor, state: Tensor, going_on: Tensor | None = None

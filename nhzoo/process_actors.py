@@ -33,7 +33,7 @@ MOST_DEATHS = 10
 """Of actors one after another, without an unroll in between."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Hand:
     """One actor as the learner sees it. `asked`: buffers that it is to play into."""
 
@@ -68,6 +68,7 @@ class ProcessCrew:
         self._out: list[tuple[_Hand, int]] = []  # handed out and not released yet
         self._told: dict[int, ActorState] = {}
         self._deaths = 0
+        self._begun = False
         self._hands: list[_Hand] = []
         self._hands += [self._spawn(n, states.get(n), 0) for n in range(actors)]
 
@@ -76,8 +77,9 @@ class ProcessCrew:
         with self._lock:
             self._weights[:] = weights
             self._version.value = version
-        for hand in self._hands:
-            if version == 0 or not hand.asked and not self._holds(hand):
+        if not self._begun:
+            self._begun = True
+            for hand in self._hands:
                 self._ask_all(hand)
 
     def collect(self, count: int) -> list[Unroll]:
@@ -159,10 +161,8 @@ class ProcessCrew:
             )
         fresh = self._spawn(hand.number, None, hand.started + self._config.games)
         self._hands[position] = fresh
-        self._ask_all(fresh)
-
-    def _holds(self, hand: _Hand) -> bool:
-        return any(held is hand for held, *_ in (*self._ready, *self._out))
+        if self._begun:
+            self._ask_all(fresh)
 
     def _ask_all(self, hand: _Hand) -> None:
         for index in range(BUFFERS):
@@ -182,6 +182,7 @@ class ProcessCrew:
         config = self._config
         shape = config.time, config.games, config.policy.hidden
         memory = [self._context.RawArray("b", unroll_bytes(*shape)) for _ in range(BUFFERS)]
+        started = state.started if state else started
         ours, theirs = self._context.Pipe()
         folder = tempfile.mkdtemp(dir=self._root)
         shared = self._shared, self._version, self._lock

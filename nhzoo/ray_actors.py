@@ -44,7 +44,7 @@ class RemoteActor:
         return self._actor.state()
 
 
-@dataclass
+@dataclass(eq=False)
 class _Hand:
     number: int
     handle: Any
@@ -146,6 +146,7 @@ class RayCrew:
             self._ask(fresh)
 
     def _make(self, number: int, state: ActorState | None, started: int) -> _Hand:
+        started = state.started if state else started
         return _Hand(number, self._remote.remote(number, self._config, state, started), started)
 
     def _ask(self, hand: _Hand) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from nhzoo.envs import EpisodeResult
@@ -50,7 +49,8 @@ class Potential:
                 weights[name] = float("nan")
             if name not in EXTRAS or not np.isfinite(weights[name]):
                 raise InputError(
-                    f"--extras {text}: give points for each of {', '.join(EXTRAS)}: depth=50,level=20"
+                    f"--extras {text}: give points for any of {', '.join(EXTRAS)}, "
+                    "for example depth=50,level=20"
                 )
         return cls(tuple(sorted(weights.items())))
 
@@ -109,8 +109,3 @@ class RewardScale:
         """The inverse of `state`."""
         self.mean_square, self.steps = state["mean_square"], state["steps"]
         self._returns = {int(k): np.array(v) for k, v in state["returns"].items()}
-
-
-def going_on(first: Array) -> Tensor:
-    """float32 tensor of bool [T, B]: 0 at first frames."""
-    return torch.from_numpy(~first).float()

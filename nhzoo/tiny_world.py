@@ -1,4 +1,4 @@
-"""Worlds of a few cells, in plain Python, whose best return is known: is anything learned at all?
+"""Worlds of a few cells, in plain Python, whose best return is known: to see that all learns.
 
 Their screens are NetHack's in small, so the policies and everything round them are the real ones.
 """
@@ -88,19 +88,19 @@ class WalkWorld(_TinyWorld):
 
     limit = 12
     side = 5
-    _TOP, _LEFT = 8, 38
+    _CORNER = np.array([8, 38])
 
     def _start(self, random: np.random.Generator) -> None:
         hero, stairs = random.choice(self.side**2, 2, replace=False)
-        self._hero = np.array(divmod(hero, self.side)) + (self._TOP, self._LEFT)
-        self._stairs = np.array(divmod(stairs, self.side)) + (self._TOP, self._LEFT)
+        self._hero = self._CORNER + divmod(hero, self.side)
+        self._stairs = self._CORNER + divmod(stairs, self.side)
         self._show()
 
     def _act(self, key: int) -> float:
         direction = _DIRECTION.get(key)
         if direction is not None:
-            to = self._hero + (ROW_STEP[direction], COL_STEP[direction])
-            inside = to - (self._TOP, self._LEFT)
+            to = self._hero + np.array([ROW_STEP[direction], COL_STEP[direction]])
+            inside = to - self._CORNER
             if (inside >= 0).all() and (inside < self.side).all():
                 self._hero = to
         self.over = bool((self._hero == self._stairs).all())
@@ -108,10 +108,9 @@ class WalkWorld(_TinyWorld):
         return float(self.over)
 
     def _show(self) -> None:
+        top, left = self._CORNER.tolist()
         room = {
-            (self._TOP + row, self._LEFT + col): "."
-            for row in range(self.side)
-            for col in range(self.side)
+            (top + row, left + col): "." for row in range(self.side) for col in range(self.side)
         }
         row, col = self._stairs
         self._draw(b"", room | {(int(row), int(col)): ">"}, self._hero)

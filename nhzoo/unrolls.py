@@ -76,7 +76,7 @@ class Unroll:
             at += -(-size // _ALIGNED) * _ALIGNED
         names = [name for name in vars(Features.empty(0)) if name in arrays]
         features = Features(**{name: arrays.pop(name) for name in names})
-        return cls(features, **arrays)
+        return cls(features, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def empty(cls, time: int, games: int, hidden: int) -> Unroll:

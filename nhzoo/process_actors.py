@@ -29,6 +29,8 @@ Array = np.ndarray[Any, Any]
 BUFFERS = 2
 HANG_SECONDS = 300.0
 """An actor that has been asked and says nothing for so long is killed."""
+START_SECONDS = 600.0
+"""What one may take to begin: games that are gone on with are played again first."""
 MOST_DEATHS = 10
 """Of actors one after another, without an unroll in between."""
 
@@ -44,6 +46,7 @@ class _Hand:
     folder: str
     started: int
     asked: int = 0
+    spoken: bool = False
     heard: float = field(default_factory=time.monotonic)
 
 
@@ -128,12 +131,13 @@ class ProcessCrew:
                 self._replace(hand)
         now = time.monotonic()
         for hand in list(self._hands):
-            if hand.asked and now - hand.heard > HANG_SECONDS:
+            limit = HANG_SECONDS if hand.spoken else START_SECONDS
+            if hand.asked and now - hand.heard > limit:
                 self._replace(hand)
 
     def _hear(self, hand: _Hand, message: tuple[str, Any]) -> None:
         kind, said = message
-        hand.heard = time.monotonic()
+        hand.heard, hand.spoken = time.monotonic(), True
         if kind == "error":
             raise NhzooError(f"actor {hand.number}: {said}")
         if kind == "state":

@@ -1,4 +1,4 @@
-"""IMPALA: it learns what can be learnt, goes on to the same bits, and says in one line what fails."""
+"""IMPALA: it learns what can be learnt, goes on to the same bits, says in one line what fails."""
 
 from __future__ import annotations
 

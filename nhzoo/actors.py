@@ -87,7 +87,6 @@ class Actor:
     def __init__(
         self, number: int, config: ActorConfig, state: ActorState | None = None, started: int = 0
     ) -> None:
-        torch.set_num_threads(1)
         self.number, self.config, self.version = number, config, -1
         games = config.games
         self._policy = Policy(config.policy).requires_grad_(False).eval()

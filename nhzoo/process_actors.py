@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
+import torch
 
 from nhzoo.actors import Actor, ActorConfig, ActorState
 from nhzoo.errors import InputError, NhzooError
@@ -214,6 +215,7 @@ def _serve(
     """The life of an actor's process. It ends when the learner closes its end of the pipe."""
     for ignored in (signal.SIGINT, signal.SIGTERM):  # stopping is the learner's to handle
         signal.signal(ignored, signal.SIG_IGN)
+    torch.set_num_threads(1)
     tempfile.tempdir = folder  # NLE leaves folders behind when it is killed
     os.dup2(2, 1)  # stdout is the learner's
     weights, version, lock = shared

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from nhzoo.actors import Actor, ActorConfig, ActorState
 from nhzoo.errors import InputError, NhzooError
@@ -31,6 +32,7 @@ class RemoteActor:
     def __init__(
         self, number: int, config: ActorConfig, state: ActorState | None, started: int
     ) -> None:
+        torch.set_num_threads(1)
         self._actor = Actor(number, config, state, started)
 
     def play(self, weights: Array, version: int) -> Unroll:
@@ -139,6 +141,7 @@ class RayCrew:
         return list(due.values())
 
     def _replace(self, gone: _Hand) -> None:
+        self._ray.kill(gone.handle)  # it may only have been out of reach
         self._pending = {ref: hand for ref, hand in self._pending.items() if hand is not gone}
         fresh = self._make(gone.number, None, gone.started + self._config.games)
         self._hands[gone.number] = fresh

@@ -2,9 +2,9 @@
 
 make bench    # or: pytest tests/benchmarks/bench_impala.py
 
-A network of 100,000 parameters, two actors and a learner on this machine. Raw NLE is a bare loop over
-`nle.nethack.Nethack` with the same observations, one process an actor, through the keys that the
-actors pressed in the same games. Both are measured in turns, for other work on the machine slows
+A network of 100,000 parameters, two actors and a learner on this machine. Raw NLE is a bare loop
+over `nle.nethack.Nethack` with the same observations, one process an actor, through the keys that
+the actors pressed in the same games. They are measured in turns: other work on the machine slows
 both.
 """
 

@@ -152,6 +152,9 @@ def train_bc(
 @click.option(
     "--extras", default="", help="Potentials in points: depth=50,level=20; never in evaluation."
 )
+@click.option(
+    "--advantages", default="scaled", show_default=True, help="By their running size, or raw."
+)
 @click.option("--entropy-cost", default=1e-3, show_default=True, help="Reward of uncertainty.")
 @click.option("--value-cost", default=0.5, show_default=True, help="Of the value's error.")
 @click.option("--lr", default=5e-4, show_default=True, help="Adam's rate.")

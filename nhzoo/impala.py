@@ -31,7 +31,7 @@ from nhzoo.impala_recipe import FREE, ImpalaConfig, update_flops
 from nhzoo.kickstart import Demonstrations, Teacher, divergence
 from nhzoo.policy import Policy, PolicyConfig
 from nhzoo.process_actors import ProcessCrew
-from nhzoo.rewards import RewardScale
+from nhzoo.rewards import SCALED, RewardScale
 from nhzoo.run_state import (
     RunState,
     claim,
@@ -45,6 +45,7 @@ from nhzoo.vtrace import vtrace
 
 RECENT = 256
 """Games over which the mean score of a run is taken."""
+_MEMORY = 100  # updates that the scale of advantages looks back
 _SUMS = ("policy_loss", "value_loss", "entropy", "teacher_kl", "demonstration_loss", "explained")
 
 
@@ -104,6 +105,7 @@ class ImpalaRun:
             else None
         )
         self.scale = RewardScale(config.rewards, config.discount)
+        self.advantage = 0.0  # running mean square
         self.alarm = Alarm()
         self.update = self.frames = self.episodes = 0
         self.updates: int | None = config.updates
@@ -194,7 +196,11 @@ class ImpalaRun:
             config.c_bar,
         )
         entropy = -((chances.exp() * chances).sum(-1) * valid).sum() / count
-        policy_loss = -(pressed * traced.advantages * valid).sum() / count
+        advantages = traced.advantages
+        if config.advantages == SCALED:
+            square = float((advantages.square() * valid).sum() / count)
+            advantages = advantages / self._advantage_scale(square)
+        policy_loss = -(pressed * advantages * valid).sum() / count
         errors = (traced.targets - values[:-1]) * valid
         value_loss = 0.5 * errors.square().sum() / count
         loss = config.value_cost * value_loss
@@ -215,6 +221,12 @@ class ImpalaRun:
         parts = (policy_loss, value_loss, entropy, kl, cross_entropy, explained)
         return loss, [part.detach() for part in parts]
 
+    def _advantage_scale(self, mean_square: float) -> float:
+        """The running root mean square of advantages, with those of this batch."""
+        before, memory = self.advantage, min(self.update + 1, _MEMORY)
+        self.advantage = before + (mean_square - before) / memory
+        return max(1e-6, math.sqrt(self.advantage))
+
     def check(self) -> None:
         """See `run_loop.Run`: every update is checked at once."""
 
@@ -230,7 +242,11 @@ class ImpalaRun:
             del found["teacher_kl"]
         if not self.demonstrations:
             del found["demonstration_loss"]
-        found |= {"reward_scale": self.scale.scale, "games": self.episodes}
+        found |= {
+            "reward_scale": self.scale.scale,
+            "advantage": self.advantage,
+            "games": self.episodes,
+        }
         if since:
             found |= {
                 "score": float(np.mean([game.score for game in since])),
@@ -264,6 +280,7 @@ class ImpalaRun:
             "sums": self._sums,
             "alarm": self.alarm.state(),
             "scale": self.scale.state(),
+            "advantage": self.advantage,
             "recent": [asdict(game) for game in self.recent],
             "since": [asdict(game) for game in self._since],
             "actors": actors,
@@ -305,6 +322,7 @@ class ImpalaRun:
                 self.demonstrations.restore(carried, counters["demonstrations"])
             self.alarm.restore(counters["alarm"])
             self.scale.restore(counters["scale"])
+            self.advantage = counters["advantage"]
             self.update, self.frames = counters["update"], counters["frames"]
             self.episodes, self.seconds = counters["episodes"], counters["seconds"]
             self.energy, self.losses = counters["energy"], counters["losses"]

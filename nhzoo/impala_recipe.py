@@ -12,6 +12,8 @@ from nhzoo.rewards import KINDS, Potential
 from nhzoo.worlds import KINDS as WORLDS
 from nhzoo.worlds import WorldConfig
 
+ADVANTAGES = ("scaled", "raw")
+
 FREE = ("steps", "actors", "inline", "cluster", "threads")
 """Options that may be others when a run goes on; a run is prolonged by more `steps`."""
 
@@ -21,6 +23,8 @@ class ImpalaConfig:
     """What a run is. With inline actors two runs of one config and machine type are the same bits.
 
     Budget: `steps` of the games, in updates of `unrolls` unrolls of `time` steps of `games` games.
+    Advantages are divided by their running root mean square (`scaled`), so that what a step of the
+    policy weighs beside the other costs does not depend on how sparse rewards are, or `raw`.
     `params` is 0 where the run starts from an entry (`start`). Rewards: see `rewards`. The rate
     rises for `warmup` updates and is constant then. For the first `value_warmup` updates only the
     value is learnt, and nothing but its own weights is moved by it.
@@ -45,6 +49,7 @@ class ImpalaConfig:
     discount: float = 0.999
     rewards: str = "scaled"
     extras: str = ""
+    advantages: str = "scaled"
     value_cost: float = 0.5
     entropy_cost: float = 1e-3
     rho_bar: float = 1.0
@@ -88,6 +93,7 @@ class ImpalaConfig:
             raise InputError("--half-life and --lr must be larger than zero")
         for name, value, known in (
             ("rewards", self.rewards, KINDS),
+            ("advantages", self.advantages, ADVANTAGES),
             ("world", self.world, WORLDS),
         ):
             if value not in known:

@@ -58,11 +58,13 @@ def assert_same_weights(a, b):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("world", "steps"), [("tiny-walk", 250_000), ("tiny-memory", 250_000)])
-def test_tiny_worlds_are_solved_to_their_optimum(tmp_path, world, steps):
+@pytest.mark.parametrize(
+    ("world", "advantages"), [("tiny-walk", "scaled"), ("tiny-memory", "raw")]
+)
+def test_tiny_worlds_are_solved_to_their_optimum(tmp_path, world, advantages):
     """The best mean return is 1; who only walks about reaches 0.03 to 0.3, who forgets 0.5."""
     config = replace(
-        TINY, world=world, steps=steps, actors=1, games=32, time=16, lr=3e-3, entropy_cost=3e-3,
+        TINY, world=world, advantages=advantages, steps=250_000, actors=1, games=32, time=16, lr=3e-3, entropy_cost=3e-3,
         discount=0.95, log_every=50, save_every=10_000,
     )  # fmt: skip
     played = train(config, tmp_path)
@@ -287,6 +289,7 @@ def test_teachers_that_cannot_be_used(tmp_path):
         {"discount": 1.5},
         {"lr": 0.0},
         {"rewards": "squared"},
+        {"advantages": "none"},
         {"world": "chess"},
         {"extras": "gold=1"},
         {"cluster": "auto"},

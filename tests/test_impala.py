@@ -58,14 +58,12 @@ def assert_same_weights(a, b):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("world", "advantages"), [("tiny-walk", "scaled"), ("tiny-memory", "raw")]
-)
+@pytest.mark.parametrize(("world", "advantages"), [("tiny-walk", "scaled"), ("tiny-memory", "raw")])
 def test_tiny_worlds_are_solved_to_their_optimum(tmp_path, world, advantages):
     """The best mean return is 1; who only walks about reaches 0.03 to 0.3, who forgets 0.5."""
     config = replace(
-        TINY, world=world, advantages=advantages, steps=250_000, actors=1, games=32, time=16, lr=3e-3, entropy_cost=3e-3,
-        discount=0.95, log_every=50, save_every=10_000,
+        TINY, world=world, advantages=advantages, steps=250_000, actors=1, games=32, time=16,
+        lr=3e-3, entropy_cost=3e-3, discount=0.95, log_every=50, save_every=10_000,
     )  # fmt: skip
     played = train(config, tmp_path)
     assert len(played.scores) == 256

@@ -142,9 +142,9 @@ def train_bc(
 @click.option("--actors", default=1, show_default=True, help="Processes that play.")
 @click.option("--inline", is_flag=True, default=False, help="Actors in one process: exact, slow.")
 @click.option("--cluster", default="", help="Actors on the Ray cluster at this address, or auto.")
-@click.option("--games", default=32, show_default=True, help="Games of each actor side by side.")
+@click.option("--games", default=16, show_default=True, help="Games of each actor side by side.")
 @click.option("--time", default=32, show_default=True, help="Steps of an unroll.")
-@click.option("--unrolls", default=1, show_default=True, help="Unrolls in an update.")
+@click.option("--unrolls", default=2, show_default=True, help="Unrolls in an update.")
 @click.option("--discount", default=0.999, show_default=True, help="Of rewards, each step.")
 @click.option(
     "--rewards", default="scaled", show_default=True, help="The score's growth: scaled or clipped."

@@ -43,9 +43,9 @@ class ImpalaConfig:
     actors: int = 1
     inline: bool = False
     cluster: str = ""
-    games: int = 32
+    games: int = 16
     time: int = 32
-    unrolls: int = 1
+    unrolls: int = 2
     discount: float = 0.999
     rewards: str = "scaled"
     extras: str = ""

@@ -34,6 +34,7 @@ TINY = ImpalaConfig(
     actors=2,
     games=4,
     time=10,
+    unrolls=1,
     log_every=2,
     save_every=5,
 )

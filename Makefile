@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast bench determinism lint format clean
+.PHONY: setup demo test test-fast bench determinism publish lint format clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,10 @@ bench: $(STAMP)
 
 determinism: $(STAMP)
 	$(BIN)/python -m tests.determinism
+
+# Says what would change on the hub; YES=1 does it.
+publish: $(STAMP)
+	$(BIN)/nhzoo publish . $(if $(YES),--yes)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -86,11 +86,12 @@ class PolicyAgent:
     best_batch = 64
     """Weights leave the caches while the games are played: many games share their coming back."""
 
-    def __init__(self, entry: checkpoints.Entry) -> None:
+    def __init__(self, entry: checkpoints.Entry, source: str | None = None) -> None:
         self.entry = entry
         self.name, self.revision = entry.name, entry.revision
+        self.source = source  # where on the hub it is from, down to the commit
         self.rows: Sequence[int] | None = None
-        self.last_logits: Array | None = None  # of the latest act: float32 [B, 121]
+        self.last_logits: Array | None = None  # of the latest act, patience used up: [B, 121]
         self._batch = 1  # the most rows that have been asked for
         self._inference: inference.Inference | None = None
 
@@ -98,7 +99,7 @@ class PolicyAgent:
         return self.__dict__ | {"rows": None, "last_logits": None, "_inference": None}
 
     def initial_state(self, batch: int) -> tuple[Array, ...]:
-        """The layers' states, float32 [batch, hidden], and recalls, uint16 [batch, 1910]."""
+        """The layers' states, float32 [batch, hidden], and recalls, uint16 [batch, 1912]."""
         from nhzoo import features
         from nhzoo.policy import LAYERS
 
@@ -116,8 +117,11 @@ class PolicyAgent:
         if self.rows is not None and len(self.rows) < len(uniform):
             return self._act_in(np.asarray(self.rows), observation, state, uniform)
         logits, reached = self.logits(observation, state)
+        sampling = self.entry.sampling
+        if sampling.patience:
+            logits /= 1 + reached[-1][:, walking.STILL, None] // sampling.patience
         self.last_logits = logits
-        actions = inference.choose(logits, uniform, self.entry.sampling.temperature)
+        actions = inference.choose(logits, uniform, sampling.temperature)
         walking.press_each(reached[-1], ACTION_KEYS[actions])
         return actions, reached
 
@@ -180,11 +184,15 @@ class RandomAgent:
 
 
 def load(source: str | Path) -> Agent:
-    """Get an agent: a registry name, an entry's folder, a bot's, or "package.module:make_agent".
+    """Get an agent: a name, a folder, "hf://org/repo@revision", or "package.module:make_agent".
 
-    The last runs the code of that module; what it makes is an `Agent`, or a bot or blocking player
-    (see `nhzoo.bots`), which then plays in processes of its own. So does a bot from a folder whose
-    `bot.py` defines `make_agent()`. Entries run no code.
+    A name is looked for in the registry and then on the hub, in the zoo's organisation; with
+    "@revision", on the hub alone. What was fetched once is loaded without a request when the
+    revision is a commit, or HF_HUB_OFFLINE is set. Entries run no code, from wherever they are.
+
+    "package.module:make_agent" runs the code of that module; what it makes is an `Agent`, or a bot
+    or blocking player (see `nhzoo.bots`), which then plays in processes of its own. So does a bot
+    from a folder whose `bot.py` defines `make_agent()`.
     """
     text = str(source)
     if text == "random":
@@ -196,7 +204,7 @@ def load(source: str | Path) -> Agent:
     if text == "autoascend":
         return autoascend()
     if text.startswith("hf://"):
-        raise InputError(f"{text}: the hub is not supported yet; give a name or a folder")
+        return _fetched(text)
     path = registry.find(text)
     if path is None and Path(source).is_dir():
         path = Path(source)
@@ -209,10 +217,15 @@ def load(source: str | Path) -> Agent:
     module, colon, function = text.partition(":")
     if colon and "/" not in module:
         return _made(text, module, function)
-    known = ", ".join(listed.name for listed in registry.list_agents())
-    raise InputError(
-        f"no agent {text!r}: give a folder, package.module:make_agent, or one of {known}"
-    )
+    return _fetched(text)
+
+
+def _fetched(text: str) -> PolicyAgent:
+    """An entry from the hub; its weights and its self-test are checked as any other's."""
+    from nhzoo import checkpoints, hub_pull
+
+    pulled = hub_pull.pull_entry(text)
+    return PolicyAgent(checkpoints.load_entry(pulled.folder), str(pulled.ref))
 
 
 def _made(text: str, module: str, function: str) -> Agent:

@@ -31,6 +31,8 @@ _WAYS = {
     "turned to slime by ": "turned to slime",
     "died of starvation": "starved",
     "killed himself by ": "own doing",
+    "caught himself in ": "own doing",
+    "caught herself in ": "own doing",
     "killed herself by ": "own doing",
 }
 """How NetHack's log begins the deaths that are known by how they came, not by what did it."""

@@ -1,122 +1,378 @@
-"""Model cards: the README of a zoo entry, written from facts."""
+"""Model cards: the README of a zoo entry, written from facts, and the same for the hub to read.
+
+Facts are what the entry's folder holds and what its games came to. Some of them may be another
+author's words, so they are quoted: none of them becomes markup.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from nhzoo.policy import PolicyConfig
+from nhzoo import files
+from nhzoo.card_facts import KEPT, Facts, Score, read_facts
+from nhzoo.display import clean
+from nhzoo.errors import InputError
+from nhzoo.hub_refs import ORGANISATION, SITE, parse
+from nhzoo.traces import bundled_names
+
+ENVIRONMENT = "NetHackChallenge-v0"
+BENCHMARK = f"{ORGANISATION}/results"
+"""The dataset that results are of and are kept in."""
+
+PLAYER = f"https://{ORGANISATION}-leaderboard.static.hf.space/play.html"
+"""The page that plays the recording of any entry on the hub: `?entry=org/name`."""
+
+_METHODS = {"bc": "by behavioural cloning ", "impala": "by playing (IMPALA) "}
+_CURVE_ROWS = 10  # of the card's table
 
 
-def model_card(name: str, config: PolicyConfig, training: dict[str, Any]) -> str:
-    """The card of an entry trained by behavioural cloning; `training` as in its config.json."""
-    loss = training["validation"]
-    held_out = f"{loss['frames']:,} keys of {loss['games']} games"
-    samples = f"{training['samples']:,} samples seen, {training['unique_samples']:,} unique"
-    by = f"{training['threads']} CPU thread(s)"
-    if training["processes"] > 1:
-        by = f"{training['processes']} processes of {by}"
-    if training["device"] != "cpu":
-        by += f", {training['device']}"
-    return f"""---
-library_name: nhzoo
-license: apache-2.0
-pipeline_tag: reinforcement-learning
-tags: [nethack, nle, NetHackChallenge-v0, imitation-learning, behavioral-cloning]
-datasets: [{training["data"]}]
----
-# {name}
-
-An LSTM agent for NetHack (NLE 1.3, NetHackChallenge interface) with
-**{config.params:,} parameters**, all counted, trained by behavioural cloning of AutoAscend playing
-human monks. It reads what a terminal shows (characters, colours, cursor) and recalls the
-keys it pressed and where it has been on the level.
-
-| | |
-|---|---|
-| held-out loss | {loss["loss"]:.4f} nats per key ({held_out}) |
-| held-out accuracy | {loss["accuracy"]:.1%} |
-| data | `{training["data"]}`, {samples} |
-| training compute | {training["flops"]:.3e} exact FLOPs, {config.train_flops:,} a frame |
-| training time | {training["seconds"] / 60:.0f} minutes, {by} |
-| sampling | softmax at temperature {training["temperature"]} |
-
-```python
-import nhzoo
-
-if __name__ == "__main__":  # evaluate() starts worker processes
-    agent = nhzoo.load("{name}")
-    result = nhzoo.evaluate(agent, "monk-lite-v1", episodes=16, workers=2)
-```
-
-Made by:
-
-```sh
-{training["command"]}
-```
-
-Scores, with protocol, interval and every key pressed, are in `leaderboard/results/{name}/`.
-
-Limits: it imitates, so it has the expert's habits without its plans; trained on monks only; scores
-compare only within one protocol and machine type.
-"""
+def model_card(facts: Facts) -> str:
+    """The README.md of an entry."""
+    parts = [_head(facts), _what(facts)]
+    for title, body in (
+        ("Scores", _scores(facts)),
+        ("Watch it", _watch(facts)),
+        ("Use it", _use(facts)),
+        ("Training", _training(facts)),
+        ("Limits", _LIMITS),
+        ("Cite it", _cite(facts)),
+    ):
+        if body:
+            parts.append(f"## {title}\n\n{body}")
+    card = "\n\n".join(part.rstrip() for part in parts)
+    return f"{card}\n\n{KEPT}\n" + (f"\n{facts.kept}\n" if facts.kept else "")
 
 
-def played_card(name: str, config: PolicyConfig, training: dict[str, Any]) -> str:
-    """The card of an entry that learnt by playing; `training` as in its config.json."""
-    start, teacher, recipe = training["start"], training["teacher"], training["recipe"]
-    began = f"began as `{start['entry']}`" if start else "from scratch"
-    if start and start["flops"]:
-        began += f", which had cost {start['flops']:.3e} FLOPs"
-    if teacher:
-        began += f", held to `{teacher['entry']}`"
-    if recipe["demonstrations"]:
-        began += f", with demonstrations of `{recipe['demonstrations']}` beside"
-    rewards = f"score, {training['rewards']}" + (
-        f"; extras while training: {training['extras']}" if training["extras"] else ""
+def eval_results(facts: Facts) -> dict[str, bytes]:
+    """`.eval_results/<protocol>.yaml`, by which the hub gathers scores of whole protocols."""
+    found = {}
+    for score in facts.scores:
+        if score.all_games:
+            low, high = score.summary["mean_score_ci95"]
+            row = {
+                "dataset": {"id": BENCHMARK, "task_id": score.protocol.id},
+                "value": round(score.summary["mean_score"], 2),
+                "source": {
+                    "url": f"{SITE}/{facts.repo}/tree/main/results/{score.protocol.id}",
+                    "name": "every game's score",
+                },
+                "notes": f"mean of {score.summary['episodes']:,} games, 95 % interval "
+                f"{low:,.1f} to {high:,.1f}; {_setting(score)}",
+            }
+            found[f".eval_results/{score.protocol.id}.yaml"] = _yaml([row]).encode()
+    return found
+
+
+def write_card(folder: Path, repo: str | None = None, played: Sequence[Path] = ()) -> str:
+    """Write an entry's README.md from the facts; returns its text."""
+    card = model_card(read_facts(folder, repo, played))
+    files.atomic_write(folder / "README.md", card.encode())
+    return card
+
+
+def quote(value: object, longest: int = 300) -> str:
+    """Anybody's words in a line of Markdown: no markup, no line breaks."""
+    text = " ".join(clean(str(value)).split())[:longest]
+    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", text)
+
+
+def code(value: object, language: str = "sh") -> str:
+    """Anybody's words as a block of code that they cannot end."""
+    text = clean(str(value)).strip()[:4_000]
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def yaml_head(card: Mapping[str, Any]) -> str:
+    """The lines between the two --- of a card."""
+    return f"---\n{_yaml(card)}---"
+
+
+def _yaml(value: Any) -> str:
+    import yaml
+
+    # ASCII and quoted where need be: whatever the words are, they stay words.
+    return str(yaml.safe_dump(value, sort_keys=False, width=96))
+
+
+def _head(facts: Facts) -> str:
+    training, params = _dict(facts.config.get("training")), facts.config.get("params")
+    tags = ["reinforcement-learning", "deep-reinforcement-learning", "nethack", "nle", ENVIRONMENT]
+    if training.get("method") == "bc":
+        tags += ["imitation-learning", "behavioral-cloning"]
+    if isinstance(params, int):
+        tags.append(f"params:{params}")
+    tags += [f"nhzoo:{score.protocol.id}" for score in facts.scores]
+    card: dict[str, Any] = {
+        "library_name": "nhzoo",
+        "license": facts.license,
+        "pipeline_tag": "reinforcement-learning",
+        "tags": tags,
+    }
+    if dataset := _dataset(training.get("data")):
+        card["datasets"] = [dataset]
+    if facts.scores:
+        index = [_index(facts, score) for score in facts.scores]
+        card["model-index"] = [{"name": facts.name, "results": index}]
+    return yaml_head(card)
+
+
+def _index(facts: Facts, score: Score) -> dict[str, Any]:
+    summary = score.summary
+    low, high = summary["mean_score_ci95"]
+    metrics = [
+        (
+            "mean_reward",
+            "mean_reward",
+            f"{summary['mean_score']:.2f} +/- {summary['std_score']:.2f}",
+        ),
+        ("mean_score", "mean in-game score", round(summary["mean_score"], 2)),
+        ("mean_score_low", "mean score, low end of the 95 % interval", round(low, 2)),
+        ("mean_score_high", "mean score, high end of the 95 % interval", round(high, 2)),
+        ("median_score", "median in-game score", round(summary["median_score"], 2)),
+        ("progression", "BALROG progression", round(summary["mean_progression"], 5)),
+    ]
+    return {
+        "task": {"type": "reinforcement-learning", "name": "reinforcement-learning"},
+        "dataset": {
+            "type": ENVIRONMENT,
+            "name": f"{ENVIRONMENT}, protocol {score.protocol.id}",
+            "config": score.protocol.id,
+            "args": {"games": summary["episodes"], "step_cap": score.protocol.step_cap},
+        },
+        "metrics": [
+            {"type": kind, "name": name, "value": value, "verified": False}
+            for kind, name, value in metrics
+        ],
+        "source": {
+            "name": "every game's score",
+            "url": f"{SITE}/{facts.repo}/tree/main/results/{score.protocol.id}",
+        },
+    }
+
+
+def _what(facts: Facts) -> str:
+    config = facts.config
+    policy = _dict(config.get("policy"))
+    size = _int(config.get("params"))
+    data = _dict(config.get("training")).get("data")
+    method = _METHODS.get(str(_dict(config.get("training")).get("method")), "")
+    made = f", trained {method}on `{_plain(data)}`" if data else ""
+    description = config.get("description")
+    said = f"{quote(description)}\n\n" if description else ""
+    return (
+        f"# {quote(facts.name)}\n\n{said}"
+        f"An agent for NetHack (NLE 1.3, the NetHackChallenge interface): a recurrent policy "
+        f"(`{_plain(config.get('architecture'))}`, {_int(policy.get('hidden'))} units) with "
+        f"**{size} parameters**, all counted{made}. It reads what a terminal shows (characters, "
+        "colours, cursor) and recalls the keys it pressed and where it has been on the level. "
+        f"Loaded and measured with [nhzoo]({SITE}/{ORGANISATION}); it runs no code of its own."
     )
-    by = f"{training['actors']} actor(s) and a learner"
-    score = training["mean_score"]
-    reached = "none had ended" if score is None else f"{score:,.1f}"
-    return f"""---
-library_name: nhzoo
-license: apache-2.0
-pipeline_tag: reinforcement-learning
-tags: [nethack, nle, NetHackChallenge-v0, impala]
----
-# {name}
 
-An LSTM agent for NetHack (NLE 1.3, NetHackChallenge interface) with
-**{config.params:,} parameters**, all counted, that learnt by playing (IMPALA), {began}. It reads
-what a terminal shows (characters, colours, cursor) and recalls the keys it pressed and where it
-has been on the level.
 
-| | |
-|---|---|
-| training | {training["samples"]:,} steps of {training["games"]:,} games, {recipe["character"]} |
-| rewards | {rewards} |
-| mean score of the latest games while it learnt | {reached} |
-| training compute | {training["flops"]:.3e} exact FLOPs, actors and learner |
-| training time | {training["seconds"] / 60:.0f} minutes, {by} |
-| sampling | softmax at temperature {training["temperature"]} |
+def _scores(facts: Facts) -> str:
+    if not facts.scores:
+        return "It has not been measured under a protocol yet."
+    lines = [
+        "| protocol | games | mean score, 95 % interval | of AutoAscend's | median | progression |",
+        "|---|---|---|---|---|---|",
+    ]
+    for score in facts.scores:
+        summary = score.summary
+        low, high = summary["mean_score_ci95"]
+        of = "" if score.all_games else f" of {score.protocol.games:,}"
+        lines.append(
+            f"| `{score.protocol.id}` | {summary['episodes']:,}{of} | "
+            f"{summary['mean_score']:,.1f} [{low:,.1f}, {high:,.1f}] | {score.share or '-'} | "
+            f"{summary['median_score']:,.0f} | {100 * summary['mean_progression']:.2f} % |"
+        )
+    ends = [
+        f"`{score.protocol.id}`: {_setting(score)}; deepest level {score.summary['max_depth']}, "
+        f"{score.summary['ascensions']:,} ascensions, {score.summary['mean_turns']:,.0f} turns and "
+        f"{score.summary['mean_steps']:,.0f} steps a game."
+        for score in facts.scores
+    ]
+    return (
+        "\n".join(lines) + "\n\nNLE's in-game score; the interval is a BCa bootstrap of the mean "
+        "over games. Shares of AutoAscend's mean are against its bundled games, which have seeds "
+        "of their own. A score compares only within its protocol and machine type.\n\n"
+        + "\n".join(ends)
+    )
 
-```python
-import nhzoo
 
-if __name__ == "__main__":  # evaluate() starts worker processes
-    agent = nhzoo.load("{name}")
-    result = nhzoo.evaluate(agent, "monk-lite-v1", episodes=16, workers=2)
-```
+def _setting(score: Score) -> str:
+    result, protocol = score.result, score.protocol
+    temperature = result.get("temperature")
+    sampling = "greedy" if temperature == 0 else f"sampled at temperature {_number(temperature)}"
+    return (
+        f"{_plain(protocol.character)}, at most {protocol.step_cap:,} steps, {sampling}, NLE "
+        f"{_plain(_dict(result.get('versions')).get('nle'))} on {_plain(result.get('machine'))}"
+    )
 
-Made by:
 
-```sh
-{training["command"]}
-```
+def _watch(facts: Facts) -> str:
+    if facts.replay is None:
+        return ""
+    shown = f"game {facts.replay.game} of `{_plain(facts.replay.protocol)}`"
+    return (
+        f"[Play {shown} in the browser]({PLAYER}?entry={facts.repo}): {quote(facts.replay.end)}. "
+        "Or in a terminal, with asciinema:\n\n"
+        + code(f"asciinema play {SITE}/{facts.repo}/resolve/main/replay.cast")
+    )
 
-Scores, with protocol, interval and every key pressed, are in `leaderboard/results/{name}/`; the
-games it learnt from are none of a protocol's. `critic.safetensors` values where a game stands, for
-who trains on; playing does not need it.
 
-Limits: it plays for score, which is not the same as playing well; scores compare only within one
-protocol and machine type.
-"""
+def _use(facts: Facts) -> str:
+    ref = f"hf://{facts.repo}"
+    protocol = facts.scores[0].protocol.id if facts.scores else "monk-lite-v1"
+    use = (
+        f'import nhzoo\n\nif __name__ == "__main__":  # evaluate() starts worker processes\n'
+        f'    agent = nhzoo.load("{ref}")\n'
+        f'    result = nhzoo.evaluate(agent, "{protocol}", episodes=16, workers=2)\n'
+        f'    print(result.result["summary"]["mean_score_ci95"])'
+    )
+    measure = (
+        f"nhzoo watch {ref}\n"
+        f"nhzoo evaluate {ref} --protocol {protocol} --out results/{facts.name}\n"
+        f"nhzoo verify results/{facts.name} --audit {ref}"
+    )
+    parts = [code(use, "python"), "Measure it again, and check that the games are its own:"]
+    parts.append(code(measure))
+    if command := _dict(facts.config.get("training")).get("command"):
+        parts += ["Train it again:", code(command)]
+    return "\n\n".join(parts)
+
+
+def _training(facts: Facts) -> str:
+    training = _dict(facts.config.get("training"))
+    if not training:
+        return "How it was trained is not recorded."
+    loss = _dict(training.get("validation"))
+    rows = []
+    if isinstance(loss.get("loss"), float):
+        of = f"{_int(loss.get('frames'))} keys of {_int(loss.get('games'))} games"
+        rows.append(("held-out loss", f"{loss['loss']:.4f} nats per key ({of})"))
+    if isinstance(loss.get("accuracy"), float):
+        rows.append(("held-out accuracy", f"{loss['accuracy']:.1%}"))
+    rows += _played(training)
+    seen = f"{_int(training.get('samples'))} samples seen"
+    if "unique_samples" in training:
+        seen += f", {_int(training['unique_samples'])} unique"
+    rows.append(("data", f"`{_plain(training.get('data'))}`, {seen}"))
+    flops, a_frame = training.get("flops"), facts.config.get("train_flops_per_frame")
+    if isinstance(flops, (int, float)):
+        rows.append(("training compute", f"{flops:.3e} exact FLOPs, {_int(a_frame)} a frame"))
+    if isinstance(training.get("seconds"), (int, float)):
+        by = f"{_int(training.get('threads'))} CPU thread(s)"
+        if _int(training.get("processes")) not in ("1", "?"):
+            by = f"{_int(training.get('processes'))} processes of {by}"
+        if training.get("device", "cpu") != "cpu":
+            by += f", {quote(training.get('device'))}"
+        rows.append(("training time", f"{training['seconds'] / 60:.0f} minutes, {by}"))
+    chosen = _dict(facts.config.get("sampling"))
+    sampling = f"softmax at temperature {_number(chosen.get('temperature'))}"
+    if chosen.get("patience"):
+        sampling += (
+            f", once more as hot for every {_int(chosen['patience'])} screens without a turn"
+        )
+    rows.append(("sampling", sampling))
+    table = "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return table + (f"\n\n{_curve(facts)}" if facts.curve else "")
+
+
+def _played(training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is special to an entry that learnt by playing."""
+    rows = []
+    for name, said in (("start", "began as"), ("teacher", "held to")):
+        entry = _dict(training.get(name))
+        if entry:
+            flops = entry.get("flops")
+            cost = f" ({flops:.3e} FLOPs)" if isinstance(flops, (int, float)) else ""
+            rows.append((said, f"`{_plain(entry.get('entry'))}`{cost}"))
+    if "rewards" in training:
+        extras = training.get("extras") or "none"
+        rows.append(("rewards", f"score, {quote(training['rewards'])}; extras: {quote(extras)}"))
+    if isinstance(training.get("mean_score"), float):
+        rows.append(
+            ("mean score of its latest games in training", f"{training['mean_score']:,.1f}")
+        )
+    return rows
+
+
+def _curve(facts: Facts) -> str:
+    """A few moments of the curve, evenly spread on a logarithmic scale of samples."""
+    rows, last = facts.curve, facts.curve[-1]
+    first = max(1.0, rows[0][0] or 1.0)
+    spread = max((last[0] or first) / first, 1.0)
+    shown = []
+    for place in range(_CURVE_ROWS):
+        wanted = first * spread ** (place / (_CURVE_ROWS - 1))
+        later = [row for row in rows if (row[0] or 0) >= wanted * 0.999] or [last]
+        near = [row for row in later if (row[0] or 0) <= wanted * 1.3 and row[3] is not None]
+        row = (near or later)[0]
+        if row not in shown:
+            shown.append(row)
+    lines = ["| samples | FLOPs | training loss | held-out loss |", "|---|---|---|---|"]
+    for samples, flops, loss, held_out in shown:
+        cells = (f"{samples:,.0f}", f"{flops:.1e}" if flops else "-")
+        losses = (f"{value:.3f}" if value is not None else "-" for value in (loss, held_out))
+        lines.append(f"| {' | '.join((*cells, *losses))} |")
+    return "The curve (all of it: `curve.csv`; held-out loss on a small sample):\n\n" + "\n".join(
+        lines
+    )
+
+
+_LIMITS = (
+    "It imitates, so it has the expert's habits without its plans. It knows the characters it "
+    "was trained on, and seeds give the same dungeons on one machine type only. Under a protocol a "
+    "game has one legal trace per agent: playing again to pick the best shows."
+)
+
+
+def _cite(facts: Facts) -> str:
+    key = re.sub(r"[^a-z0-9]", "", facts.name.lower()) or "agent"
+    entry = (
+        f"@misc{{nhzoo-{key},\n  title = {{{facts.name}: an agent of the nhzoo zoo for NetHack}},\n"
+        f"  author = {{{facts.repo.partition('/')[0]}}},\n  url = {{{SITE}/{facts.repo}}},\n"
+        f"  note = {{revision: the commit, as in hf://{facts.repo}@COMMIT}}\n}}"
+    )
+    return (
+        "Name the commit that you used: `source` in the `result.json` of an evaluation, or "
+        f"`nhzoo pull {facts.repo}`.\n\n" + code(entry, "bibtex")
+    )
+
+
+def _dataset(data: object) -> str | None:
+    """A dataset as the hub names it; None for one that is not there."""
+    if not isinstance(data, str):
+        return None
+    if data in bundled_names():
+        return f"{ORGANISATION}/{data}"
+    if data.startswith("hf://datasets/"):
+        try:
+            return parse(data).repo
+        except InputError:
+            return None
+    return None
+
+
+def _dict(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _int(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else "?"
+
+
+def _number(value: object) -> str:
+    fine = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return json.dumps(value) if fine else "?"
+
+
+def _plain(value: object) -> str:
+    """Words for a span of code: nothing that could end it."""
+    return re.sub(r"[^\w@./:+-]", "?", clean(str(value)), flags=re.ASCII)[:120] or "?"

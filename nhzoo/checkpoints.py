@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,21 @@ ACTION_TABLE = hashlib.sha256(ACTION_KEYS.tobytes()).hexdigest()
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an agent picks: `temperature` divides the logits; 0 takes the largest (greedy)."""
+    """How an agent picks: `temperature` divides the logits; 0 takes the largest (greedy).
+
+    With `patience` n > 0 that temperature is doubled when the game's turn has stood still for n
+    screens, tripled after 2 n, and so on: a network that has come where no demonstration leads
+    would say the same for ever.
+    """
 
     temperature: float = 1.0
+    patience: int = 0
 
     def __post_init__(self) -> None:
         if self.temperature != 0 and not 1e-3 <= self.temperature <= 100:
             raise InputError(f"temperature {self.temperature}: give 0, or 0.001 to 100")
+        if not 0 <= self.patience <= 100_000:
+            raise InputError(f"patience {self.patience}: give 0 (for ever) to 100,000 screens")
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ def save_entry(
         "policy": policy.config.to_dict(),
         "preprocessing_version": features.VERSION,
         "action_table_sha256": ACTION_TABLE,
-        "sampling": {"temperature": sampling.temperature},
+        "sampling": asdict(sampling),
         "training": dict(training),
     }
     policy.eval()
@@ -134,8 +142,11 @@ def _sampling(value: object, where: Path) -> Sampling:
     temperature = value.get("temperature") if isinstance(value, dict) else None
     if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
         raise InputError(f"{where}: sampling needs a temperature")
+    patience = value.get("patience", 0) if isinstance(value, dict) else 0
+    if isinstance(patience, bool) or not isinstance(patience, int):
+        raise InputError(f"{where}: sampling's patience is a whole number")
     try:
-        return Sampling(float(temperature))
+        return Sampling(float(temperature), patience)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 

@@ -15,13 +15,20 @@ from nhzoo.options import AS_JSON, FOLDER
 
 
 @click.command("list")
+@click.option("--remote", is_flag=True, help="Those on the hub instead, anybody's.")
+@click.option("--owner", help="With --remote: only this user's or organisation's.")
 @AS_JSON
-def list_command(as_json: bool) -> None:
-    """The agents that can be loaded by name.
+def list_command(remote: bool, owner: str | None, as_json: bool) -> None:
+    """The agents that can be loaded by name, or those that the hub has.
 
     \b
-    Example: nhzoo list
+    Example: nhzoo list --remote
     """
+    if remote:
+        _list_remote(owner, as_json)
+        return
+    if owner:
+        raise InputError("--owner goes with --remote")
     from nhzoo.registry import list_agents
 
     agents = list_agents()
@@ -33,6 +40,17 @@ def list_command(as_json: bool) -> None:
             ("name", "parameters", "what it is"),
             [(a.name, a.params, a.description) for a in agents],
         )
+
+
+def _list_remote(owner: str | None, as_json: bool) -> None:
+    from nhzoo.hub import list_entries
+
+    found = list_entries(owner)
+    if as_json:
+        display.print_json({"entries": [asdict(entry) for entry in found]})
+        return
+    rows = [(f"hf://{e.repo}", e.params, e.downloads, e.modified) for e in found]
+    display.print_table(("entry", "parameters", "downloads", "changed"), rows)
 
 
 @click.command()
@@ -47,6 +65,10 @@ def info(agent: str, as_json: bool) -> None:
     from nhzoo import registry
 
     path = registry.find(agent) or (Path(agent) if Path(agent).is_dir() else None)
+    if path is None and agent.startswith("hf://"):
+        from nhzoo.hub_pull import pull_entry
+
+        path = pull_entry(agent).folder
     if path is None:
         raise InputError(
             f"no entry {agent!r}; `nhzoo list` shows the entries (those with parameters)"

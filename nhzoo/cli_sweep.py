@@ -1,7 +1,8 @@
-"""Commands of sweeps: `sweep plan`."""
+"""Commands of sweeps: `sweep plan` and `sweep run`."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ import click
 from nhzoo import display
 from nhzoo.cli_scaling import FILE, named_cost, policy_cost_of
 from nhzoo.errors import InputError
-from nhzoo.options import AS_JSON
+from nhzoo.options import AS_JSON, FOLDER, WORKERS
 
 
 @click.group()
@@ -93,6 +94,78 @@ def sweep_plan(
             display.say(f"warning: too_few_sizes: {sizes_left} sizes are left at {flops:.3g}")
     for cell in planned.dropped:
         display.say(f"dropped: {cell.params:,} parameters at {cell.flops:.3g}: {cell.reason}")
+
+
+@sweep.command("run")
+@click.argument("plan_file", metavar="PLAN", type=FILE)
+@click.option(
+    "--ledger", type=FILE, required=True, help="The table of runs: what it holds is done."
+)
+@click.option("--out", type=FOLDER, required=True, help="Where the zoo entries go.")
+@click.option("--runs", type=FOLDER, required=True, help="Where runs keep their state.")
+@click.option("--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations.")
+@click.option("--jobs", default=1, show_default=True, help="Runs at a time on this machine.")
+@click.option("--cluster", help="Run on a Ray cluster instead: its address, or auto.")
+@click.option("--threads", default=1, show_default=True, help="CPU threads of each run.")
+@click.option("--temperature", default=1.0, show_default=True, help="At which agents sample.")
+@click.option("--budget", type=float, help="Only the cells of this budget.")
+@WORKERS
+@AS_JSON
+def sweep_run(
+    plan_file: Path,
+    ledger: Path,
+    out: Path,
+    runs: Path,
+    data: str,
+    jobs: int,
+    cluster: str | None,
+    threads: int,
+    temperature: float,
+    budget: float | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Train the cells of a plan that the ledger does not hold yet; run again to go on.
+
+    \b
+    Example: nhzoo sweep run plan.json --ledger runs.jsonl --out entries --runs runs --jobs 2
+    """
+    from nhzoo.cli_data import packed_games
+    from nhzoo.ledger import LedgerRow
+    from nhzoo.sweep_plan import read_plan
+    from nhzoo.sweep_run import Recipe, run_sweep
+
+    if jobs < 1 or threads < 1:
+        raise InputError("--jobs and --threads must be at least 1")
+    plan = read_plan(plan_file)
+    if budget is not None:
+        plan = replace(plan, cells=tuple(cell for cell in plan.cells if cell.flops == budget))
+        if not plan.cells:
+            raise InputError(
+                f"--budget {budget:g}: the plan has {', '.join(map(str, plan.budgets))}"
+            )
+    if not cluster:
+        packed_games(data, None, workers)  # with its progress shown
+    recipe = Recipe(data, str(runs.resolve()), temperature, threads, workers or 1)
+    with display.LiveProgress(f"sweep {plan.prefix}", "runs") as bar:
+        done = 0
+
+        def note(row: LedgerRow) -> None:
+            nonlocal done
+            done += 1
+            bar.update(done, len(plan.cells), f"{row.run_id}: loss {row.loss:.4f}")
+
+        rows = run_sweep(plan, recipe, ledger, out, jobs, cluster, note)
+    if as_json:
+        display.print_json({"runs": [asdict(row) for row in rows]})
+        return
+    display.print_table(
+        ("run", "parameters", "FLOPs", "samples", "loss"),
+        [
+            (r.run_id, f"{r.params:,}", f"{r.flops:.3g}", f"{r.samples:,}", f"{r.loss:.4f}")
+            for r in rows
+        ],
+    )
 
 
 def _frames(data: str) -> float:

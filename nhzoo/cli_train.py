@@ -1,4 +1,4 @@
-"""Commands that train: `train bc`, `train impala`."""
+"""Commands that train: `train bc`, `train next`, `train impala`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from nhzoo import display
 from nhzoo.cli_data import packed_games
+from nhzoo.errors import InputError
 from nhzoo.options import AS_JSON, FOLDER, WORKERS
 
 
@@ -49,6 +50,12 @@ def train() -> None:
 @click.option("--save-every", default=1_000, show_default=True, help="Updates between saves.")
 @click.option("--dropout", default=0.0, show_default=True, help="Of what the encoders give.")
 @click.option("--temperature", default=1.0, show_default=True, help="At which the agent samples.")
+@click.option(
+    "--patience",
+    default=0,
+    show_default=True,
+    help="Screens without a turn after which the temperature doubles; 0 is never.",
+)
 @click.option("--description", default="", help="A line for `nhzoo list`.")
 @click.option(
     "--run",
@@ -67,6 +74,7 @@ def train() -> None:
 def train_bc(
     data: str,
     temperature: float,
+    patience: int,
     description: str,
     folder: Path,
     out: Path,
@@ -96,7 +104,7 @@ def train_bc(
 
     with distributed.joined():
         config = BCConfig(data=data, **options)
-        Sampling(temperature)
+        Sampling(temperature, patience)
         games, held_out = distributed.local_first(
             lambda: tuple(packed_games(data, split, workers) for split in ("train", "validation")),
             "packed",
@@ -118,13 +126,62 @@ def train_bc(
         if distributed.rank() != 0:
             return
         publishing.publish(
-            trained, out, games, held_out, temperature, description, _command(distributed)
+            trained,
+            out,
+            games,
+            held_out,
+            temperature,
+            description,
+            _command(distributed),
+            folder / "log.jsonl",
+            patience,
         )
         row = record(trained)
     if as_json:
         display.print_json(row)
     else:
         display.show(f"{out}: held-out loss {row['loss']:.4f}, accuracy {row['accuracy']:.1%}")
+
+
+@train.command("next")
+@click.argument("forecast_file", metavar="FORECAST", type=click.Path(path_type=Path))
+@click.option("--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations.")
+@click.option("--seed", default=0, show_default=True, help="As for train bc.")
+@click.option("--threads", default=1, show_default=True, help="As for train bc.")
+@click.option("--save-every", default=1_000, show_default=True, help="As for train bc.")
+@click.option("--temperature", default=1.0, show_default=True, help="At which the agent samples.")
+@click.option("--patience", default=0, show_default=True, help="As for train bc.")
+@click.option("--description", default="", help="A line for `nhzoo list`.")
+@click.option("--run", "folder", type=FOLDER, required=True, help="State and logs of the run.")
+@click.option("--out", type=FOLDER, required=True, help="Where the zoo entry goes.")
+@click.option("--ledger", type=click.Path(path_type=Path), help="As for train bc.")
+@WORKERS
+@AS_JSON
+@click.pass_context
+def train_next(context: click.Context, /, forecast_file: Path, **options: Any) -> None:
+    """Train the agent that a forecast names: its size and its FLOPs, all else by the rules.
+
+    Then hold the forecast against it: nhzoo grade FORECAST TABLE:RUN.
+
+    \b
+    Example: nhzoo train next forecast.json --run runs/next --out agents/next --ledger runs.jsonl
+    """
+    from nhzoo.forecast import read_forecast
+    from nhzoo.publishing import flop_model
+
+    said = read_forecast(forecast_file)
+    if said.kind != "bc":
+        raise InputError(f"{forecast_file}: is of kind {said.kind}; train next trains bc")
+    if said.flop_model is not None and said.flop_model != flop_model():
+        raise InputError(
+            f"{forecast_file}: counts FLOPs by another model ({said.flop_model}, here "
+            f"{flop_model()}); fit and forecast again from runs of this version"
+        )
+    display.say(
+        f"forecast {said.sha256[:16]}: {said.params:,} parameters, {said.flops:.3g} FLOPs, loss "
+        f"{said.loss.value:.4f} [{said.loss.low:.4f}, {said.loss.high:.4f}]"
+    )
+    context.invoke(train_bc, params=said.params, flops=said.flops, **options)
 
 
 @train.command("impala")
@@ -175,6 +232,7 @@ def train_bc(
 @click.option("--checkpoints", default="", help="Rows on the way, as of train bc.")
 @click.option("--save-every", default=500, show_default=True, help="Updates between saves.")
 @click.option("--temperature", default=1.0, show_default=True, help="At which the agent samples.")
+@click.option("--patience", default=0, show_default=True, help="As for train bc.")
 @click.option("--description", default="", help="A line for `nhzoo list`.")
 @click.option(
     "--run", "--run-folder", "folder", type=FOLDER, required=True, help="State and logs of the run."
@@ -188,6 +246,7 @@ def train_bc(
 def train_impala(
     demonstrations: str,
     temperature: float,
+    patience: int,
     description: str,
     folder: Path,
     out: Path,
@@ -216,7 +275,7 @@ def train_impala(
         return asdict(row)
 
     config = ImpalaConfig(demonstrations=demonstrations, **options)
-    Sampling(temperature)
+    sampling = Sampling(temperature, patience)
     games = packed_games(demonstrations, "train", workers) if demonstrations else []
     held = impala_training.hold(config, games)
     with display.LiveProgress(f"train {out.name}", "updates") as bar:
@@ -232,7 +291,7 @@ def train_impala(
         except Interrupted as stop:
             display.say(str(stop))
             sys.exit(130)
-    impala_publishing.publish_played(played, out, temperature, description, _command(distributed))
+    impala_publishing.publish_played(played, out, sampling, description, _command(distributed))
     row = record(played)
     if as_json:
         display.print_json(row)

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from nhzoo import walking
-from nhzoo.walking import COLS, COMPASS, KEYS, KILLS, MEMORIES, PLACE, PRAYED
+from nhzoo.walking import COLS, COMPASS, KEYS, KILLS, MEMORIES, PLACE, PRAYED, SHOWN, STILL
 
 Array = np.ndarray[Any, Any]
 
@@ -33,7 +33,11 @@ _THING = np.isin(np.arange(256), np.frombuffer(walking.THINGS.encode(), np.uint8
 
 @numba.njit(cache=True, nogil=True)
 def note(chars: Array, turn: int, recall: Array) -> None:
-    """Take what the top line of a screen, uint8 [1920], says into `recall`."""
+    """Take into `recall` what the top line of a screen, uint8 [1920], says, and if time passes."""
+    if turn >= 0 and (turn & 0xFFFF) != recall[SHOWN]:
+        recall[SHOWN], recall[STILL] = turn & 0xFFFF, 0
+    elif recall[STILL] < 0xFFFF:
+        recall[STILL] += 1
     if turn < 0 or (chars[0] == 32 and chars[1] == 32):
         return
     if _says(chars, _PRAYER):

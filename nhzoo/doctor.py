@@ -50,7 +50,7 @@ def _game() -> Finding:
 
 
 def _cache() -> Finding:
-    from nhzoo.packing import cache_folder
+    from nhzoo.files import cache_folder
 
     folder = cache_folder()
     existing = next(path for path in (folder, *folder.parents) if path.exists())

@@ -179,6 +179,7 @@ def _identity(source: str | Agent, agent: Agent, protocol: Protocol, batch: int)
     return {
         "agent": name,
         "revision": getattr(agent, "revision", None),
+        "source": getattr(agent, "source", None) if entry else None,
         "weights_sha256": entry.revision if entry else None,
         "params": entry.policy.config.params if entry else None,
         "temperature": entry.sampling.temperature if entry else None,
@@ -197,6 +198,8 @@ def _resume(folder: Path, identity: dict[str, Any]) -> dict[int, results.Row]:
     files.sweep(folder / "traces")
     if path.exists():
         before = files.read_json(path)
+        # The same weights from another commit, or from a folder, are the same agent.
+        identity["source"] = before.get("source")
         differing = [name for name in identity if before.get(name) != identity[name]]
         if differing:
             name = differing[0]

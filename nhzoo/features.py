@@ -189,7 +189,7 @@ COMPASS_ROWS = int(COMPASS_LAYOUT.rows.max()) + 1
 
 
 def no_recall(n: int) -> Array:
-    """uint16 [n, 1910]: the recalls of games of which nothing has been seen."""
+    """uint16 [n, 1912]: the recalls of games of which nothing has been seen."""
     return np.zeros((n, walking.RECALL), np.uint16)
 
 
@@ -198,7 +198,7 @@ def encode(
 ) -> Features:
     """Encode n screens: [n, 24, 80] characters and colours, [n, 2] cursors, each of its own game.
 
-    `recall` uint16 [n, 1910] is brought up to these screens in place; what is pressed next is for
+    `recall` uint16 [n, 1912] is brought up to these screens in place; what is pressed next is for
     `walking.press` to tell it. `out`: contiguous arrays of n frames to write into.
     """
     n = len(chars)

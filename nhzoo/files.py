@@ -30,6 +30,13 @@ from nhzoo.errors import InputError
 MEGABYTE = 1 << 20
 
 
+def cache_folder() -> Path:
+    """What can be made or fetched again: $NHZOO_CACHE, else nhzoo in the user's cache folder."""
+    if os.environ.get("NHZOO_CACHE"):
+        return Path(os.environ["NHZOO_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nhzoo"
+
+
 def inside(root: Path, name: str) -> Path:
     """The file `name` below `root`; InputError when it would leave `root` (.., absolute, link)."""
     path = root / name

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from nhzoo.cards import played_card
+from nhzoo.cards import write_card
 from nhzoo.checkpoints import Entry, Sampling, save_entry
 from nhzoo.critic import save_critic
 from nhzoo.impala_training import Played, probe
@@ -20,7 +20,7 @@ _LEAST = 1.0  # mean score of which a loss is made
 
 
 def publish_played(
-    played: Played, folder: Path, temperature: float, description: str, command: str
+    played: Played, folder: Path, sampling: Sampling, description: str, command: str
 ) -> None:
     """Write the zoo entry of a run, its critic beside it; the policy is on the CPU afterwards."""
     config, policy = played.config, played.policy.cpu()
@@ -34,7 +34,7 @@ def publish_played(
         "threads": config.threads,
         "actors": config.actors,
         "device": device_name(played.device),
-        "temperature": temperature,
+        "temperature": sampling.temperature,
         "rewards": config.rewards,
         "extras": config.extras,
         "start": _named(played.held.start),
@@ -47,13 +47,14 @@ def publish_played(
     save_entry(
         folder,
         policy,
-        Sampling(temperature),
+        sampling,
         training,
         description,
-        played_card(folder.name, policy.config, training),
+        "",
         probe(config.world_config()),
     )
     save_critic(folder, played.critic)
+    write_card(folder)
 
 
 def played_row(played: Played, run_id: str) -> LedgerRow:

@@ -24,13 +24,6 @@ from nhzoo.workers import OneByOne, run_tasks
 _STALE_SECONDS = 3_600  # what a killed writer left behind; another may be at work in the cache
 
 
-def cache_folder() -> Path:
-    """Where packed frames are kept: $NHZOO_CACHE, else nhzoo in the user's cache folder."""
-    if os.environ.get("NHZOO_CACHE"):
-        return Path(os.environ["NHZOO_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nhzoo"
-
-
 @dataclass
 class PackReport:
     """What packing came to.
@@ -79,7 +72,7 @@ def pack(
     data = open_demonstrations(source)
     folder = data.folder
     if not isinstance(data, PackedSet):
-        folder = (cache or cache_folder()) / "frames" / data.name
+        folder = (cache or files.cache_folder()) / "frames" / data.name
         files.sweep(folder, older_than=_STALE_SECONDS)
     if isinstance(data, NldFolder) and not set(fields) <= {"keys", *TTY}:
         extra = ", ".join(sorted(set(fields) - {"keys", *TTY}))

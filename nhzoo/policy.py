@@ -308,8 +308,12 @@ class Policy(nn.Module):
         reached = []
         for layer, before in enumerate(state):
             read = nn.functional.rms_norm(x, x.shape[-1:], eps=EPSILON)
-            forget, write, candidate = (getattr(self, f"{gate}{layer}")(read) for gate in GATES)
-            forget, write = torch.sigmoid(forget), torch.sigmoid(write)
+            gates = [getattr(self, f"{gate}{layer}") for gate in GATES]
+            together = nn.functional.linear(  # one large product is faster than three
+                read, torch.cat([g.weight for g in gates]), torch.cat([g.bias for g in gates])
+            )
+            opened, candidate = torch.split(together, [2 * x.shape[-1], x.shape[-1]], -1)
+            forget, write = torch.sigmoid(opened).chunk(2, -1)
             share = write / (forget + write)
             keep = 1 - share if going_on is None else (1 - share) * going_on[..., None]
             y = scan(keep, share * candidate, before)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from nhzoo import distributed, features
-from nhzoo.cards import model_card
+from nhzoo import distributed, features, files
+from nhzoo.card_facts import curve_csv
+from nhzoo.cards import write_card
 from nhzoo.checkpoints import Sampling, save_entry
 from nhzoo.demonstrations import count_frames, read_games
 from nhzoo.ledger import LedgerRow, config_hash, flop_model_hash
@@ -27,8 +28,13 @@ def publish(
     temperature: float,
     description: str,
     command: str,
+    log: Path | None = None,
+    patience: int = 0,
 ) -> None:
-    """Write the zoo entry of a finished run; its policy is on the CPU afterwards."""
+    """Write the zoo entry of a finished run; its policy is on the CPU afterwards.
+
+    `log` is the run's `log.jsonl`: the entry keeps its curve.
+    """
     config, policy = trained.config, trained.policy.cpu()
     training = {
         "method": "bc",
@@ -52,12 +58,15 @@ def publish(
     save_entry(
         folder,
         policy,
-        Sampling(temperature),
+        Sampling(temperature, patience),
         training,
         description,
-        model_card(folder.name, policy.config, training),
+        "",
         probe,
     )
+    if log is not None and log.is_file():
+        files.atomic_write(folder / "curve.csv", curve_csv(log))
+    write_card(folder)
 
 
 def ledger_row(trained: Trained, run_id: str, training_games: list[Path]) -> LedgerRow:

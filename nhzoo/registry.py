@@ -7,7 +7,7 @@ in `agents/` beside it (a checkout); $NHZOO_AGENTS names further folders of entr
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,19 @@ def find(name: str) -> Path | None:
 
 
 def list_agents() -> list[Listed]:
-    """Every agent that `load` knows by name, without loading weights (or torch)."""
+    """Every agent that `load` knows by name, without loading weights (or torch).
+
+    What was fetched from the hub is named by its commit; no request is made.
+    """
     found: dict[str, Listed] = {}
     for folder in folders():
         for path in sorted(folder.iterdir()):
             if (path / "config.json").is_file() and path.name not in found:
                 found[path.name] = _listed(path)
+    for path in sorted((files.cache_folder() / "hub" / "models").glob("*/*/*")):
+        if (path / "config.json").is_file():
+            name = f"hf://{path.parts[-3]}/{path.name}@{path.parts[-2]}"
+            found[name] = replace(_listed(path), name=name)
     code = [Listed(name, None, None, text) for name, text in BUILT_IN.items()]
     return [*found.values(), *code]
 

@@ -89,6 +89,11 @@ def choose_games(rows: Sequence[Row]) -> dict[int, str]:
     return names
 
 
+def record_games(folder: Path, games: Sequence[int], workers: int | None = None) -> list[Cast]:
+    """Recordings of some games of a result folder, each replayed and checked in a worker."""
+    return _record(_read(folder), games, workers, lambda done, total: None)
+
+
 def _read(folder: Path) -> _Result:
     claims, protocol, rows = results.read_result(folder)
     return _Result(folder, claims, rows, protocol, results.summarize(rows))

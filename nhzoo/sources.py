@@ -72,12 +72,16 @@ def data_folder() -> Path:
 
 
 def open_demonstrations(source: str | Path) -> TraceSet | NldFolder | PackedSet:
-    """A dataset by its bundled or added name, a trace-set folder, or an NLD folder.
+    """A dataset by its bundled or added name, a folder, or hf://datasets/org/name@revision.
 
     With a separator in it ("./games") it is a folder; without, a known name comes first. An NLD-NAO
     folder has no keys (`NldFolder.has_keys`): what trains on actions must refuse it.
     """
     name = str(source)
+    if name.startswith("hf://"):
+        from nhzoo.hub_pull import pull_dataset
+
+        return _open_folder(pull_dataset(name).folder)
     if os.sep in name or name in (os.curdir, os.pardir):
         return _open_folder(Path(source))
     if name in bundled_names():

@@ -26,9 +26,11 @@ MEMORIES = 6  # kills on this level
 LEVEL, TURN, PLACE, KEYS = CELLS, CELLS + 1, CELLS + 2, CELLS + 3
 KILLS = KEYS + HISTORY
 PRAYED = KILLS + 2 * MEMORIES
-RECALL = PRAYED + 1
-"""uint16 [1910], what is carried of a game: cells, level, turn, the hero's cell, the latest keys,
-and of `deeds.py` the latest kills (cell and turn of each) and the turn of the last prayer.
+SHOWN, STILL = PRAYED + 1, PRAYED + 2
+RECALL = PRAYED + 3
+"""uint16 [1912], what is carried of a game: cells, level, turn, the hero's cell, the latest keys,
+of `deeds.py` the latest kills (cell and turn of each) and the turn of the last prayer, and the turn
+that was shown last and for how many screens it has been no other.
 
 A cell holds the turns spent on it (15 bits) and whether the hero has stood on it or beside it.
 """
@@ -146,8 +148,9 @@ def press(recall: Array, key: int) -> None:
 
 
 def press_each(recall: Array, keys: Array) -> None:
-    """`press` for n games: recall [n, 1910], keys [n]."""
-    recall[:, KEYS + 1 :] = recall[:, KEYS:-1].copy()
+    """`press` for n games: recall [n, 1912], keys [n]."""
+    last = KEYS + HISTORY - 1
+    recall[:, KEYS + 1 : last + 1] = recall[:, KEYS:last].copy()
     recall[:, KEYS] = keys
 
 

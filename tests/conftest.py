@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +18,12 @@ from nhzoo import checkpoints, files
 from nhzoo.envs import ACTION_KEYS, Game
 from nhzoo.policy import Policy, PolicyConfig
 from nhzoo.protocols import GameSpec
+from tests.hub import Hub
+
+# The hub's client reads these when it is imported: no test asks the real hub by accident.
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1")
+for _name in ("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HOME", "HF_HUB_CACHE"):
+    os.environ.pop(_name, None)
 
 torch.set_num_threads(1)
 
@@ -26,6 +35,71 @@ def _own_cache(tmp_path_factory, monkeypatch):
     """Packed frames of tests go to a folder of the test run, shared by its tests."""
     base = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("NHZOO_CACHE", os.fspath(base))
+
+
+@pytest.fixture(autouse=True)
+def _only_loopback(monkeypatch):
+    """Whatever would leave this machine fails its test."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            assert address[0] in ("127.0.0.1", "::1"), f"a test contacts {address}"
+        return connect(self, address)
+
+    look_up = socket.getaddrinfo
+
+    def guarded_look_up(host, *arguments, **options):
+        assert host in ("127.0.0.1", "::1", "localhost", "", None), f"a test looks up {host}"
+        return look_up(host, *arguments, **options)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub of the test's own, with the real client pointed to it, here and in subprocesses.
+
+    The client's caches are new; its waits between tries take no time. Subprocesses have the hub as
+    their proxy as well, so that it hears of whatever they want from other hosts.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import close_session
+
+    home = tmp_path / "hf-home"
+    with Hub() as served:
+        monkeypatch.setenv("HF_ENDPOINT", served.url)
+        monkeypatch.setenv("HF_HOME", str(home))
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        monkeypatch.setenv("NHZOO_CACHE", str(tmp_path / "nhzoo-cache"))
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, served.url)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(name, "127.0.0.1,localhost")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+        impatient = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})
+        for module in ("utils._http", "file_download"):
+            monkeypatch.setattr(f"huggingface_hub.{module}.time", impatient)
+        close_session()
+        yield served
+        close_session()
+    assert not served.foreign
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """A function after which HF_HUB_OFFLINE is set, as if it had been from the start."""
+
+    def go():
+        from huggingface_hub import constants
+
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    return go
 
 
 @pytest.fixture(scope="session")

@@ -210,7 +210,9 @@ def test_what_a_run_comes_to(tmp_path):
         assert ledger.append_row(table, row)
     assert ledger.read_runs(table) == rows
     folder = tmp_path / "agent"
-    impala_publishing.publish_played(played, folder, 1.0, "debug", "nhzoo train impala")
+    impala_publishing.publish_played(
+        played, folder, checkpoints.Sampling(), "debug", "nhzoo train impala"
+    )
     agent = load(folder)  # plays without its critic
     critic = Critic(agent.entry.policy.config.hidden)
     assert load_critic(folder, critic)

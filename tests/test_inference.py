@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import numpy as np
@@ -162,3 +163,27 @@ def test_an_agent_that_has_played_travels_without_its_buffers(tmp_path):
     expected, _ = agent.logits(noise(8, 1), agent.initial_state(8))
     found, _ = again.logits(noise(8, 1), again.initial_state(8))
     np.testing.assert_array_equal(found, expected)
+
+
+def test_patience_warms_an_agent_that_stands_still(tmp_path):
+    """Twice the temperature after n screens of one turn, three times after 2 n."""
+    folder = make_entry(tmp_path / "agent")
+    config = json.loads((folder / "config.json").read_text())
+    config["sampling"] = {"temperature": 0.8, "patience": 3}
+    patient = load(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    agent = load(folder)
+    assert agent.entry.sampling.patience == 3
+    screens = {"tty_chars": np.full((1, 24, 80), 32, np.uint8)}
+    screens["tty_colors"] = np.zeros((1, 24, 80), np.int8)
+    screens["tty_cursor"] = np.zeros((1, 2), np.uint8)
+    states = agent.initial_state(1), patient.initial_state(1)
+    hotter = []
+    for turn in (7, 7, 7, 7, 7, 7, 7, 8, 8):
+        line = f"Dlvl:1 $:0 HP:9(9) Pw:1(1) AC:4 Xp:1/0 T:{turn}".encode()
+        screens["tty_chars"][0, 23, : len(line)] = np.frombuffer(line, np.uint8)
+        agent.act(screens, states[0], np.array([0.5]))
+        _, other = patient.act(screens, states[1], np.array([0.5]))
+        hotter.append(float(np.median(patient.last_logits / agent.last_logits)))
+        states = other, other  # of the same past
+    assert hotter == pytest.approx([1, 1, 1, 2, 2, 2, 3, 1, 1], rel=1e-5)

@@ -228,6 +228,17 @@ def test_keys_are_recalled_latest_first_and_turn_the_compass():
     assert south == [1, 5, 3, 1, 1, 5]  # on; back from k; a right angle from l; on; straight; fifth
 
 
+def test_many_games_are_pressed_like_one():
+    """And nothing else of what is recalled moves."""
+    recall = np.arange(3 * walking.RECALL, dtype=np.uint16).reshape(3, -1)
+    alone = recall.copy()
+    for keys in (b"abc", b"def"):
+        walking.press_each(recall, np.frombuffer(keys, np.uint8))
+        for game, key in zip(alone, keys, strict=True):
+            walking.press(game, key)
+    assert (recall == alone).all()
+
+
 def test_a_level_explored_by_a_player_who_goes_where_the_compass_points():
     """In a real game: the way to the nearest unseen rock, step by step, reveals more of the map."""
     episode = Episode(Game())

@@ -5,14 +5,16 @@ set -euo pipefail
 
 nhzoo data pack autoascend-monk-v1
 
-nhzoo train bc --params 1000000 --flops 2e13 --batch 4 --lr 3e-3 --temperature 0.8 \
-    --description "LSTM of 1,000,000 parameters, cloned from AutoAscend's human monks" \
-    --run build/runs/bc-lstm-1m --out agents/bc-lstm-1m --ledger training/runs.jsonl
+train() { # parameters, FLOPs, name, parameters in words
+    nhzoo train bc --params "$1" --flops "$2" --temperature 0.8 --patience 64 \
+        --description "A minimal LSTM of $4 parameters, cloned from AutoAscend's human monks" \
+        --run "build/runs/$3" --out "agents/$3" --ledger training/runs.jsonl
+}
 
-nhzoo train bc --params 100000 --flops 1.6e12 --batch 4 --lr 8e-3 --temperature 0.8 \
-    --description "LSTM of 100,000 parameters, cloned from AutoAscend's human monks" \
-    --run build/runs/bc-lstm-100k --out agents/bc-lstm-100k --ledger training/runs.jsonl
+train 100000 1.6e12 bc-lstm-100k 100,000
+train 300000 1e13 bc-lstm-300k 300,000
+train 1000000 6e13 bc-lstm-1m 1,000,000
 
-for agent in bc-lstm-1m bc-lstm-100k random scripted autoascend; do
+for agent in bc-lstm-1m bc-lstm-300k bc-lstm-100k random scripted autoascend; do
     nhzoo evaluate "$agent" --protocol monk-lite-v1 --out "leaderboard/results/$agent/monk-lite-v1"
 done

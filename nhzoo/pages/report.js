@@ -260,7 +260,7 @@ function startPlayer(player) {
       button.setAttribute("aria-pressed", String(Number(button.dataset.game) === game));
     }
     const cast = casts.find((each) => each.game === game);
-    if (!recordings.has(game)) recordings.set(game, new Recording(await unpack(cast.data)));
+    if (!recordings.has(game)) recordings.set(game, new Recording(cast.text ?? (await unpack(cast.data))));
     if (wanted !== game) return; // another one was chosen meanwhile
     recording = recordings.get(game);
     drawn.fill("");
@@ -331,4 +331,4 @@ function startPlayer(player) {
 }
 
 const player = document.getElementById("player");
-if (player) startPlayer(player);
+if (player && document.getElementById("casts")) startPlayer(player);

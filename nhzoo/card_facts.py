@@ -1,0 +1,155 @@
+"""What a model card is written from: an entry's files, and what its games came to."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nhzoo import files, results
+from nhzoo.errors import InputError
+from nhzoo.hub_refs import ORGANISATION
+from nhzoo.protocols import Protocol, get_protocol
+
+KEPT = "<!-- What stands below this line is kept when the card is written again. -->"
+CURVE_FIELDS = ("samples", "flops", "train_loss", "validation_loss")
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the games of one protocol came to, computed from the games themselves."""
+
+    protocol: Protocol
+    result: Mapping[str, Any]  # what result.json holds
+    summary: Mapping[str, Any]
+    share: str  # of AutoAscend's mean score, "" where there is none
+
+    @property
+    def all_games(self) -> bool:
+        """Whether every game of the protocol was played."""
+        return bool(self.summary["episodes"] == self.protocol.games)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The recording beside the card: which game it is, in words."""
+
+    game: int
+    protocol: str
+    end: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a card is written from. `repo` is org/name on the hub."""
+
+    name: str
+    repo: str
+    config: Mapping[str, Any]
+    scores: tuple[Score, ...] = ()
+    curve: tuple[tuple[float | None, ...], ...] = ()
+    replay: Replay | None = None
+    kept: str = ""
+    license: str = "apache-2.0"
+
+
+def read_facts(folder: Path, repo: str | None = None, played: Sequence[Path] = ()) -> Facts:
+    """The facts of an entry, and of result folders of it (by default, those in `results/`).
+
+    InputError for a result that is not of these weights.
+    """
+    name = folder.resolve().name
+    config = files.read_json(files.inside(folder, "config.json"))
+    inner = sorted((folder / "results").glob("*/result.json"))
+    with files.open_regular(files.inside(folder, "model.safetensors")) as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    scores: dict[str, Score] = {}
+    for result in [*(path.parent for path in inner), *played]:
+        score = read_score(result, weights)
+        scores[score.protocol.id] = score
+    readme = files.inside(folder, "README.md")
+    text = ""
+    if readme.is_file():
+        text = files.read_bounded(readme, files.MEGABYTE).decode("utf-8", "replace")
+    license = re.match(r"---\n(?s:.*?)^license: ([\w.-]{1,40})$", text, re.M)
+    return Facts(
+        name,
+        repo or f"{ORGANISATION}/{name}",
+        config,
+        tuple(sorted(scores.values(), key=lambda score: -score.protocol.games)),
+        read_curve(files.inside(folder, "curve.csv")),
+        _read_replay(files.inside(folder, "replay.cast")),
+        text.partition(KEPT)[2].strip(),
+        license[1] if license else Facts.license,
+    )
+
+
+def read_score(folder: Path, weights: str) -> Score:
+    """What the games of a result folder came to; InputError when they are of other weights."""
+    from nhzoo.normalization import normalize_rows
+
+    result, protocol, rows = results.read_result(folder)
+    if result.get("weights_sha256") != weights:
+        raise InputError(f"{folder}: is of other weights than this entry's; evaluate it anew")
+    ratio = normalize_rows(rows).ratio
+    share = ""
+    if ratio:
+        estimate, low, high = (100 * x for x in (ratio.estimate, ratio.low, ratio.high))
+        share = f"{estimate:.1f} % [{low:.1f}, {high:.1f}]"
+    return Score(protocol, result, results.summarize(rows), share)
+
+
+def read_curve(path: Path) -> tuple[tuple[float | None, ...], ...]:
+    """The rows of `curve.csv`; none when there is no such file."""
+    if not path.is_file():
+        return ()
+    text = files.read_bounded(path, files.MEGABYTE).decode("utf-8", "replace")
+    lines = list(csv.reader(io.StringIO(text)))
+    if not lines or tuple(lines[0]) != CURVE_FIELDS:
+        raise InputError(f"{path}: its first line has to be {','.join(CURVE_FIELDS)}")
+    try:
+        rows = tuple(tuple(float(x) if x else None for x in line) for line in lines[1:])
+    except ValueError:
+        raise InputError(f"{path}: holds something that is no number") from None
+    for row in rows:
+        if len(row) != len(CURVE_FIELDS) or row[0] is None:
+            raise InputError(f"{path}: a line has not {len(CURVE_FIELDS)} numbers")
+        if not all(value is None or math.isfinite(value) for value in row):
+            raise InputError(f"{path}: holds something that is no number")
+    return rows
+
+
+def curve_csv(log: Path) -> bytes:
+    """A run's `log.jsonl` as `curve.csv`: all validations, and of the rest a few dozen."""
+    rows = files.read_jsonl(log)
+    kept, next_at = [], 0.0
+    for row in rows:
+        if row["frames"] >= next_at or "validation_loss" in row or row is rows[-1]:
+            kept.append(row)
+            next_at = row["frames"] * 1.2
+    lines = [",".join(CURVE_FIELDS)]
+    for row in kept:
+        held_out = row.get("validation_loss")
+        shown = (f"{row['flops']:.6g}", f"{row['loss']:.5g}", f"{held_out:.5g}" if held_out else "")
+        lines.append(f"{row['frames']},{','.join(shown)}")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _read_replay(path: Path) -> Replay | None:
+    if not path.is_file():
+        return None
+    with files.open_regular(path) as file:
+        line = file.readline(files.MEGABYTE)
+    header = files.parse_json(line, str(path))
+    about = header.get("nhzoo") if isinstance(header, dict) else None
+    about = about if isinstance(about, dict) else {}
+    game, protocol = about.get("game"), about.get("protocol")
+    if not isinstance(game, int) or not isinstance(protocol, str):
+        raise InputError(f"{path}: is no recording of nhzoo; delete it")
+    return Replay(game, get_protocol(protocol).id, str(about.get("end", "")))

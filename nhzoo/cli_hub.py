@@ -1,0 +1,220 @@
+"""Commands about the hub: `push`, `pull`, `card`, `publish`."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nhzoo import display
+from nhzoo.errors import InputError
+from nhzoo.hub_refs import parse
+from nhzoo.options import AS_JSON, FOLDER
+
+if TYPE_CHECKING:
+    from nhzoo.hub_push import Plan, Pushed
+
+RESULTS = click.option(
+    "--results", "played", type=FOLDER, multiple=True, help="A result folder of it; repeatable."
+)
+
+
+@click.command()
+@click.argument("what")
+@click.option("--repo", help="ORG/NAME; by default your own name and the folder's.")
+@RESULTS
+@click.option("--pr", "pull_request", is_flag=True, help="Open a pull request instead.")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
+@click.option("--dry-run", is_flag=True, help="Show files, sizes and the card; send nothing.")
+@AS_JSON
+def push(
+    what: str,
+    repo: str | None,
+    played: tuple[Path, ...],
+    pull_request: bool,
+    private: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Publish an entry on the hub, in one commit; or a dataset, results, a site.
+
+    WHAT is an entry's name or a folder. Its card is written from facts. What the hub has already is
+    not sent again.
+
+    \b
+    Example: nhzoo push agents/mine --results results/mine --dry-run
+    """
+    from nhzoo import hub_push
+    from nhzoo.hub_errors import NotThere
+
+    folder = _folder(what)
+    owner = "you" if dry_run and repo is None and not _logged_in() else None
+    plan = hub_push.gather(folder, repo, played, display.say, owner)
+    if not dry_run:
+        pushed = hub_push.push(plan, pull_request, private)
+        _show_pushed(pushed, as_json)
+        return
+    if owner is None:
+        with contextlib.suppress(NotThere):  # the rest can be shown all the same
+            plan = hub_push.compare(plan)
+    if as_json:
+        card = plan.files["README.md"]
+        document = plan.as_json() | {"card": _text(card), "dry_run": True}
+        display.print_json(document)
+        return
+    _show_plan(plan)
+    display.show(_text(plan.files["README.md"]))
+    display.say("nothing was sent (--dry-run)")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--dataset", is_flag=True, help="NAME is a dataset's.")
+@click.option("--out", type=FOLDER, help="Copy it to this new folder as well, to be changed.")
+@AS_JSON
+def pull(name: str, dataset: bool, out: Path | None, as_json: bool) -> None:
+    """Fetch an entry or a dataset: NAME, ORG/NAME or hf://..., with @revision if need be.
+
+    It is checked, and from then on loaded without the network.
+
+    \b
+    Example: nhzoo pull nhzoo/bc-lstm-1m@main
+    """
+    from nhzoo import hub_pull
+    from nhzoo.checkpoints import load_entry
+
+    with display.LiveProgress(f"pull {name}", "bytes") as bar:
+        if dataset or "datasets/" in name:
+            pulled = hub_pull.pull_dataset(name, bar.update)
+        else:
+            pulled = hub_pull.pull_entry(name, bar.update)
+            load_entry(pulled.folder)
+    if out is not None:
+        hub_pull.copy_to(pulled, out)
+    if as_json:
+        display.print_json(
+            {
+                "source": str(pulled.ref),
+                "revision": pulled.ref.revision,
+                "folder": str(out or pulled.folder),
+                "files": pulled.requested,
+                "left_out": pulled.left_out,
+            }
+        )
+        return
+    display.show(f"{pulled.ref} is in {out or pulled.folder}")
+    if pulled.left_out:
+        display.say(f"left on the hub, none of nhzoo's: {pulled.left_out} file(s)")
+
+
+@click.command()
+@click.argument("entry")
+@click.option("--repo", help="ORG/NAME on the hub that it is written for.")
+@RESULTS
+@click.option("--write", is_flag=True, help="Write it to the entry's README.md.")
+def card(entry: str, repo: str | None, played: tuple[Path, ...], write: bool) -> None:
+    """The model card of an entry, written from its facts and its results.
+
+    \b
+    Example: nhzoo card bc-lstm-1m --results leaderboard/results/bc-lstm-1m/monk-lite-v1
+    """
+    from nhzoo import card_facts, cards
+
+    folder, repo = _folder(entry), repo and parse(repo).repo
+    if write:
+        cards.write_card(folder, repo, played)
+        display.show(f"{folder / 'README.md'} is written")
+    else:
+        display.show(cards.model_card(card_facts.read_facts(folder, repo, played)).rstrip())
+
+
+@click.command()
+@click.argument("root", type=FOLDER, default=".")
+@click.option("--org", help="Whose repositories (default: the zoo's organisation).")
+@click.option("--yes", is_flag=True, help="Do it; without, only say what would change.")
+@AS_JSON
+def publish(root: Path, org: str | None, yes: bool, as_json: bool) -> None:
+    """Everything of a checkout to the organisation: entries, datasets, results, the site.
+
+    \b
+    Example: nhzoo publish . --yes
+    """
+    from nhzoo import hub_push, organisation
+
+    found = organisation.everything(root, org, display.say)
+    done: list[Plan | Pushed] = []
+    for gather in found:
+        plan = hub_push.compare(gather())
+        if yes and not plan.is_done:
+            pushed = hub_push.push(plan)
+            done.append(pushed)
+        else:
+            done.append(plan)
+        if not as_json:
+            display.show(organisation.line(done[-1]))
+    if as_json:
+        rows = [organisation.as_json(each) for each in done]
+        display.print_json({"done": yes, "repositories": rows})
+    elif not yes:
+        display.say("nothing was sent; --yes does it")
+
+
+def _folder(what: str) -> Path:
+    """An entry or bundled dataset by name, or any folder."""
+    from nhzoo import registry
+    from nhzoo.traces import BUNDLED, bundled_names
+
+    found = registry.find(what)
+    if found is None and Path(what).is_dir():
+        found = Path(what)
+    if found is None and what in bundled_names():
+        found = BUNDLED / what
+    if found is None:
+        raise InputError(f"no entry or folder {what!r}; `nhzoo list` shows the entries")
+    return found
+
+
+def _logged_in() -> bool:
+    from huggingface_hub import get_token
+
+    return get_token() is not None
+
+
+def _text(data: Path | bytes) -> str:
+    return (data if isinstance(data, bytes) else data.read_bytes()).decode("utf-8", "replace")
+
+
+def _show_plan(plan: Plan) -> None:
+    def state(path: str) -> str:
+        if not plan.exists:
+            return "new" if plan.exists is False else "?"
+        return "new" if path in plan.added else "changed" if path in plan.changed else "same"
+
+    rows = [(path, plan.size(path), state(path)) for path in plan.files]
+    rows += [(path, 0, "removed") for path in plan.removed]
+    display.print_table((str(plan.ref.at(None)), "bytes", "on the hub"), rows)
+
+
+def _show_pushed(pushed: Pushed, as_json: bool) -> None:
+    if as_json:
+        display.print_json(
+            pushed.plan.as_json()
+            | {
+                "source": str(pushed.ref),
+                "url": pushed.url,
+                "made": pushed.made,
+                "pull_request": pushed.pull_request,
+            }
+        )
+        return
+    plan = pushed.plan
+    if pushed.pull_request:
+        verb = "opened" if pushed.made else "open already"
+        display.show(f"{plan.ref.repo}: pull request {verb}: {pushed.pull_request}")
+    elif not pushed.made:
+        display.show(f"{pushed.ref}: the hub has all {len(plan.files)} files; nothing was sent")
+    else:
+        counts = f"{len(plan.added)} new, {len(plan.changed)} changed, {len(plan.removed)} removed"
+        display.show(f"{pushed.ref}: one commit ({counts}): {pushed.url}")

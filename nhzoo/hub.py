@@ -1,0 +1,371 @@
+"""The hub, through its own client: resolve, list, fetch one file, commit; every failure a line.
+
+`HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`, `HF_HUB_OFFLINE` and what `hf auth login` stored mean what
+they mean to every user of the hub. The client is imported when it is first needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from nhzoo.errors import InputError
+from nhzoo.hub_errors import (
+    endpoint,
+    is_named,
+    is_offline,
+    speaking_of,
+    status_of,
+    utilities,
+)
+from nhzoo.hub_refs import Ref
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+Progress = Callable[[float, float], None]
+"""Called with (bytes done, bytes in all)."""
+
+TIMEOUT = 30.0
+"""Seconds without a byte after which a connection counts as dead."""
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as the hub lists it: `sha256` for large ones, `oid` (git's hash) for the others."""
+
+    path: str
+    size: int
+    oid: str | None
+    sha256: str | None
+
+    def is_same(self, data: Path | bytes) -> bool:
+        """Whether a local file, or these bytes, are what the hub holds."""
+        size = len(data) if isinstance(data, bytes) else data.stat().st_size
+        if size != self.size:
+            return False
+        if self.sha256:
+            return _digest(data, hashlib.sha256()) == self.sha256
+        return self.oid is None or _digest(data, _git_hash(size)) == self.oid
+
+
+@dataclass(frozen=True)
+class Found:
+    """A repository that is there. `ref` is pinned to the commit that its revision meant."""
+
+    ref: Ref
+    private: bool
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What came of a commit; `pull_request` is its address, where one was opened."""
+
+    ref: Ref
+    url: str
+    pull_request: str | None
+
+
+@dataclass(frozen=True)
+class Remote:
+    """An entry that the hub lists."""
+
+    repo: str
+    params: int | None
+    downloads: int
+    modified: str
+    tags: tuple[str, ...]
+
+
+def client() -> HfApi:
+    """The client, quiet, with a limit to its patience, and told what a renamed repository is."""
+    import huggingface_hub
+
+    utils = utilities()
+
+    class Client(huggingface_hub.HfApi):
+        def repo_info(self, repo_id: str, **options: Any) -> Any:
+            found = super().repo_info(repo_id, **options)
+            name = getattr(found, "id", repo_id)
+            if name != repo_id:
+                raise InputError(f"{repo_id}: was renamed to {name}; use that if you trust it")
+            return found
+
+    if not (os.environ.get("HF_DEBUG") or os.environ.get("HF_HUB_VERBOSITY")):
+        utils.logging.set_verbosity_error()
+    if not os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS"):
+        utils.disable_progress_bars()  # it warns when the variable has decided already
+    hooks = utils.get_session().event_hooks["request"]
+    if _be_impatient not in hooks:
+        hooks.append(_be_impatient)
+    return Client(endpoint=endpoint(), library_name="nhzoo")
+
+
+def _be_impatient(request: Any) -> None:
+    """A server that never answers would hold us for ever: the client sets no limit of its own."""
+    limits = dict(request.extensions.get("timeout") or {})
+    for part, seconds in (("connect", 10.0), ("read", TIMEOUT), ("write", TIMEOUT)):
+        if limits.get(part) is None:
+            limits[part] = seconds
+    request.extensions["timeout"] = limits
+
+
+def whoami() -> str:
+    """The user whose token is in use."""
+    with speaking_of("the hub"):
+        try:
+            return str(client().whoami()["name"])
+        except Exception as error:
+            if is_named(error, "LocalTokenNotFoundError") or status_of(error) == 401:
+                raise InputError(
+                    "not logged in to the hub: run `hf auth login`, or set HF_TOKEN; or name the "
+                    "repository with --repo"
+                ) from None
+            raise
+
+
+def find(ref: Ref) -> Found | None:
+    """Look a repository up on the hub; None when there is none."""
+    api = client()
+    with speaking_of(ref):
+        try:
+            info = api.repo_info(ref.repo, repo_type=ref.kind, revision=ref.revision)
+        except Exception as error:
+            if is_named(error, "RepositoryNotFoundError") and not is_named(error, "GatedRepoError"):
+                return None
+            raise
+        return Found(ref.at(str(info.sha)), bool(info.private))
+
+
+def resolve(ref: Ref) -> Ref:
+    """The reference, pinned: asked of the hub, or of the cache when that cannot be reached.
+
+    A pinned one is returned as it is, without a request.
+    """
+    if ref.pinned:
+        return ref
+    api = client()
+    with speaking_of(ref):
+        revision = api.resolve_revision(
+            ref.repo, repo_type=ref.kind, revision=ref.revision, local_files_only=is_offline()
+        )
+        pinned = ref.at(str(revision.resolved))
+        if not pinned.pinned:
+            raise InputError(f"{ref}: the hub gave {pinned.revision!r} for a commit; not trusted")
+        return pinned
+
+
+def list_files(ref: Ref, limit: int) -> dict[str, RemoteFile]:
+    """Every file of a revision by path; InputError when they are more than `limit`."""
+    from huggingface_hub.hf_api import RepoFile
+
+    found: dict[str, RemoteFile] = {}
+    with speaking_of(ref):
+        for item in client().list_repo_tree(
+            ref.repo, repo_type=ref.kind, revision=ref.revision, recursive=True
+        ):
+            if not isinstance(item, RepoFile):  # a folder
+                continue
+            sha256 = item.lfs.sha256 if item.lfs else None
+            found[item.path] = RemoteFile(item.path, int(item.size), item.blob_id, sha256)
+            if len(found) > limit:
+                raise InputError(
+                    f"{ref}: lists more than {limit:,} files, which one of ours does not have; "
+                    "check the name"
+                )
+    return found
+
+
+def fetch(ref: Ref, file: RemoteFile, progress: Progress = lambda done, total: None) -> Path:
+    """A file of a pinned revision, in the hub's cache, checked against its size and hash.
+
+    What is there already is not asked for again. What fails the check is deleted.
+    """
+    with speaking_of(f"{ref}: {file.path}"):
+        place = client().hf_hub_download(
+            ref.repo,
+            file.path,
+            repo_type=ref.kind,
+            revision=ref.revision,
+            tqdm_class=_meter(f"{ref}: {file.path}", file.size, progress),
+        )
+        path = Path(place)
+        if not file.is_same(path):
+            with contextlib.suppress(OSError):
+                blob = path.resolve()
+                path.unlink()
+                blob.unlink(missing_ok=True)
+            raise InputError(
+                f"{ref}: {file.path} is not what the hub lists (size or hash differ); what came "
+                "was deleted: run again, or do not trust it"
+            )
+        return path
+
+
+def cached_files(ref: Ref) -> dict[str, RemoteFile]:
+    """What the hub's cache holds of a pinned revision, by path; no request is made.
+
+    The cache names contents by their hash, so they can still be checked.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    name = repo_folder_name(repo_id=ref.repo, repo_type=ref.kind)
+    folder = Path(constants.HF_HUB_CACHE) / name / "snapshots" / str(ref.revision)
+    found = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent) / name
+            if not path.exists():  # a link whose content was deleted
+                continue
+            blob = os.path.basename(os.readlink(path)) if path.is_symlink() else ""
+            inner = path.relative_to(folder).as_posix()
+            sha256 = blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None
+            oid = blob if re.fullmatch(r"[0-9a-f]{40}", blob) else None
+            found[inner] = RemoteFile(inner, path.stat().st_size, oid, sha256)
+    return found
+
+
+def create(ref: Ref, private: bool) -> Ref:
+    """Make a repository; the reference at its first commit."""
+    api = client()
+    with speaking_of(ref, writing=True):
+        api.create_repo(
+            ref.repo,
+            repo_type=ref.kind,
+            private=private,
+            exist_ok=True,
+            space_sdk="static" if ref.kind == "space" else None,
+        )
+        info = api.repo_info(ref.repo, repo_type=ref.kind)
+        return ref.at(str(info.sha))
+
+
+def commit(
+    ref: Ref,
+    added: Mapping[str, Path | bytes],
+    removed: Sequence[str],
+    message: str,
+    pull_request: bool = False,
+) -> Committed:
+    """One commit on top of the pinned `ref`, or a pull request with it: all of it or nothing.
+
+    InputError when somebody else has changed the branch since.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    operations: list[Any] = [
+        CommitOperationAdd(path, data if isinstance(data, bytes) else os.fspath(data))
+        for path, data in added.items()
+    ]
+    operations += [CommitOperationDelete(path) for path in removed]
+    with speaking_of(ref, writing=True):
+        done = client().create_commit(
+            ref.repo,
+            operations,
+            commit_message=message,
+            repo_type=ref.kind,
+            parent_commit=ref.revision,
+            create_pr=pull_request,
+        )
+        return Committed(ref.at(str(done.oid)), str(done.commit_url), done.pr_url)
+
+
+def open_pull_requests(ref: Ref, title: str) -> list[int]:
+    """The numbers of this user's open pull requests of that title, newest last; ten at most."""
+    with speaking_of(ref):
+        author = whoami()
+        found = [
+            discussion.num
+            for discussion in client().get_repo_discussions(
+                ref.repo,
+                repo_type=ref.kind,
+                author=author,
+                discussion_type="pull_request",
+                discussion_status="open",
+            )
+            if discussion.title == title and discussion.status in ("open", "draft")
+        ]
+        return sorted(found)[-10:]
+
+
+def list_entries(owner: str | None = None, limit: int = 1_000) -> list[Remote]:
+    """Repositories whose card says `library_name: nhzoo`, as far as this user may see them."""
+    with speaking_of("the hub"):
+        found = client().list_models(filter="nhzoo", author=owner, limit=limit, full=True)
+        return [_remote(info) for info in found]
+
+
+def _remote(info: Any) -> Remote:
+    tags = tuple(str(tag) for tag in (info.tags or ())[:50])
+    params = next((int(t[7:]) for t in tags if re.fullmatch(r"params:\d{1,15}", t)), None)
+    modified = info.last_modified
+    return Remote(
+        str(info.id),
+        params,
+        int(info.downloads or 0),
+        modified.date().isoformat() if modified else "",
+        tags,
+    )
+
+
+def _git_hash(size: int) -> Any:
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+
+
+def _digest(data: Path | bytes, digest: Any) -> str:
+    if isinstance(data, bytes):
+        digest.update(data)
+    else:
+        with open(data, "rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    return str(digest.hexdigest())
+
+
+def _meter(what: str, size: int, progress: Progress) -> Any:
+    """A stand-in for the client's progress bar that ends a download of more than was listed."""
+
+    class Meter:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.total = options.get("total")
+            self.n = int(options.get("initial") or 0)
+            if self.total is not None:
+                self._hold(int(self.total))
+
+        def _hold(self, count: int) -> None:
+            if count > size:
+                raise InputError(
+                    f"{what}: {count:,} bytes come, the hub lists {size:,}; not fetched: do not "
+                    "trust it"
+                )
+
+        def update(self, count: float = 1) -> None:
+            self.n += int(count)
+            self._hold(self.n)
+            progress(self.n, size)
+
+        def close(self) -> None:
+            pass
+
+        def __enter__(self) -> Meter:
+            return self
+
+        def __exit__(
+            self,
+            kind: type[BaseException] | None,
+            error: BaseException | None,
+            trace: TracebackType | None,
+        ) -> None:
+            pass
+
+    return Meter

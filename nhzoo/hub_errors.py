@@ -1,0 +1,138 @@
+"""What can go wrong with the hub, told in a line each: what it was about, and what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from nhzoo.errors import InputError
+from nhzoo.hub_refs import Ref
+
+
+class NotThere(InputError):
+    """The hub has no such thing, or could not be asked: it may be somewhere else."""
+
+
+def endpoint() -> str:
+    """Where the hub is."""
+    from huggingface_hub import constants
+
+    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+
+
+def is_offline() -> bool:
+    """Whether the user wants no request to be made."""
+    from huggingface_hub import constants
+
+    return bool(constants.is_offline_mode())
+
+
+def utilities() -> Any:
+    """The client's helpers: it has no types for what it makes available there."""
+    return importlib.import_module("huggingface_hub.utils")
+
+
+@contextlib.contextmanager
+def speaking_of(what: Ref | str, writing: bool = False) -> Iterator[None]:
+    """Whatever goes wrong in the client, as one line about `what`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        told = _line(error, what if isinstance(what, Ref) else None, writing)
+        kind = NotThere if _is_absence(error) else InputError
+        raise kind(f"{what}: {told}") from error
+
+
+def _line(error: BaseException, ref: Ref | None, writing: bool) -> str:
+    """What happened and what to do about it."""
+    where = endpoint()
+    chain = _chain(error)
+    for each in chain:  # what caused a failure says more than the failure
+        if is_named(each, "OfflineModeIsEnabled"):
+            return "is not in the cache and HF_HUB_OFFLINE is set; fetch it once without that"
+        if is_named(each, "GatedRepoError"):
+            page = ref.url if ref else where
+            return f"is gated: ask for access on {page}, then log in (hf auth login, or HF_TOKEN)"
+        if is_named(each, "RepositoryNotFoundError"):
+            hint = "check the name, or log in (hf auth login, or HF_TOKEN)"
+            return f"there is no such repository on {where}, or it is private; {hint}"
+        if is_named(each, "RevisionNotFoundError"):
+            return "there is no such revision, or no longer; check it on the hub"
+        if is_named(each, "RemoteEntryNotFoundError"):
+            return "there is no such file on the hub"
+        status = status_of(each)
+        if status is not None:
+            return _status_line(status, each, where, writing)
+    for each in chain:
+        if _is_transport(each):
+            reason = (str(each) or type(each).__name__).splitlines()[0]
+            return f"no connection to {where}, or it was lost ({reason}); run again to go on"
+    if is_named(error, "RevisionResolutionError", "LocalEntryNotFoundError"):
+        offline = "HF_HUB_OFFLINE is set" if is_offline() else f"{where} cannot be reached"
+        return f"is not in the cache and {offline}; fetch it once with a connection"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be written ({error.strerror}); make room and run again"
+    if "Consistency check" in str(error):
+        return "the connection ended before the file did; run again"
+    reason = (str(error).splitlines() or [""])[0]
+    return f"{where} gave an answer that makes no sense ({type(error).__name__}: {reason[:200]})"
+
+
+def _is_absence(error: BaseException) -> bool:
+    names = ("OfflineModeIsEnabled", "RepositoryNotFoundError", "RevisionResolutionError")
+    return not is_named(error, "GatedRepoError") and any(
+        is_named(each, *names) or _is_transport(each) or (status_of(each) or 0) >= 500
+        for each in _chain(error)
+    )
+
+
+def _status_line(status: int, error: BaseException, where: str, writing: bool) -> str:
+    said = str(getattr(error, "server_message", "") or "").splitlines()
+    message = f" ({said[0][:200]})" if said else ""
+    if status == 401:
+        return f"{where} wants to know who asks{message}; log in (hf auth login, or HF_TOKEN)"
+    if status == 403:
+        right = "write" if writing else "read"
+        return f"this account or token has no right to {right} it{message}; see --repo and --pr"
+    if status == 412:
+        return f"somebody changed it meanwhile{message}; run again"
+    if status == 429:
+        wait = getattr(error, "response", None)
+        seconds = wait.headers.get("Retry-After", "") if wait is not None else ""
+        pause = f" {seconds} seconds" if seconds.isdecimal() else " a while"
+        return f"{where} has had too many requests; wait{pause} and run again"
+    if status >= 500:
+        return f"{where} is in trouble (status {status}); run again later"
+    return f"{where} refused (status {status}){message}; check the names and rights"
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and len(found) < 20:
+        found.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return found
+
+
+def is_named(error: BaseException, *names: str) -> bool:
+    """Whether it is one of the client's errors of these names."""
+    from huggingface_hub import errors
+
+    return any(isinstance(error, getattr(errors, name)) for name in names)
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that the hub answered with; None when it did not answer."""
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    return status if is_named(error, "HfHubHTTPError") and isinstance(status, int) else None
+
+
+def _is_transport(error: BaseException) -> bool:
+    httpx = utilities().httpx
+    return isinstance(error, (httpx.TransportError, ConnectionError))

@@ -1,0 +1,210 @@
+"""Entries and datasets from the hub: bounded, checked, and in their place only when whole.
+
+What is fetched goes through the hub's own cache (`HF_HOME`), a file at a time, so a retry asks only
+for what is missing. A revision that is whole is linked or copied into
+`<cache>/hub/<kind>/<owner>/<commit>/<name>`: a plain folder, from then on used without a request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from nhzoo import files, hub, registry
+from nhzoo.errors import InputError
+from nhzoo.hub_contents import ENTRY, RESULTS, SITE, Contents, check_paths, dataset_of
+from nhzoo.hub_errors import NotThere, is_offline
+from nhzoo.hub_refs import Ref, is_name, parse
+
+Progress = Callable[[float, float], None]
+"""Called with (bytes there, bytes in all)."""
+
+_THREADS = 8
+_STALE_SECONDS = 3_600
+_HUBS_OWN = ".gitattributes"  # in every repository
+_PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A revision in its folder. `ref` is pinned; `left_out` counts files that are none of ours."""
+
+    ref: Ref
+    folder: Path
+    requested: int = 0
+    left_out: int = 0
+
+
+def pull_entry(text: str, progress: Progress = lambda done, total: None) -> Pulled:
+    """An entry by `hf://org/name@revision`, org/name, or the name of one of the zoo's."""
+    if not text.startswith("hf://") and (is_name(text) or "/" not in text):
+        return _named(text, progress)
+    ref = parse(text)
+    if ref.kind != "model":
+        raise InputError(f"{ref}: a {ref.kind} is not an agent; entries are hf://org/name")
+    return pull(ref, progress)
+
+
+def pull_dataset(text: str, progress: Progress = lambda done, total: None) -> Pulled:
+    """A trace set, packed frames or results by `hf://datasets/org/name@revision`, or a name."""
+    ref = parse(text, "dataset")
+    if ref.kind != "dataset":
+        raise InputError(f"{ref}: is no dataset; datasets are hf://datasets/org/name")
+    return pull(ref, progress)
+
+
+def pull(ref: Ref, progress: Progress = lambda done, total: None) -> Pulled:
+    """Bring a revision here, unless it is: see the module. InputError for all that goes wrong."""
+    pinned = hub.resolve(ref)
+    place = _place(pinned)
+    if place.is_dir():
+        return Pulled(pinned, place)
+    limit = ENTRY.max_files if ref.kind == "model" else RESULTS.max_files
+    offline = is_offline()
+    listed = hub.cached_files(pinned) if offline else hub.list_files(pinned, limit)
+    if offline and not listed:
+        raise NotThere(f"{ref}: is not in the cache and HF_HUB_OFFLINE is set; fetch it once")
+    check_paths(listed, str(ref))
+    contents = _contents(ref, listed)
+    wanted = choose(ref, listed, contents)
+    paths = _fetch_all(pinned, wanted, progress)
+    _settle(paths, place)
+    strange = [path for path in listed if contents.limit(path) is None and path != _HUBS_OWN]
+    return Pulled(pinned, place, len(paths), len(strange))
+
+
+def choose(
+    ref: Ref, listed: Mapping[str, hub.RemoteFile], contents: Contents
+) -> list[hub.RemoteFile]:
+    """The files of the list, once none is too large and none that is needed is missing."""
+    wanted = []
+    for path, file in listed.items():
+        limit = contents.limit(path)
+        if limit is None:
+            continue
+        if not 0 <= file.size <= limit:
+            raise InputError(
+                f"{ref}: {path} has {file.size:,} bytes, at most {limit:,} are fetched; "
+                f"not a {contents.what} of ours"
+            )
+        wanted.append(file)
+    missing = [path for path in contents.required if path not in listed]
+    if missing:
+        pickle = next((path for path in listed if path.endswith(_PICKLES)), None)
+        if pickle and missing == ["model.safetensors"]:
+            raise InputError(
+                f"{ref}: its weights are a pickle ({pickle}), which is never read; ask its author "
+                "for model.safetensors"
+            )
+        raise InputError(f"{ref}: has no {missing[0]}, so it is no {contents.what}")
+    total = sum(file.size for file in wanted)
+    if total > contents.max_bytes or len(wanted) > contents.max_files:
+        raise InputError(
+            f"{ref}: {len(wanted):,} files of {total:,} bytes, at most {contents.max_bytes:,} "
+            f"bytes are fetched; not a {contents.what} of ours"
+        )
+    # config.json first: by it the hub counts a download.
+    return sorted(wanted, key=lambda file: (file.path != "config.json", file.path))
+
+
+def copy_to(pulled: Pulled, out: Path) -> None:
+    """Copy a pulled folder to `out`, a new one, to be changed at will."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: is not empty; give a new folder")
+    held = {
+        path.relative_to(pulled.folder).as_posix(): path
+        for path in pulled.folder.rglob("*")
+        if path.is_file()
+    }
+    _settle(held, out, link=False)
+
+
+def _named(text: str, progress: Progress) -> Pulled:
+    """An entry that is not bundled: on the hub it may be, or nowhere."""
+    names = (listed.name for listed in registry.list_agents())
+    known = ", ".join(name for name in names if not name.startswith("hf://"))
+    unknown = (
+        f"no agent {text[:200]!r}: give a folder, package.module:make_agent, or one of {known}"
+    )
+    if not is_name(text):
+        raise InputError(unknown)
+    try:
+        return pull(parse(text), progress)
+    except NotThere as error:
+        raise InputError(f"{unknown}; nor from the hub: {error}") from error
+
+
+def _contents(ref: Ref, listed: Mapping[str, hub.RemoteFile]) -> Contents:
+    if ref.kind == "dataset":
+        return dataset_of(listed, str(ref))
+    return ENTRY if ref.kind == "model" else SITE
+
+
+def _place(pinned: Ref) -> Path:
+    assert pinned.pinned and pinned.revision
+    base = files.cache_folder() / "hub" / f"{pinned.kind}s"
+    return base / pinned.owner / pinned.revision / pinned.name
+
+
+def _fetch_all(pinned: Ref, wanted: list[hub.RemoteFile], progress: Progress) -> dict[str, Path]:
+    total = sum(file.size for file in wanted)
+    done: dict[str, float] = {}
+
+    def fetch(file: hub.RemoteFile) -> Path:
+        def note(count: float, size: float) -> None:
+            done[file.path] = count
+            progress(sum(done.copy().values()), total)
+
+        path = hub.fetch(pinned, file, note)
+        note(file.size, file.size)
+        return path
+
+    first, rest = wanted[:1], wanted[1:]
+    paths = {file.path: fetch(file) for file in first}
+    with ThreadPoolExecutor(_THREADS) as threads:
+        jobs = [threads.submit(fetch, file) for file in rest]
+        try:
+            for file, job in zip(rest, jobs, strict=True):
+                paths[file.path] = job.result()
+        except BaseException:
+            threads.shutdown(wait=True, cancel_futures=True)
+            raise
+    return paths
+
+
+def _settle(paths: Mapping[str, Path], place: Path, link: bool = True) -> None:
+    """Put files into `place`, all or none; whoever else was first has put the same there."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for left in place.parent.glob(f".{place.name}.*.tmp"):  # by a killed process
+        if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{place.name}.", suffix=".tmp", dir=place.parent, ignore_cleanup_errors=True
+    ) as temporary:
+        whole = Path(temporary) / "whole"
+        for name, path in paths.items():
+            target = whole / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _put(path.resolve(), target, link)
+        with contextlib.suppress(OSError):
+            place.rmdir()  # an empty one may be replaced
+        try:
+            os.rename(whole, place)
+        except OSError:
+            if not place.is_dir():
+                raise
+
+
+def _put(source: Path, target: Path, link: bool) -> None:
+    if link:
+        with contextlib.suppress(OSError):  # another disk, or one without links
+            os.link(source, target)
+            return
+    shutil.copyfile(source, target)

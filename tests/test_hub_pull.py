@@ -1,0 +1,400 @@
+"""Entries and datasets from the hub: what is fetched, what is refused, and that it is said.
+
+The real client talks to the hub of `tests/hub.py` on loopback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nhzoo
+from nhzoo import agents, hub_contents, hub_pull, hub_refs
+from nhzoo.errors import InputError
+from nhzoo.evaluation import evaluate
+from nhzoo.hub_pull import pull_dataset, pull_entry
+from tests.conftest import make_entry
+from tests.hub import Blob
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, as they are put on a hub."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+@pytest.fixture
+def tiny(hub, shared_entry):
+    """nhzoo/tiny on the hub: an entry of debug size."""
+    return hub.add("nhzoo/tiny", content(shared_entry))
+
+
+def fails(match, text, call=pull_entry):
+    with pytest.raises(InputError, match=match) as error:
+        call(text)
+    assert "\n" not in str(error.value)
+    assert "Traceback" not in str(error.value)
+    return str(error.value)
+
+
+def nothing_is_left(tmp_path):
+    """No half-written entry lies where it would be loaded from."""
+    assert not list((tmp_path / "nhzoo-cache").rglob("config.json"))
+    assert not list((tmp_path / "nhzoo-cache").rglob("*.tmp"))
+
+
+# Fetching
+
+
+def test_an_entry_is_fetched_once_and_loaded(hub, tiny, shared_entry):
+    pulled = pull_entry("hf://nhzoo/tiny")
+    assert str(pulled.ref) == f"hf://nhzoo/tiny@{tiny.sha}"
+    assert content(pulled.folder) == content(shared_entry)
+    assert pulled.folder.name == "tiny"
+    asked = len(hub.requests)
+    assert pull_entry("hf://nhzoo/tiny").folder == pulled.folder
+    assert len(hub.requests) == asked + 1  # what main is now
+
+
+@pytest.mark.parametrize("text", ["tiny", "tiny@main", "hf://nhzoo/tiny", "hf://nhzoo/tiny@main"])
+def test_an_agent_says_where_it_is_from(tiny, text, shared_entry):
+    agent = nhzoo.load(text)
+    assert agent.name == "tiny"
+    assert agent.source == f"hf://nhzoo/tiny@{tiny.sha}"
+    assert agent.revision == agents.load(shared_entry).revision
+    assert agents.load(shared_entry).source is None
+
+
+def test_a_pinned_revision_is_used_without_a_request(hub, tiny):
+    text = f"hf://nhzoo/tiny@{tiny.sha}"
+    nhzoo.load(text)
+    asked = list(hub.requests)
+    nhzoo.load(text)
+    assert hub.requests == asked
+    hub.stop()
+    assert nhzoo.load(text).source == text
+    assert text in [listed.name for listed in nhzoo.list_agents()]
+
+
+@pytest.mark.parametrize("text", ["tiny", "hf://nhzoo/tiny", "hf://nhzoo/tiny@main"])
+def test_offline_nothing_is_asked(hub, tiny, offline, text):
+    nhzoo.load(text)
+    asked = list(hub.requests)
+    offline()
+    assert nhzoo.load(text).source == f"hf://nhzoo/tiny@{tiny.sha}"
+    assert hub.requests == asked
+    fails("HF_HUB_OFFLINE is set", "hf://nhzoo/other")
+    fails("no agent 'other'.*HF_HUB_OFFLINE", "other")
+    assert hub.requests == asked
+
+
+def test_what_the_hubs_own_tools_have_fetched_is_used_offline(hub, tiny, offline):
+    from huggingface_hub import snapshot_download
+
+    snapshot_download("nhzoo/tiny", endpoint=hub.url)
+    asked = list(hub.requests)
+    offline()
+    assert nhzoo.load("hf://nhzoo/tiny").source == f"hf://nhzoo/tiny@{tiny.sha}"
+    assert hub.requests == asked
+
+
+def test_a_server_that_is_down_leaves_what_is_cached(hub, tiny):
+    nhzoo.load("hf://nhzoo/tiny")
+    hub.stop()
+    assert nhzoo.load("hf://nhzoo/tiny").source == f"hf://nhzoo/tiny@{tiny.sha}"
+    fails("cannot be reached|no connection", "hf://nhzoo/other")
+    fails("no connection", f"hf://nhzoo/other@{tiny.sha}")
+
+
+def test_evaluations_store_the_commit(tiny, tmp_path, hub):
+    out = tmp_path / "out"
+    done = evaluate("hf://nhzoo/tiny", "smoke-v1", episodes=1, workers=1, out=out)
+    assert done.result["source"] == f"hf://nhzoo/tiny@{tiny.sha}"
+    assert json.loads((out / "result.json").read_text())["source"] == done.result["source"]
+    files = {path: blob.data for path, blob in tiny.files.items()}
+    hub.add("nhzoo/tiny", files | {"README.md": b"# another card"}, title="second")
+    again = evaluate("hf://nhzoo/tiny", "smoke-v1", episodes=1, workers=1, out=out)
+    assert again.result["source"] == done.result["source"]  # the same weights go on
+    hub.add("nhzoo/tiny", content(make_entry(tmp_path / "other", seed=1)), title="third")
+    with pytest.raises(InputError, match="holds a result with another revision"):
+        evaluate("hf://nhzoo/tiny", "smoke-v1", episodes=1, workers=1, out=out)
+
+
+def test_a_revision_that_moved_is_another_commit(hub, tiny, tmp_path):
+    repo = hub.repos["model", "nhzoo/tiny"]
+    repo.refs["v1"] = tiny.sha
+    first = pull_entry("hf://nhzoo/tiny@v1")
+    moved = hub.add("nhzoo/tiny", content(make_entry(tmp_path / "other", seed=1)), title="second")
+    repo.refs["v1"] = moved.sha
+    second = pull_entry("hf://nhzoo/tiny@v1")
+    assert [first.ref.revision, second.ref.revision] == [tiny.sha, moved.sha]
+    assert content(first.folder) != content(second.folder)
+    del repo.commits[tiny.sha]  # somebody rewrote its history
+    shutil.rmtree(first.folder)
+    shutil.rmtree(tmp_path / "hf-home")
+    fails("no such revision, or no longer", f"hf://nhzoo/tiny@{tiny.sha}")
+
+
+def test_only_what_is_in_the_list_is_fetched(hub, shared_entry):
+    more = {
+        "payload.pkl": b"cos\nsystem\n",
+        "model.bin": b"x",
+        "code.py": b"raise SystemExit",
+        "huge.zip": Blob(b"x", lfs=True, claimed=50 << 30),
+        "results/monk-lite-v1/result.json": b"{}",
+        "results/monk-lite-v1/run.sh": b"rm -rf .",
+    }
+    hub.add("nhzoo/tiny", content(shared_entry) | more)
+    pulled = pull_entry("tiny")
+    wanted = {*content(shared_entry), "results/monk-lite-v1/result.json"}
+    assert set(content(pulled.folder)) == wanted
+    assert pulled.left_out == 5
+    assert not any("payload" in line or "huge" in line for line in hub.requests)
+
+
+def test_datasets(hub, small_set, offline):
+    from nhzoo.sources import open_demonstrations
+
+    made = hub.add("nhzoo/small", content(small_set), kind="dataset")
+    text = f"hf://datasets/nhzoo/small@{made.sha}"
+    assert open_demonstrations("hf://datasets/nhzoo/small").name == "small"
+    asked = list(hub.requests)
+    data = open_demonstrations(text)
+    assert hub.requests == asked
+    assert data.name == "small"
+    assert len(data.traces) == 4
+    assert data.traces[0].keys()
+    asked = list(hub.requests)
+    offline()
+    assert open_demonstrations("hf://datasets/nhzoo/small").name == "small"
+    assert hub.requests == asked
+    assert pull_dataset("small").folder == data.folder
+    fails("is no dataset", "hf://nhzoo/small", pull_dataset)
+    fails("not an agent", "hf://datasets/nhzoo/small")
+
+
+def test_a_copy_to_change(tiny, tmp_path):
+    pulled = pull_entry("tiny")
+    out = tmp_path / "mine"
+    hub_pull.copy_to(pulled, out)
+    (out / "config.json").write_text("{}")
+    assert json.loads((pulled.folder / "config.json").read_text())["library"] == "nhzoo"
+    with pytest.raises(InputError, match="is not empty"):
+        hub_pull.copy_to(pulled, out)
+
+
+# A network and a hub that fail
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        (401, "wants to know who asks; log in"),
+        (403, "no right to read"),
+        (404, "refused .status 404"),
+        (429, "too many requests; wait 7 seconds and run again"),
+        (500, "status 500.*run again later"),
+        (503, "status 503.*run again later"),
+    ],
+)
+@pytest.mark.parametrize("where", ["GET /api/models/nhzoo/tiny", "GET .*tree", "HEAD .*config"])
+def test_statuses(hub, tiny, tmp_path, status, says, where):
+    hub.fail(where, status=status, headers={"Retry-After": "7"}, times=99)
+    fails(says, "hf://nhzoo/tiny")
+    nothing_is_left(tmp_path)
+    hub.faults.clear()
+    nhzoo.load("hf://nhzoo/tiny")
+
+
+def test_a_missing_repository_and_revision(hub, tiny):
+    fails("no such repository .*check the name, or log in", "hf://nhzoo/nothing")
+    fails("no agent 'nothing': give a folder, .*one of .*; nor from the hub: .*no such", "nothing")
+    fails("no such revision", "hf://nhzoo/tiny@v9")
+
+
+def test_gated_and_private(hub, shared_entry, monkeypatch):
+    hub.add("bob/gated", content(shared_entry), gated=True)
+    hub.add("bob/private", content(shared_entry), private=True)
+    fails("is gated: ask for access on https://huggingface.co/bob/gated", "hf://bob/gated")
+    fails("no such repository .* or it is private", "hf://bob/private")
+    monkeypatch.setenv("HF_TOKEN", "hf_bob")
+    assert nhzoo.load("hf://bob/gated").name == "gated"
+    assert nhzoo.load("hf://bob/private").name == "private"
+    monkeypatch.setenv("HF_TOKEN", "nonsense")
+    fails("wants to know who asks|no such repository", "hf://bob/other")
+
+
+def test_a_renamed_repository(hub, tiny):
+    hub.rename("model", "nhzoo/tiny", "nhzoo/small-one")
+    fails("was renamed to nhzoo/small-one; use that", "hf://nhzoo/tiny")
+    assert nhzoo.load("hf://nhzoo/small-one").name == "small-one"
+
+
+def test_a_cut_connection_goes_on_within_the_download(hub, tiny, shared_entry):
+    hub.fail("GET /_lfs", cut=30_000, times=2)
+    assert content(pull_entry("tiny").folder) == content(shared_entry)
+
+
+def test_a_retry_asks_for_what_is_missing_only(hub, tiny, tmp_path):
+    large = max(hub.objects, key=lambda sha: len(hub.objects[sha]))
+    hub.fail(f"GET /_lfs/{large}", cut=0, times=99)
+    fails("no connection .*or it was lost.*run again to go on|run again", "hf://nhzoo/tiny")
+    nothing_is_left(tmp_path)
+    hub.faults.clear()
+    hub.requests.clear()
+    nhzoo.load("hf://nhzoo/tiny")
+    fetched = [line for line in hub.requests if line.startswith("GET ") and "/api/" not in line]
+    assert fetched == [f"GET /_lfs/{large}"]
+
+
+def test_a_server_that_does_not_answer(hub, tiny, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr("nhzoo.hub.TIMEOUT", 0.2)
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    for where in ("GET /api/models/nhzoo/tiny/tree", "GET /_lfs"):
+        hub.fail(where, delay=1, times=99)
+        fails("no connection .*run again to go on", "hf://nhzoo/tiny")
+        hub.faults.clear()
+        nothing_is_left(tmp_path)
+    nhzoo.load("hf://nhzoo/tiny")
+
+
+# A hub, or an author, who wants harm
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_what_is_not_as_listed_is_deleted(hub, tiny, tmp_path, large):
+    path = "model.safetensors" if large else "config.json"
+    blob = tiny.files[path]
+    hub.served[blob.etag] = blob.data[:-8] + b"\0" * 8
+    fails(f"{path} is not what the hub lists .*deleted: run again", "hf://nhzoo/tiny")
+    nothing_is_left(tmp_path)
+    hub.served.clear()
+    assert nhzoo.load("hf://nhzoo/tiny").name == "tiny"
+
+
+def test_more_bytes_than_listed(hub, tiny, tmp_path):
+    blob = tiny.files["model.safetensors"]
+    hub.served[blob.etag] = blob.data * 50
+    fails("bytes come, the hub lists .*do not trust it", "hf://nhzoo/tiny")
+    nothing_is_left(tmp_path)
+    hub.served[blob.etag] = blob.data[:1000]
+    fails("run again|not what the hub lists", "hf://nhzoo/tiny")
+    nothing_is_left(tmp_path)
+
+
+def test_a_pickle_is_never_read(hub, shared_entry):
+    held = content(shared_entry)
+    del held["model.safetensors"]
+    hub.add("bob/pickle", held | {"pytorch_model.bin": b"cos\nsystem\n(S'false'\ntR."})
+    fails("a pickle .pytorch_model.bin., which is never read", "hf://bob/pickle")
+    hub.add("bob/nothing", {"config.json": b"{}"})
+    fails("has no model.safetensors, so it is no zoo entry", "hf://bob/nothing")
+    assert not any("resolve" in line for line in hub.requests)
+
+
+def test_a_pickle_in_safetensors_clothes(hub, shared_entry):
+    held = content(shared_entry) | {"model.safetensors": b"\x80\x04cos\nsystem\n."}
+    hub.add("bob/disguised", held)
+    fails("not valid safetensors", "hf://bob/disguised", nhzoo.load)
+
+
+def test_sizes_beyond_reason(hub, shared_entry):
+    held = content(shared_entry)
+    huge = Blob(b"x", lfs=True, claimed=50 << 30)
+    hub.add("bob/huge", held | {"model.safetensors": huge})
+    fails("model.safetensors has 53,687,091,200 bytes, at most", "hf://bob/huge")
+    hub.add("bob/many", held | {f"results/p{i}/result.json": b"{}" for i in range(10_000)})
+    fails("lists more than 2,000 files", "hf://bob/many")
+    assert not any("resolve" in line for line in hub.requests)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../.bashrc",
+        "/etc/passwd",
+        "results/../../x",
+        "a\\..\\b",
+        "a//b",
+        "x\ny",
+        "./config.json",
+    ],
+)
+def test_names_that_escape(hub, shared_entry, name, tmp_path):
+    hub.add("bob/escape", content(shared_entry) | {name: b"x"})
+    fails("no name inside a folder; not trusted", "hf://bob/escape")
+    nothing_is_left(tmp_path)
+
+
+def test_a_link_is_a_file_with_a_path_in_it(hub, shared_entry):
+    hub.add("bob/link", content(shared_entry) | {"config.json": b"/etc/passwd"})
+    fails("not valid JSON", "hf://bob/link", nhzoo.load)
+
+
+def test_a_hub_that_answers_nonsense(hub, tiny):
+    for where in ("GET /api/models/nhzoo/tiny/revision", "GET .*/tree/", "HEAD .*config"):
+        hub.fail(where, status=200, times=99)
+        fails(
+            "makes no sense|not trusted|has no|cannot be reached|run again", "hf://nhzoo/tiny@main"
+        )
+        hub.faults.clear()
+    hub.repos["model", "nhzoo/tiny"].refs["odd"] = "../../etc"
+    hub.repos["model", "nhzoo/tiny"].commits["../../etc"] = tiny.__class__(
+        "../../etc", None, "", tiny.files
+    )
+    fails("not trusted", "hf://nhzoo/tiny@odd")
+
+
+def test_an_entry_whose_self_test_fails_is_not_loaded(hub, shared_entry, tmp_path):
+    held = content(shared_entry)
+    other = content(make_entry(tmp_path / "other", seed=3))
+    hub.add("bob/swapped", held | {"model.safetensors": other["model.safetensors"]})
+    fails("the self-test fails", "hf://bob/swapped", nhzoo.load)
+
+
+# Names
+
+
+@given(st.text(max_size=60) | st.from_regex(r"(hf://)?[\w./@-]{0,40}", fullmatch=True))
+@settings(max_examples=400, deadline=None)
+def test_names_are_clean_or_refused(text):
+    try:
+        ref = hub_refs.parse(text)
+    except InputError:
+        return
+    for part in (*ref.repo.split("/"), *(ref.revision or "x").split("/")):
+        assert part not in ("", ".", "..") and not set(part) & set("\\:?#%& \n\0")
+    assert hub_refs.parse(str(ref)) == ref
+    assert len(ref.repo.split("/")) == 2
+
+
+@given(st.lists(st.text(max_size=12) | st.sampled_from(["..", "results", "config.json", "a"])))
+@settings(deadline=None)
+def test_lists_stay_inside_the_folder(parts):
+    path = "/".join(parts)
+    for contents in (hub_contents.ENTRY, hub_contents.TRACES, hub_contents.RESULTS):
+        if contents.limit(path) is not None:
+            hub_contents.check_paths([path], "it")
+            assert Path("/base", path).resolve().is_relative_to("/base")
+            assert Path("/base", path).as_posix() == f"/base/{path}"
+
+
+@pytest.mark.parametrize("text", ["a/b/c", "hf://a", "hf://a/b@", "a/..", "-x", "hf://a/b@../c"])
+def test_what_names_nothing(text):
+    with pytest.raises(InputError, match=r"names nothing on the hub|no agent"):
+        pull_entry(text) if text != "hf://a/b@" else hub_refs.parse("hf://a/b@..")
+
+
+def test_git_hashes_are_gits():
+    blob = Blob(b"hello\n")
+    assert blob.oid == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert blob.sha256 == hashlib.sha256(b"hello\n").hexdigest()

@@ -1,0 +1,198 @@
+"""Sweeps worked off: here with a job that is killed, and on two machines of which one is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from nhzoo import forecast, publishing, scaling, sweep_run, training_cost
+from nhzoo.agents import load
+from nhzoo.errors import InputError, NhzooError
+from nhzoo.ledger import read_runs
+from nhzoo.policy import PolicyConfig
+from nhzoo.sweep_plan import Cell, Plan, read_plan, write_plan
+from tests.synthetic_laws import Truth, runs
+
+
+def budget(params: int, updates: int) -> float:
+    shape = PolicyConfig.for_params(params)
+    return float(f"{updates * (shape.train_flops * 256 + shape.update_flops):.4g}")
+
+
+def plan_of(*cells: tuple[int, int, int]) -> Plan:
+    """A plan of (params, updates, seed) each."""
+    made = tuple(
+        Cell(f"tiny-{n}-{params}-s{seed}", params, budget(params, updates), 0, seed, None, None)
+        for n, (params, updates, seed) in enumerate(cells)
+    )
+    budgets = tuple(sorted({cell.flops for cell in made}))
+    return Plan("tiny", "given", budgets, made, (), training_cost.proportional(6), None, None)
+
+
+@pytest.fixture
+def recipe(small_set, tmp_path):
+    return sweep_run.Recipe(str(small_set), str(tmp_path / "state"))
+
+
+def test_a_sweep_leaves_rows_and_entries_and_trains_nothing_twice(recipe, tmp_path):
+    plan = plan_of((12_000, 12, 0), (20_000, 8, 0), (20_000, 8, 1))
+    write_plan(tmp_path / "plan.json", plan)
+    plan = read_plan(tmp_path / "plan.json")
+    ledger, out, told = tmp_path / "runs.jsonl", tmp_path / "entries", []
+    first = replace(plan, cells=plan.cells[:1])
+    sweep_run.run_sweep(first, recipe, ledger, out, progress=lambda row: told.append(row.run_id))
+    rows = sweep_run.run_sweep(plan, recipe, ledger, out, 2, progress=told.append)
+    assert [row.run_id for row in rows] == [cell.run_id for cell in plan.cells]
+    assert read_runs(ledger)[0].run_id == plan.cells[0].run_id
+    assert len(read_runs(ledger)) == 3
+    assert told[0] == plan.cells[0].run_id
+    assert rows[1].loss != rows[2].loss  # another seed
+    for cell, row in zip(plan.cells, rows, strict=True):
+        agent = load(out / cell.run_id)
+        assert agent.entry.policy.config.params == row.params
+        assert str(tmp_path) not in (out / cell.run_id / "config.json").read_text().replace(
+            str(recipe.data), ""
+        )
+    before = ledger.read_bytes()
+    again = sweep_run.run_sweep(plan, replace(recipe, data="no such"), ledger, out, 2)
+    assert again == rows
+    assert ledger.read_bytes() == before
+
+
+def test_a_job_that_is_killed_goes_on_where_it_was(recipe, tmp_path):
+    plan = plan_of((12_000, 1_200, 0))
+    state = Path(recipe.folder) / plan.cells[0].run_id / "run"
+
+    def kill_once():
+        while not (state / "state.safetensors").exists():  # after 1,000 updates
+            time.sleep(0.02)
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit():
+                try:
+                    parent = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                    words = (process / "cmdline").read_bytes()
+                except (OSError, IndexError):
+                    continue
+                if parent == os.getpid() and b"spawn_main" in words:
+                    os.kill(int(process.name), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_once)
+    killer.start()
+    (row,) = sweep_run.run_sweep(plan, recipe, tmp_path / "runs.jsonl", tmp_path / "out")
+    killer.join()
+    assert row.updates == 1_200
+    updates = [
+        json.loads(line)["update"] for line in (state / "log.jsonl").read_text().splitlines()
+    ]
+    assert updates == sorted(updates)
+    assert updates[-1] == 1_200
+
+
+def test_a_table_with_another_run_of_that_name_is_refused(recipe, tmp_path):
+    plan = plan_of((12_000, 4, 0))
+    ledger = tmp_path / "runs.jsonl"
+    (row,) = sweep_run.run_sweep(plan, recipe, ledger, tmp_path / "out")
+    other = replace(plan, cells=(replace(plan.cells[0], seed=3),))
+    with pytest.raises(InputError, match="another run than the plan's"):
+        sweep_run.run_sweep(other, recipe, ledger, tmp_path / "out")
+    ledger.write_text(json.dumps(asdict(row) | {"checkpoint": True}) + "\n")
+    assert sweep_run.finished_rows(plan, ledger) == {}
+
+
+def test_a_cluster_that_does_not_answer(recipe, tmp_path):
+    pytest.importorskip("ray", reason="needs the extra cluster")
+    with pytest.raises(InputError, match="no Ray cluster answers"):
+        sweep_run.run_sweep(
+            plan_of((12_000, 4, 0)),
+            recipe,
+            tmp_path / "runs.jsonl",
+            tmp_path / "out",
+            cluster="127.0.0.1:1",
+        )
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_machine_that_is_lost_costs_only_time(recipe, tmp_path):
+    """Two machines, one killed while both train: its job is done again on the other."""
+    pytest.importorskip("ray", reason="needs the extra cluster")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    lost = cluster.add_node(num_cpus=1)
+    plan = plan_of((12_000, 800, 0), (12_000, 800, 1))
+    folders = [Path(recipe.folder) / cell.run_id / "run" for cell in plan.cells]
+
+    def kill():
+        while not all((folder / "log.jsonl").exists() for folder in folders):
+            time.sleep(0.05)
+        cluster.remove_node(lost, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        rows = sweep_run.run_sweep(
+            plan, recipe, tmp_path / "runs.jsonl", tmp_path / "out", cluster=cluster.address
+        )
+    finally:
+        killer.join()
+        ray.shutdown()
+        cluster.shutdown()
+    assert all(row.updates > 790 for row in rows)
+    assert len(read_runs(tmp_path / "runs.jsonl")) == 2
+
+
+def test_a_job_that_fails_names_its_cell(small_set, tmp_path):
+    recipe = sweep_run.Recipe(str(tmp_path / "nothing"), str(tmp_path / "state"))
+    with pytest.raises(NhzooError, match="nothing"):
+        sweep_run.run_sweep(
+            plan_of((12_000, 4, 0)), recipe, tmp_path / "runs.jsonl", tmp_path / "out"
+        )
+
+
+def test_the_forecast_agent_is_trained_and_graded(small_set, tmp_path):
+    """As a user would: `train next` takes size and FLOPs from the file, `grade` finds the run."""
+    fitted = scaling.fit(runs(Truth(0.31, 0.37), 0.005, seed=3))
+    said = replace(
+        forecast.forecast(fitted, 1e15),
+        params=12_000,
+        flops=budget(12_000, 20),
+        flop_model=publishing.flop_model(),
+    )
+    forecast.write_forecast(tmp_path / "said.json", said)
+    folders = ("--run", tmp_path / "run", "--out", tmp_path / "agents/next")
+    table = tmp_path / "runs.jsonl"
+    done = nhzoo(
+        "train", "next", tmp_path / "said.json", "--data", small_set, *folders, "--ledger", table
+    )
+    assert done.returncode == 0, done.stderr
+    assert "12,000 parameters" in done.stderr
+    (row,) = read_runs(table)
+    assert row.flops_budget == said.flops
+    assert row.params == pytest.approx(12_000, rel=0.02)
+    config = json.loads((tmp_path / "agents/next/config.json").read_text())
+    assert "train next" in config["training"]["command"]
+    done = nhzoo("grade", tmp_path / "said.json", f"{table}:next", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["loss"]["observed"] == row.loss
+
+    forecast.write_forecast(tmp_path / "other.json", replace(said, flop_model="0" * 16))
+    done = nhzoo("train", "next", tmp_path / "other.json", "--data", small_set, *folders)
+    assert done.returncode == 2
+    assert "another model" in done.stderr
+
+
+def nhzoo(*arguments):
+    words = [sys.executable, "-m", "nhzoo", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from nhzoo.envs import ACTION_KEYS
+from nhzoo.errors import CheckFailed
 
 TIMES = 3.0
 UPDATES = 30
@@ -37,6 +39,15 @@ class Alarm:
         self.high = 0
         self.mean = loss if self.mean is None else self.mean + (loss - self.mean) / _MEMORY
         return None
+
+    def check(self, update: int, loss: float, grad_norm: float, folder: Path) -> None:
+        """`see`, with a reason as CheckFailed; `folder` keeps the states of the run."""
+        reason = self.see(loss, grad_norm)
+        if reason:
+            raise CheckFailed(
+                f"update {update}: {reason}; the state of before is kept in {folder}, "
+                "a smaller --lr with another --run may help"
+            )
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, as plain JSON."""

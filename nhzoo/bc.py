@@ -17,15 +17,16 @@ from typing import Any
 
 import torch
 
-from nhzoo import distributed, files
+from nhzoo import distributed
 from nhzoo.alarm import Alarm
 from nhzoo.demonstrations import Streams
-from nhzoo.errors import CheckFailed, InputError
+from nhzoo.errors import InputError
 from nhzoo.policy import Policy, PolicyConfig
 from nhzoo.prefetch import Fed, Feed
 from nhzoo.recipe import BCConfig, learning_rate
 from nhzoo.run_state import (
     RunState,
+    claim,
     optimizer_state,
     read_state,
     restore_optimizer,
@@ -158,12 +159,7 @@ class Run:
         values = torch.stack([value for _, value in self._unread]).tolist()
         self._unread = []
         for number, (loss, norm) in zip(numbers, values, strict=True):
-            reason = self.alarm.see(loss, norm)
-            if reason:
-                raise CheckFailed(
-                    f"update {number}: {reason}; the state of before is kept in {self.folder}, "
-                    "a smaller --lr with another --run may help"
-                )
+            self.alarm.check(number, loss, norm, self.folder)
             self.losses.append(loss)
             self.grad_norm = norm
 
@@ -192,6 +188,10 @@ class Run:
             write_state(self.folder, RunState(tensors, counters))
         distributed.wait_for_all()
 
+    def news(self) -> dict[str, float]:
+        """See `run_loop.Run`: nothing."""
+        return {}
+
     def close(self) -> None:
         """End the thread that reads ahead."""
         self.feed.close()
@@ -206,27 +206,11 @@ class Run:
     def _open(self, say: Callable[[str], None]) -> None:
         state = None
         if distributed.rank() == 0:
-            self._compare()
+            claim(self.folder, asdict(self.config) | {"device": self.device.type})
             state = read_state(self.folder, say)
         state = distributed.from_first(state)
         if state is not None:
             self._load(state)
-
-    def _compare(self) -> None:
-        """Keep what was asked for; a folder that holds another run is refused."""
-        asked = self.folder / "run.json"
-        config = asdict(self.config) | {"device": self.device.type}
-        if not asked.exists():
-            with files.saving(asked):
-                files.atomic_write(asked, files.dump_json(config))
-            return
-        before = files.read_json(asked)
-        if before != config:
-            changed = sorted(k for k, v in config.items() if before.get(k) != v)
-            raise InputError(
-                f"{self.folder}: holds a run with another {', '.join(changed) or 'version'}; "
-                "give the same options to go on, or another --run"
-            )
 
     def _load(self, state: RunState) -> None:
         counters = state.counters

@@ -26,6 +26,7 @@ BENCHMARK = f"{ORGANISATION}/results"
 PLAYER = f"https://{ORGANISATION}-leaderboard.static.hf.space/play.html"
 """The page that plays the recording of any entry on the hub: `?entry=org/name`."""
 
+_METHODS = {"bc": "by behavioural cloning ", "impala": "by playing (IMPALA) "}
 _CURVE_ROWS = 10  # of the card's table
 
 
@@ -160,7 +161,7 @@ def _what(facts: Facts) -> str:
     policy = _dict(config.get("policy"))
     size = _int(config.get("params"))
     data = _dict(config.get("training")).get("data")
-    method = "by behavioural cloning " * (_dict(config.get("training")).get("method") == "bc")
+    method = _METHODS.get(str(_dict(config.get("training")).get("method")), "")
     made = f", trained {method}on `{_plain(data)}`" if data else ""
     description = config.get("description")
     said = f"{quote(description)}\n\n" if description else ""
@@ -257,8 +258,10 @@ def _training(facts: Facts) -> str:
         rows.append(("held-out loss", f"{loss['loss']:.4f} nats per key ({of})"))
     if isinstance(loss.get("accuracy"), float):
         rows.append(("held-out accuracy", f"{loss['accuracy']:.1%}"))
+    rows += _played(training)
     seen = f"{_int(training.get('samples'))} samples seen"
-    seen += f", {_int(training.get('unique_samples'))} unique"
+    if "unique_samples" in training:
+        seen += f", {_int(training['unique_samples'])} unique"
     rows.append(("data", f"`{_plain(training.get('data'))}`, {seen}"))
     flops, a_frame = training.get("flops"), facts.config.get("train_flops_per_frame")
     if isinstance(flops, (int, float)):
@@ -279,6 +282,25 @@ def _training(facts: Facts) -> str:
     rows.append(("sampling", sampling))
     table = "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
     return table + (f"\n\n{_curve(facts)}" if facts.curve else "")
+
+
+def _played(training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is special to an entry that learnt by playing."""
+    rows = []
+    for name, said in (("start", "began as"), ("teacher", "held to")):
+        entry = _dict(training.get(name))
+        if entry:
+            flops = entry.get("flops")
+            cost = f" ({flops:.3e} FLOPs)" if isinstance(flops, (int, float)) else ""
+            rows.append((said, f"`{_plain(entry.get('entry'))}`{cost}"))
+    if "rewards" in training:
+        extras = training.get("extras") or "none"
+        rows.append(("rewards", f"score, {quote(training['rewards'])}; extras: {quote(extras)}"))
+    if isinstance(training.get("mean_score"), float):
+        rows.append(
+            ("mean score of its latest games in training", f"{training['mean_score']:,.1f}")
+        )
+    return rows
 
 
 def _curve(facts: Facts) -> str:

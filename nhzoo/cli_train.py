@@ -1,4 +1,4 @@
-"""Commands that train: `train bc`, `train next`."""
+"""Commands that train: `train bc`, `train next`, `train impala`."""
 
 from __future__ import annotations
 
@@ -182,6 +182,132 @@ def train_next(context: click.Context, /, forecast_file: Path, **options: Any) -
         f"{said.loss.value:.4f} [{said.loss.low:.4f}, {said.loss.high:.4f}]"
     )
     context.invoke(train_bc, params=said.params, flops=said.flops, **options)
+
+
+@train.command("impala")
+@click.option("--steps", type=float, required=True, help="Budget in steps of games.")
+@click.option("--params", default=0, help="Parameters, all counted; without --start.")
+@click.option("--start", default="", help="Entry to start from: a name or a folder.")
+@click.option("--teacher", default="", help="Entry that the policy is held to (KL).")
+@click.option("--teacher-cost", default=0.5, show_default=True, help="Of that, at first.")
+@click.option("--demonstrations", default="", help="Dataset to learn from besides.")
+@click.option("--demonstration-cost", default=0.1, show_default=True, help="Of that, at first.")
+@click.option(
+    "--half-life", default=5e6, show_default=True, help="Steps in which both costs halve, ..."
+)
+@click.option("--floor", default=0.1, show_default=True, help="... down to this share of them.")
+@click.option("--actors", default=1, show_default=True, help="Processes that play.")
+@click.option("--inline", is_flag=True, default=False, help="Actors in one process: exact, slow.")
+@click.option("--cluster", default="", help="Actors on the Ray cluster at this address, or auto.")
+@click.option("--games", default=16, show_default=True, help="Games of each actor side by side.")
+@click.option("--time", default=32, show_default=True, help="Steps of an unroll.")
+@click.option("--unrolls", default=2, show_default=True, help="Unrolls in an update.")
+@click.option("--discount", default=0.999, show_default=True, help="Of rewards, each step.")
+@click.option(
+    "--rewards", default="scaled", show_default=True, help="The score's growth: scaled or clipped."
+)
+@click.option(
+    "--extras", default="", help="Potentials in points: depth=50,level=20; never in evaluation."
+)
+@click.option(
+    "--advantages", default="scaled", show_default=True, help="By their running size, or raw."
+)
+@click.option("--entropy-cost", default=1e-3, show_default=True, help="Reward of uncertainty.")
+@click.option("--value-cost", default=0.5, show_default=True, help="Of the value's error.")
+@click.option("--lr", default=5e-4, show_default=True, help="Adam's rate.")
+@click.option("--warmup", default=100, show_default=True, help="Updates until it is reached.")
+@click.option(
+    "--value-warmup", default=0, show_default=True, help="Updates that learn the value alone."
+)
+@click.option("--clip", default=4.0, show_default=True, help="Largest norm of a gradient.")
+@click.option(
+    "--character", default="mon-hum-neu-mal", show_default=True, help="Who plays; @ is drawn."
+)
+@click.option("--no-progress", default=1_000, show_default=True, help="Steps of a turn; then cut.")
+@click.option("--step-cap", default=100_000, show_default=True, help="Steps of a game; then cut.")
+@click.option("--world", default="nethack", show_default=True, help="Or a tiny one, to try things.")
+@click.option("--seed", default=0, show_default=True, help="Decides the start and the games.")
+@click.option("--threads", default=1, show_default=True, help="CPU threads of the learner.")
+@click.option("--device", default="cpu", show_default=True, help="The learner's; as of train bc.")
+@click.option("--checkpoints", default="", help="Rows on the way, as of train bc.")
+@click.option("--save-every", default=500, show_default=True, help="Updates between saves.")
+@click.option("--temperature", default=1.0, show_default=True, help="At which the agent samples.")
+@click.option("--patience", default=0, show_default=True, help="As for train bc.")
+@click.option("--description", default="", help="A line for `nhzoo list`.")
+@click.option(
+    "--run", "--run-folder", "folder", type=FOLDER, required=True, help="State and logs of the run."
+)
+@click.option("--out", type=FOLDER, required=True, help="Where the zoo entry goes.")
+@click.option(
+    "--ledger", type=click.Path(path_type=Path), help="Add the run's rows to this table of runs."
+)
+@WORKERS
+@AS_JSON
+def train_impala(
+    demonstrations: str,
+    temperature: float,
+    patience: int,
+    description: str,
+    folder: Path,
+    out: Path,
+    ledger: Path | None,
+    workers: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Learn by playing: IMPALA, from scratch or from an entry that cloning gave.
+
+    Run again to go on; with more --steps, or another number of actors, as well.
+
+    \b
+    Example: nhzoo train impala --params 100000 --steps 5e6 --actors 2 --run runs/i --out agents/i
+    """
+    from nhzoo import distributed, impala_publishing, impala_training
+    from nhzoo.checkpoints import Sampling
+    from nhzoo.impala_recipe import ImpalaConfig
+    from nhzoo.ledger import append_row
+    from nhzoo.run_loop import Interrupted
+
+    def record(played: impala_training.Played) -> dict[str, Any]:
+        row = impala_publishing.played_row(played, out.name)
+        if ledger:
+            append_row(ledger, row)
+        return asdict(row)
+
+    config = ImpalaConfig(demonstrations=demonstrations, **options)
+    sampling = Sampling(temperature, patience)
+    games = packed_games(demonstrations, "train", workers) if demonstrations else []
+    held = impala_training.hold(config, games)
+    with display.LiveProgress(f"train {out.name}", "updates") as bar:
+        try:
+            played = impala_training.train(
+                config,
+                folder,
+                held,
+                progress=lambda report: bar.update(*_playing_note(report)),
+                checkpoint=record,
+                say=display.say,
+            )
+        except Interrupted as stop:
+            display.say(str(stop))
+            sys.exit(130)
+    impala_publishing.publish_played(played, out, sampling, description, _command(distributed))
+    row = record(played)
+    if as_json:
+        display.print_json(row)
+    else:
+        score = "no game ended" if row["mean_return"] is None else f"{row['mean_return']:,.1f}"
+        display.show(f"{out}: mean score of the latest {row['n_episodes']} games {score}")
+
+
+def _playing_note(state: Any) -> tuple[float, float, str]:
+    score = f"score {state.news['score']:,.1f}  " if "score" in state.news else ""
+    note = (
+        f"{score}loss {state.loss:.3f}  entropy {state.news['entropy']:.2f}  "
+        f"lag {state.news['lag']:.1f}  {state.frames:.2e} steps  "
+        f"{state.frames_per_second:,.0f} steps/s"
+    )
+    return state.update, state.updates, note
 
 
 def _command(distributed: Any) -> str:

@@ -193,11 +193,13 @@ def no_recall(n: int) -> Array:
     return np.zeros((n, walking.RECALL), np.uint16)
 
 
-def encode(chars: Array, colors: Array, cursor: Array, recall: Array) -> Features:
+def encode(
+    chars: Array, colors: Array, cursor: Array, recall: Array, out: Features | None = None
+) -> Features:
     """Encode n screens: [n, 24, 80] characters and colours, [n, 2] cursors, each of its own game.
 
     `recall` uint16 [n, 1912] is brought up to these screens in place; what is pressed next is for
-    `walking.press` to tell it.
+    `walking.press` to tell it. `out`: contiguous arrays of n frames to write into.
     """
     n = len(chars)
     if chars.shape != (n, ROWS, COLS) or colors.shape != chars.shape or cursor.shape != (n, 2):
@@ -206,7 +208,7 @@ def encode(chars: Array, colors: Array, cursor: Array, recall: Array) -> Feature
         )
     if recall.shape != (n, walking.RECALL) or recall.dtype != np.uint16:
         raise ValueError(f"a recall of {recall.shape}, {recall.dtype} is none of {n} games")
-    features = Features.empty(n)
+    features = Features.empty(n) if out is None else out
     _encode(
         np.ascontiguousarray(chars, np.uint8).reshape(n, -1),
         np.ascontiguousarray(colors).view(np.uint8).reshape(n, -1),

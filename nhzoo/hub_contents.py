@@ -50,6 +50,7 @@ ENTRY = Contents(
         (r"config\.json", _MEGABYTE),
         (r"model\.safetensors", 4 * _GIGABYTE),
         (r"parity\.safetensors", 4 * _MEGABYTE),
+        (r"critic\.safetensors", _MEGABYTE),
         (r"curve\.csv", _MEGABYTE),
         (r"replay\.cast", 64 * _MEGABYTE),
         (rf"\.eval_results/{_NAME}\.yaml", _MEGABYTE),

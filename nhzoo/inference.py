@@ -49,6 +49,7 @@ class Inference:
 
     def __init__(self, policy: Policy, batch: int) -> None:
         self.config, self.batch = policy.config, batch
+        self._policy = policy
         names = [*(name for name in policy.tables if name != "compass"), "compass"]
         tables = [policy.tables[name].detach().numpy() for name in names]
         lines = [policy.get_buffer(f"{name}_rows").numpy() for name in names if name != "message"]
@@ -85,6 +86,17 @@ class Inference:
             rows *= 2
         if not self._sizes_agree():
             self._buffers = {most: buffers}
+
+    def refresh(self) -> None:
+        """Take in new weights, which were copied into the policy's own tensors."""
+        policy = self._policy
+        with torch.no_grad():
+            self._tables[0][:-1] = policy.tables["crop"].detach().numpy()
+            for layer, biases in enumerate(self._gate_biases):
+                gates = [getattr(policy, f"{gate}{layer}").bias for gate in GATES]
+                biases[:] = torch.cat(gates).numpy()
+            ends = policy.head.bias, policy.query.bias, policy.offer.bias
+            self._end_bias[:] = torch.cat(ends).numpy()
 
     def step(self, features: Features, states: Sequence[Array]) -> tuple[Array, list[Array]]:
         """Logits, float32 [n, 121], and the next state of each layer of the core.

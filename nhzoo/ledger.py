@@ -61,20 +61,23 @@ class LedgerRow(RunRow):
 
     `checkpoint`: measured on the way, when the learning rate had not yet fallen; the last row of a
     run is none. `batch` x `time` x `accumulate` frames make an update, of all `world_size`
-    processes together; `threads` are each one's. `energy_joules` is what the CPU packages of the
-    whole machine took, whatever else ran there; None where it cannot be read.
+    processes together; `threads` are each one's. Of runs that learn by playing (kind rl) `samples`
+    are steps of games, `mean_return` is the mean score of their latest games and `loss` one over
+    it, `batch` counts games; `start` is the entry that a run began from.
+    `energy_joules` is what the CPU packages of the whole machine took, whatever else ran there;
+    None where it cannot be read.
     """
 
     schema_version: int = SCHEMA
     checkpoint: bool
     updates: int
-    accuracy: float
+    accuracy: float | None
     validation_frames: int
     batch: int
     time: int
     accumulate: int
     data: str
-    data_sha256: str
+    data_sha256: str | None
     config_hash: str
     git_revision: str | None
     seconds: float
@@ -86,6 +89,8 @@ class LedgerRow(RunRow):
     threads: int
     world_size: int
     torch: str
+    actors: int | None = None
+    start: str | None = None
 
 
 def read_runs(path: Path, incomplete: list[str] | None = None) -> list[RunRow]:

@@ -277,15 +277,33 @@ class Policy(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [T, B, 121] and the state after T steps, of features [T, B, ...]."""
+        x, bearings, state = self.read(features, state)
+        return self.answer(features, x, bearings), state
+
+    def read(
+        self, features: Mapping[str, Tensor], state: Tensor, going_on: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What heads read, [T, B, hidden], what lies which way, and the state after T steps.
+
+        `going_on`, float32 [T, B]: 0 at the first frame of a game, which remembers nothing of the
+        one before it; else 1.
+        """
         bearings = self._bearings(features)
-        x, state = self.remember(self.encode(features, bearings), state)
+        x, state = self.remember(self.encode(features, bearings), state, going_on)
+        return x, bearings, state
+
+    def answer(self, features: Mapping[str, Tensor], x: Tensor, bearings: Tensor) -> Tensor:
+        """Logits [T, B, 121] of what `read` gave."""
         logits = self.head(x)
         toward = (bearings @ self.query(x)[..., None])[..., 0]
         offered = features["choices"] * self.offer(x)
         logits = logits.index_add(-1, self.moves, toward)
-        return logits.index_add(-1, self.letters, offered), state
+        answered: Tensor = logits.index_add(-1, self.letters, offered)
+        return answered
 
-    def remember(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def remember(
+        self, x: Tensor, state: Tensor, going_on: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The core: of what was encoded, [T, B, hidden], what heads read; and the next state."""
         reached = []
         for layer, before in enumerate(state):
@@ -294,10 +312,11 @@ class Policy(nn.Module):
             together = nn.functional.linear(  # one large product is faster than three
                 read, torch.cat([g.weight for g in gates]), torch.cat([g.bias for g in gates])
             )
-            opened, candidate = together.split([2 * x.shape[-1], x.shape[-1]], -1)
+            opened, candidate = torch.split(together, [2 * x.shape[-1], x.shape[-1]], -1)
             forget, write = torch.sigmoid(opened).chunk(2, -1)
             share = write / (forget + write)
-            y = scan(1 - share, share * candidate, before)
+            keep = 1 - share if going_on is None else (1 - share) * going_on[..., None]
+            y = scan(keep, share * candidate, before)
             reached.append(y[-1])
             x = x + y
         return x, torch.stack(reached)

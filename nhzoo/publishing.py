@@ -47,7 +47,7 @@ def publish(
         "seconds": round(trained.seconds, 1),
         "threads": config.threads,
         "processes": distributed.world(),
-        "device": _device(trained.device),
+        "device": device_name(trained.device),
         "temperature": temperature,
         "validation": asdict(trained.loss),
         "recipe": asdict(config),
@@ -102,7 +102,7 @@ def ledger_row(trained: Trained, run_id: str, training_games: list[Path]) -> Led
         energy_joules=None if trained.energy_joules is None else round(trained.energy_joules, 1),
         machine=platform.machine(),
         cpu=cpu_name(),
-        device=_device(trained.device),
+        device=device_name(trained.device),
         precision=config.precision,
         threads=config.threads,
         world_size=distributed.world(),
@@ -121,7 +121,8 @@ def flop_model() -> str:
     return flop_model_hash(f"{ARCHITECTURE}, features {features.VERSION}", FLOP_VERSION, sizes)
 
 
-def _device(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What a device is, for entries and tables."""
     return "cpu" if device.type == "cpu" else f"cuda ({torch.cuda.get_device_name(device)})"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,26 @@ class RunState:
         """The tensors called `prefix`.something, by that something."""
         start = f"{prefix}."
         return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
+
+
+def claim(folder: Path, config: Mapping[str, Any], free: Collection[str] = ()) -> None:
+    """Keep in `folder` what is asked for; InputError where it holds a run of other options.
+
+    Those in `free` may have become others, and are kept as they are now.
+    """
+    path = folder / "run.json"
+    before = files.read_json(path) if path.exists() else None
+    if before == config:
+        return
+    if before is not None:
+        changed = sorted(k for k, v in config.items() if before.get(k) != v and k not in free)
+        if changed or before.keys() != config.keys():
+            raise InputError(
+                f"{folder}: holds a run with another {', '.join(changed) or 'version'}; "
+                "give the same options to go on, or another --run"
+            )
+    with files.saving(path):
+        files.atomic_write(path, files.dump_json(config))
 
 
 def write_state(folder: Path, state: RunState) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,10 @@ from nhzoo.losses import Loss
 
 @dataclass
 class Progress:
-    """What a running training reports: `loss` is the mean since the last report."""
+    """What a running training reports: `loss` is the mean since the last report.
+
+    `news`: what else there is to say, by name, as numbers.
+    """
 
     update: int
     updates: int | None
@@ -35,6 +38,7 @@ class Progress:
     frames_per_second: float
     seconds: float
     validation: Loss | None = None
+    news: dict[str, float] = field(default_factory=dict)
 
 
 class TrainingLog:
@@ -60,7 +64,9 @@ class TrainingLog:
         scalars = {
             f"train/{name}": row[name] for name in ("loss", "lr", "grad_norm", "frames_per_second")
         }
-        validation = row.pop("validation")
+        validation, news = row.pop("validation"), row.pop("news")
+        row |= news
+        scalars |= {f"train/{name}": value for name, value in news.items()}
         if validation:
             row |= {
                 "validation_loss": validation["loss"],

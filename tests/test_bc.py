@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from nhzoo import bc, files, ledger, packing, publishing, training
+from nhzoo import bc, files, ledger, packing, publishing, run_loop, training
 from nhzoo.agents import RandomAgent, load
 from nhzoo.alarm import UPDATES, Alarm
 from nhzoo.errors import CheckFailed, InputError
@@ -199,7 +199,7 @@ def test_a_loss_that_explodes_stops_and_the_last_good_state_is_safe(games, tmp_p
     run.policy.head.bias.data += 1e3 * (torch.arange(121) % 7)
     run.save = lambda: pytest.fail("a state whose loss explodes was saved")
     with pytest.raises(CheckFailed, match=rf"update {5 + UPDATES - 1}: the loss, [0-9.]+ before"):
-        training._Training(run, None, [], print, print).go([])
+        run_loop.Loop(run, None, print, print, print).go([])
     assert bc.Run(config, games[0], tmp_path).update == 5
 
 

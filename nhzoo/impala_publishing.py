@@ -1,0 +1,117 @@
+"""What comes of a run that learnt by playing: a zoo entry, and rows of the table of runs."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from nhzoo.cards import write_card
+from nhzoo.checkpoints import Entry, Sampling, save_entry
+from nhzoo.critic import save_critic
+from nhzoo.impala_training import Played, probe
+from nhzoo.ledger import LedgerRow, config_hash
+from nhzoo.provenance import cpu_name, git_revision
+from nhzoo.publishing import device_name, flop_model
+
+_LEAST = 1.0  # mean score of which a loss is made
+
+
+def publish_played(
+    played: Played, folder: Path, sampling: Sampling, description: str, command: str
+) -> None:
+    """Write the zoo entry of a run, its critic beside it; the policy is on the CPU afterwards."""
+    config, policy = played.config, played.policy.cpu()
+    training = {
+        "method": "impala",
+        "data": config.world,
+        "samples": played.steps,
+        "flops": played.flops,
+        "updates": played.updates,
+        "seconds": round(played.seconds, 1),
+        "threads": config.threads,
+        "actors": config.actors,
+        "device": device_name(played.device),
+        "temperature": sampling.temperature,
+        "rewards": config.rewards,
+        "extras": config.extras,
+        "start": _named(played.held.start),
+        "teacher": _named(played.held.teacher),
+        "games": played.games,
+        "mean_score": played.mean_score,
+        "recipe": asdict(config),
+        "command": command,
+    }
+    save_entry(
+        folder,
+        policy,
+        sampling,
+        training,
+        description,
+        "",
+        probe(config.world_config()),
+    )
+    save_critic(folder, played.critic)
+    write_card(folder)
+
+
+def played_row(played: Played, run_id: str) -> LedgerRow:
+    """The row of a run, or of its checkpoint.
+
+    `mean_return` is the mean score of the latest games of the actors, and `loss` one over it, which
+    is what `fit --metric return` fits.
+    """
+    config, shape = played.config, played.policy.config
+    score = played.mean_score
+    held = played.held
+    named = {"start": _named(held.start), "teacher": _named(held.teacher)}
+    return LedgerRow(
+        run_id=run_id,
+        kind="rl",
+        params=shape.params,
+        samples=played.steps,
+        unique_samples=played.steps,
+        flops=played.flops,
+        flops_budget=None,
+        loss=1 / max(_LEAST, score or 0.0),
+        mean_return=score,
+        se_return=played.score_error,
+        n_episodes=len(played.scores),
+        lr=config.lr,
+        seed=config.seed,
+        width=shape.hidden,
+        depth=1,
+        flop_model_hash=flop_model(),
+        checkpoint=not played.finished,
+        updates=played.updates,
+        accuracy=None,
+        validation_frames=0,
+        batch=config.rows,
+        time=config.time,
+        accumulate=1,
+        data=f"{config.world} {config.character}" if config.world == "nethack" else config.world,
+        data_sha256=None,
+        config_hash=config_hash(asdict(config) | named),
+        git_revision=git_revision(),
+        seconds=round(played.seconds, 1),
+        energy_joules=None if played.energy_joules is None else round(played.energy_joules, 1),
+        machine=platform.machine(),
+        cpu=cpu_name(),
+        device=device_name(played.device),
+        precision="fp32",
+        threads=config.threads,
+        world_size=1,
+        torch=torch.__version__,
+        actors=config.actors,
+        start=held.start.name if held.start else None,
+    )
+
+
+def _named(entry: Entry | None) -> dict[str, object] | None:
+    """Which entry it was, and what it had cost."""
+    if entry is None:
+        return None
+    flops = entry.config.get("training", {}).get("flops")
+    return {"entry": entry.name, "weights_sha256": entry.revision, "flops": flops}

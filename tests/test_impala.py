@@ -1,0 +1,356 @@
+"""IMPALA: it learns what can be learnt, goes on to the same bits, says in one line what fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from nhzoo import checkpoints, impala_publishing, impala_training, ledger, packing, run_loop
+from nhzoo.agents import load
+from nhzoo.cli import main
+from nhzoo.critic import Critic, load_critic
+from nhzoo.errors import CheckFailed, InputError
+from nhzoo.impala import ImpalaRun
+from nhzoo.impala_recipe import ImpalaConfig, update_flops
+from nhzoo.impala_training import hold, train
+from nhzoo.policy import PolicyConfig
+from tests.conftest import make_entry
+
+TINY = ImpalaConfig(
+    steps=12 * 4 * 10,
+    params=20_000,
+    world="tiny-walk",
+    inline=True,
+    actors=2,
+    games=4,
+    time=10,
+    unrolls=1,
+    log_every=2,
+    save_every=5,
+)
+NETHACK = replace(TINY, world="nethack", step_cap=60, no_progress=40)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def steady(folder):
+    """The log without what a clock decides."""
+    timed = ("frames_per_second", "seconds", "waited")
+    return [{k: v for k, v in row.items() if k not in timed} for row in lines(folder)]
+
+
+def assert_same_weights(a, b):
+    for module in ("policy", "critic"):
+        held = getattr(b, module).state_dict()
+        for name, tensor in getattr(a, module).state_dict().items():
+            np.testing.assert_array_equal(tensor, held[name], err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "advantages"), [("tiny-walk", "scaled"), ("tiny-memory", "raw")])
+def test_tiny_worlds_are_solved_to_their_optimum(tmp_path, world, advantages):
+    """The best mean return is 1; who only walks about reaches 0.03 to 0.3, who forgets 0.5."""
+    config = replace(
+        TINY, world=world, advantages=advantages, steps=250_000, actors=1, games=32, time=16,
+        lr=3e-3, entropy_cost=3e-3, discount=0.95, log_every=50, save_every=10_000,
+    )  # fmt: skip
+    played = train(config, tmp_path)
+    assert len(played.scores) == 256
+    assert played.mean_score > 0.97
+
+
+@pytest.mark.parametrize("config", [TINY, NETHACK])
+def test_interrupted_anywhere_it_ends_with_the_same_bits(tmp_path, config):
+    whole = train(config, tmp_path / "whole")
+    for stop in (1, 7):
+        folder = tmp_path / f"stopped-{stop}"
+        with closing(ImpalaRun(config, folder)) as run:
+            for _ in range(stop):
+                run.step()
+            run.save()
+        resumed = train(config, folder)
+        assert_same_weights(whole, resumed)
+        assert (resumed.steps, resumed.games, resumed.scores) == (
+            whole.steps,
+            whole.games,
+            whole.scores,
+        )
+        assert steady(folder)[-1] == steady(tmp_path / "whole")[-1]
+
+
+def test_more_steps_prolong_a_run(tmp_path):
+    whole = train(replace(TINY, steps=2 * TINY.steps), tmp_path / "whole")
+    train(TINY, tmp_path / "run")
+    assert_same_weights(whole, train(replace(TINY, steps=2 * TINY.steps), tmp_path / "run"))
+    with pytest.raises(InputError, match="another lr"):
+        train(replace(TINY, lr=0.1), tmp_path / "run")
+
+
+_TRAIN = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from nhzoo.impala_training import train
+from tests.test_impala import TINY
+if __name__ == "__main__":
+    train(replace(TINY, steps=1e9, inline=False, actors=1, save_every=2), Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_run_goes_on(tmp_path, number):
+    folder, script = tmp_path / "run", tmp_path / "script.py"
+    script.write_text(_TRAIN)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+    process = subprocess.Popen(
+        [sys.executable, os.fspath(script), os.fspath(folder)],
+        stderr=subprocess.PIPE, text=True, env=env,
+    )  # fmt: skip
+    while not (folder / "state.safetensors").exists():
+        time.sleep(0.05)
+        assert process.poll() is None, process.stderr.read()
+    time.sleep(1)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode != 0
+    assert number == signal.SIGKILL or "the same command goes on" in errors
+    config = replace(TINY, inline=False, actors=1, save_every=2, steps=1e9)
+    with closing(ImpalaRun(config, folder)) as run:
+        before = run.update, run.episodes
+        assert before[0] > 0
+        (unroll,) = run.crew.collect(1)
+        assert not unroll.first[0].all()  # the games go on where they were
+        run.crew.release()
+        run.step()
+        assert run.update == before[0] + 1
+
+
+def test_a_teacher_is_left_at_first_and_its_state_goes_on(tmp_path):
+    entry = make_entry(tmp_path / "teacher", seed=4)
+    config = replace(TINY, params=0, start=str(entry), teacher=str(entry), lr=1e-9, half_life=100)
+    held = hold(config, [])
+    with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
+        for _ in range(6):  # games begin, end and are cut on the way
+            run.step()
+            assert run._sums["teacher_kl"][-1] == pytest.approx(0, abs=1e-6)
+        run.save()
+    with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
+        run.step()
+        assert run._sums["teacher_kl"][-1] == pytest.approx(0, abs=1e-6)
+    assert config.faded(0.5, 0) == 0.5
+    assert config.faded(0.5, 100) == 0.25
+    assert config.faded(0.5, 10**9) == pytest.approx(0.05)
+
+
+def test_a_policy_comes_near_its_teacher(tmp_path):
+    entry = make_entry(tmp_path / "teacher", seed=4)
+    config = replace(TINY, teacher=str(entry), teacher_cost=10.0, lr=3e-3, warmup=1, steps=40 * 40)
+    with closing(ImpalaRun(config, tmp_path / "run", hold(config, []))) as run:
+        for _ in range(40):
+            run.step()
+        kls = run._sums["teacher_kl"]
+    assert np.mean(kls[-5:]) < 0.7 * np.mean(kls[:5])
+
+
+def test_demonstrations_beside_play_resume_exactly(small_set, tmp_path):
+    games = packing.pack(small_set, split="train", workers=1).games
+    config = replace(
+        TINY, demonstrations="small", demonstration_batch=2, demonstration_time=8, steps=400
+    )
+    held = hold(config, games)
+    whole = train(config, tmp_path / "whole", held)
+    with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
+        for _ in range(4):
+            run.step()
+        assert 4 < run._sums["demonstration_loss"][-1] < 6
+        run.save()
+    assert_same_weights(whole, train(config, tmp_path / "run", held))
+
+
+def test_the_value_alone_is_learnt_at_first(tmp_path):
+    config = replace(TINY, value_warmup=3, warmup=1, lr=0.01)
+    with closing(ImpalaRun(config, tmp_path)) as run:
+        before = {k: v.clone() for k, v in run.policy.state_dict().items()}
+        for _ in range(3):
+            run.step()
+        for name, tensor in run.policy.state_dict().items():
+            np.testing.assert_array_equal(tensor, before[name])
+        assert float(run.critic.bias.detach().abs()) > 0
+        run.step()
+        assert (run.policy.head.weight != before["head.weight"]).any()
+
+
+def test_what_a_run_comes_to(tmp_path):
+    config = replace(NETHACK, checkpoints="1", extras="depth=50")
+    rows = []
+    played = train(
+        config, tmp_path / "run", checkpoint=lambda p: rows.append(
+            impala_publishing.played_row(p, "agent"))
+    )  # fmt: skip
+    rows.append(impala_publishing.played_row(played, "agent"))
+    assert [row.checkpoint for row in rows] == [True, False]
+    assert rows[1].kind == "rl" and rows[1].samples == played.steps
+    assert rows[1].flops == played.updates * update_flops(config, played.policy.config)
+    assert rows[1].mean_return == played.mean_score
+    table = tmp_path / "runs.jsonl"
+    for row in rows:
+        assert ledger.append_row(table, row)
+    assert ledger.read_runs(table) == rows
+    folder = tmp_path / "agent"
+    impala_publishing.publish_played(
+        played, folder, checkpoints.Sampling(), "debug", "nhzoo train impala"
+    )
+    agent = load(folder)  # plays without its critic
+    critic = Critic(agent.entry.policy.config.hidden)
+    assert load_critic(folder, critic)
+    assert_same_weights(replace(played, critic=critic), played)
+    about = agent.entry.config["training"]
+    assert (about["method"], about["extras"]) == ("impala", "depth=50")
+    assert "depth=50" in (folder / "README.md").read_text()
+    again = replace(TINY, params=0, start=str(folder))
+    held = hold(again, [])
+    np.testing.assert_array_equal(held.critic.weight.detach(), played.critic.weight.detach())
+    (folder / "critic.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match=r"critic.safetensors: cannot be used"):
+        hold(again, [])
+    (folder / "critic.safetensors").unlink()
+    assert hold(again, []).critic is None
+    assert checkpoints.load_entry(folder).config["params"] == played.policy.config.params
+
+
+def test_a_step_costs_what_its_parts_cost():
+    shape, other = PolicyConfig.for_params(20_000), PolicyConfig.for_params(100_000)
+    steps, frames = 4 * 10, 4 * 11
+    plain = (
+        steps * shape.forward_flops
+        + frames * (shape.train_flops + 6 * shape.hidden)
+        + 16 * (shape.params + shape.hidden + 1)
+    )
+    assert update_flops(TINY, shape) == plain
+    assert update_flops(TINY, shape, other) == plain + steps * other.forward_flops
+    config = replace(TINY, demonstrations="x", demonstration_batch=2, demonstration_time=8)
+    assert update_flops(config, shape) == plain + 16 * shape.train_flops
+
+
+def test_a_diverging_loss_stops_the_run_and_the_last_state_is_safe(tmp_path):
+    with closing(ImpalaRun(TINY, tmp_path)) as run:
+        run.step()
+        run.save()
+        run.critic.bias.data[:] = float("nan")
+        with pytest.raises(CheckFailed, match="update 1: the loss is nan"):
+            run.step()
+    with closing(ImpalaRun(TINY, tmp_path)) as run:
+        assert run.update == 1
+        run.alarm.mean = 0.1
+        run.save = lambda: pytest.fail("a state whose loss explodes was saved")
+        run.updates, run.config = 100, replace(TINY, save_every=1, value_cost=1e9)
+        run.critic.bias.data[:] = 1e3
+        with pytest.raises(CheckFailed, match=r"was .* or so for 30 updates"):
+            run_loop.Loop(run, None, print, print, print).go([])
+    with closing(ImpalaRun(TINY, tmp_path)) as run:
+        assert run.update == 1
+
+
+def test_teachers_that_cannot_be_used(tmp_path):
+    entry = make_entry(tmp_path / "teacher")
+    config = json.loads((entry / "config.json").read_text())
+    for field, value in (("architecture", "other-lstm"), ("action_table_sha256", "0" * 64)):
+        (entry / "config.json").write_text(json.dumps(config | {field: value}))
+        with pytest.raises(InputError, match=f"--teacher .*: {field} is") as error:
+            hold(replace(TINY, teacher=str(entry)), [])
+        assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="--start nobody: is no zoo entry"):
+        hold(replace(TINY, params=0, start="nobody"), [])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 0},
+        {"steps": float("nan")},
+        {"params": 0},
+        {"params": 5},
+        {"start": "x"},
+        {"actors": 0},
+        {"games": 0},
+        {"time": 0},
+        {"discount": 1.5},
+        {"lr": 0.0},
+        {"rewards": "squared"},
+        {"advantages": "none"},
+        {"world": "chess"},
+        {"extras": "gold=1"},
+        {"cluster": "auto"},
+        {"floor": 2.0},
+        {"half_life": 0.0},
+        {"checkpoints": "2,3"},
+        {"entropy_cost": float("inf")},
+    ],
+)
+def test_options_that_cannot_be(options):
+    with pytest.raises(InputError):
+        replace(TINY, **options)
+
+
+def test_the_command_line(tmp_path, monkeypatch, capsys):
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["nhzoo", "train", "impala", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code, capsys.readouterr()
+
+    common = ("--params", 20_000, "--world", "tiny-walk", "--games", 4, "--time", 8)
+    where = ("--run", tmp_path / "run", "--out", tmp_path / "agent")
+    code, said = run(*common, "--steps", 200, "--inline", *where, "--json")
+    assert code == 0
+    assert json.loads(said.out)["kind"] == "rl"
+    assert "nhzoo train impala" in (tmp_path / "agent" / "README.md").read_text()
+    for words, wanted in (
+        (("--actors", 1_000), "--actors 1000: this machine has"),
+        (("--teacher", "nobody"), "--teacher nobody: is no zoo entry"),
+        (("--inline", "--extras", "gold=1"), "--extras gold=1"),
+    ):
+        code, said = run(*common, "--steps", 200, *where[2:], "--run", tmp_path / "other", *words)
+        assert code == 2
+        (line,) = said.err.strip().splitlines()
+        assert wanted in line
+
+
+def test_torchrun_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(impala_training.distributed, "world", lambda: 2)
+    with pytest.raises(InputError, match="one learner"):
+        train(TINY, tmp_path)
+
+
+def test_the_policy_reads_a_game_that_begins_within_a_batch_as_if_alone():
+    from nhzoo.features import Features
+    from nhzoo.policy import Policy, to_tensors
+
+    random = np.random.default_rng(0)
+    policy = Policy(PolicyConfig.for_params(20_000), torch.Generator().manual_seed(0))
+    features = Features.empty(6, 2)
+    for array in vars(features).values():
+        array[:] = random.integers(0, 2, array.shape)
+    inputs = to_tensors(features, 6, 2)
+    going_on = torch.ones(6, 2)
+    going_on[4] = 0
+    state = torch.randn(3, 2, policy.config.hidden)
+    x, bearings, after = policy.read(inputs, state, going_on)
+    late = {name: tensor[4:] for name, tensor in inputs.items()}
+    logits, alone = policy({k: v.contiguous() for k, v in late.items()}, policy.initial_state(2))
+    found = policy.answer(inputs, x, bearings)[4:].detach()
+    torch.testing.assert_close(found, logits.detach(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(after, alone)

@@ -119,7 +119,8 @@ class PolicyAgent:
         logits, reached = self.logits(observation, state)
         sampling = self.entry.sampling
         if sampling.patience:
-            logits /= 1 + reached[-1][:, walking.STILL, None] // sampling.patience
+            still = reached[-1][:, walking.STILL, None].astype(np.float32)
+            logits /= 1 + still // sampling.patience
         self.last_logits = logits
         actions = inference.choose(logits, uniform, sampling.temperature)
         walking.press_each(reached[-1], ACTION_KEYS[actions])

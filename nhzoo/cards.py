@@ -209,6 +209,8 @@ def _setting(score: Score) -> str:
     result, protocol = score.result, score.protocol
     temperature = result.get("temperature")
     sampling = "greedy" if temperature == 0 else f"sampled at temperature {_number(temperature)}"
+    if result.get("patience"):
+        sampling += f", patience {_int(result['patience'])}"
     return (
         f"{_plain(protocol.character)}, at most {protocol.step_cap:,} steps, {sampling}, NLE "
         f"{_plain(_dict(result.get('versions')).get('nle'))} on {_plain(result.get('machine'))}"

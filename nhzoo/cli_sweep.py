@@ -130,6 +130,7 @@ def sweep_run(
     \b
     Example: nhzoo sweep run plan.json --ledger runs.jsonl --out entries --runs runs --jobs 2
     """
+    from nhzoo.checkpoints import Sampling
     from nhzoo.cli_data import packed_games
     from nhzoo.ledger import LedgerRow
     from nhzoo.sweep_plan import read_plan
@@ -137,6 +138,8 @@ def sweep_run(
 
     if jobs < 1 or threads < 1:
         raise InputError("--jobs and --threads must be at least 1")
+    Sampling(temperature)  # a wrong one is refused now, not when the first run has ended
+    recipe = Recipe(data, str(runs.resolve()), temperature, threads, workers or 1)
     plan = read_plan(plan_file)
     if budget is not None:
         plan = replace(plan, cells=tuple(cell for cell in plan.cells if cell.flops == budget))
@@ -146,7 +149,6 @@ def sweep_run(
             )
     if not cluster:
         packed_games(data, None, workers)  # with its progress shown
-    recipe = Recipe(data, str(runs.resolve()), temperature, threads, workers or 1)
     with display.LiveProgress(f"sweep {plan.prefix}", "runs") as bar:
         done = 0
 

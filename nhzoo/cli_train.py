@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,35 @@ from nhzoo import display
 from nhzoo.cli_data import packed_games
 from nhzoo.errors import InputError
 from nhzoo.options import AS_JSON, FOLDER, WORKERS
+
+
+def _outcome(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what becomes of a run, of every command that trains."""
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--ledger", type=path, help="Add the run's rows to this table of runs."),
+        click.option("--out", type=FOLDER, required=True, help="Where the zoo entry goes."),
+        click.option(
+            "--run",
+            "--run-folder",  # torchrun takes --run for an abbreviation of an option of its own
+            "folder",
+            type=FOLDER,
+            required=True,
+            help="State and logs of the run.",
+        ),
+        click.option("--description", default="", help="A line for `nhzoo list`."),
+        click.option(
+            "--patience",
+            default=0,
+            show_default=True,
+            help="Screens without a turn after which the temperature doubles; 0 is never.",
+        ),
+        click.option(
+            "--temperature", default=1.0, show_default=True, help="At which the agent samples."
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -49,26 +79,7 @@ def train() -> None:
 )
 @click.option("--save-every", default=1_000, show_default=True, help="Updates between saves.")
 @click.option("--dropout", default=0.0, show_default=True, help="Of what the encoders give.")
-@click.option("--temperature", default=1.0, show_default=True, help="At which the agent samples.")
-@click.option(
-    "--patience",
-    default=0,
-    show_default=True,
-    help="Screens without a turn after which the temperature doubles; 0 is never.",
-)
-@click.option("--description", default="", help="A line for `nhzoo list`.")
-@click.option(
-    "--run",
-    "--run-folder",  # torchrun takes --run for an abbreviation of an option of its own
-    "folder",
-    type=FOLDER,
-    required=True,
-    help="State and logs of the run.",
-)
-@click.option("--out", type=FOLDER, required=True, help="Where the zoo entry goes.")
-@click.option(
-    "--ledger", type=click.Path(path_type=Path), help="Add the run's rows to this table of runs."
-)
+@_outcome
 @WORKERS
 @AS_JSON
 def train_bc(
@@ -149,12 +160,7 @@ def train_bc(
 @click.option("--seed", default=0, show_default=True, help="As for train bc.")
 @click.option("--threads", default=1, show_default=True, help="As for train bc.")
 @click.option("--save-every", default=1_000, show_default=True, help="As for train bc.")
-@click.option("--temperature", default=1.0, show_default=True, help="At which the agent samples.")
-@click.option("--patience", default=0, show_default=True, help="As for train bc.")
-@click.option("--description", default="", help="A line for `nhzoo list`.")
-@click.option("--run", "folder", type=FOLDER, required=True, help="State and logs of the run.")
-@click.option("--out", type=FOLDER, required=True, help="Where the zoo entry goes.")
-@click.option("--ledger", type=click.Path(path_type=Path), help="As for train bc.")
+@_outcome
 @WORKERS
 @AS_JSON
 @click.pass_context
@@ -231,16 +237,7 @@ def train_next(context: click.Context, /, forecast_file: Path, **options: Any) -
 @click.option("--device", default="cpu", show_default=True, help="The learner's; as of train bc.")
 @click.option("--checkpoints", default="", help="Rows on the way, as of train bc.")
 @click.option("--save-every", default=500, show_default=True, help="Updates between saves.")
-@click.option("--temperature", default=1.0, show_default=True, help="At which the agent samples.")
-@click.option("--patience", default=0, show_default=True, help="As for train bc.")
-@click.option("--description", default="", help="A line for `nhzoo list`.")
-@click.option(
-    "--run", "--run-folder", "folder", type=FOLDER, required=True, help="State and logs of the run."
-)
-@click.option("--out", type=FOLDER, required=True, help="Where the zoo entry goes.")
-@click.option(
-    "--ledger", type=click.Path(path_type=Path), help="Add the run's rows to this table of runs."
-)
+@_outcome
 @WORKERS
 @AS_JSON
 def train_impala(

@@ -19,7 +19,6 @@ Array = np.ndarray[Any, Any]
 
 HERE = 4
 """Symbols: age of what was killed on the hero's cell; hunger; time since a prayer; health."""
-SYMBOLS = 9
 
 _KILL = np.frombuffer(b"You kill ", np.uint8)
 _PRAYER = np.frombuffer(b"You begin praying", np.uint8)

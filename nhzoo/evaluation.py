@@ -183,6 +183,7 @@ def _identity(source: str | Agent, agent: Agent, protocol: Protocol, batch: int)
         "weights_sha256": entry.revision if entry else None,
         "params": entry.policy.config.params if entry else None,
         "temperature": entry.sampling.temperature if entry else None,
+        "patience": (entry.sampling.patience or None) if entry else None,
         "protocol": protocol.id,
         "device": "cpu",
         "batch": batch,

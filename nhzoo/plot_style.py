@@ -102,6 +102,21 @@ def beyond(axis: Any, edge: float, top: float) -> None:
     )
 
 
+def dot(axis: Any, x: float, interval: Interval) -> None:
+    """The vertex of one budget's profile."""
+    axis.errorbar(
+        [x],
+        [interval.value],
+        yerr=[[interval.value - interval.low], [interval.high - interval.value]],
+        fmt="o",
+        color="black",
+        ms=4,
+        elinewidth=0.9,
+        capsize=2,
+        zorder=5,
+    )
+
+
 def diamond(axis: Any, x: float, y: float, interval: Interval) -> None:
     """A forecast."""
     reach = np.maximum([[y - interval.low], [interval.high - y]], 0)

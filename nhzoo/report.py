@@ -259,6 +259,7 @@ def _facts(result: _Result, casts: Sequence[Cast]) -> str:
         ("Weights, SHA-256", claims.get("weights_sha256")),
         ("Parameters", claims.get("params")),
         ("Temperature", claims.get("temperature")),
+        ("Patience, screens", claims.get("patience")),
         (
             "Protocol",
             f"{protocol.id}: {protocol.character}, {protocol.games:,} games, "

@@ -167,7 +167,7 @@ def fit(
     holdout: int = 3,
     source: str = "the table",
 ) -> Fit:
-    """Fit scaling laws to rows of a table of runs. See `run_points.select` for the choice of rows.
+    """Fit scaling laws to rows of a table of runs, chosen as `run_selection.select` says.
 
     `methods`: of `laws.METHODS`. `cost`: FLOPs a sample at each size; by default as in the rows.
     `holdout`: at most so many of the top budgets are forecast from those below. The same rows,

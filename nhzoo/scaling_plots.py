@@ -27,6 +27,7 @@ from nhzoo.plot_style import (
     band,
     beyond,
     diamond,
+    dot,
     exp,
     sci,
     shades,
@@ -175,17 +176,7 @@ def _optimum(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
             size = _samples(fit, vertex.flops, vertex.size) if samples else vertex.size
             if size is None:
                 continue
-            axis.errorbar(
-                [vertex.flops],
-                [size.value],
-                yerr=[[size.value - size.low], [size.high - size.value]],
-                fmt="o",
-                color="black",
-                ms=4,
-                elinewidth=0.9,
-                capsize=2,
-                zorder=5,
-            )
+            dot(axis, vertex.flops, size)
         for f in said:
             value = f.samples if samples else f.params
             interval = f.samples_interval if samples else f.params_interval
@@ -222,18 +213,7 @@ def _loss(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
         ends = [law.loss(float(c), fit.cost, level) for c in grid]
         band(axis, grid, ends, fit.largest, COLOURS[law.method], NAMES[law.method])
     for vertex in fit.vertices:
-        loss = vertex.loss
-        axis.errorbar(
-            [vertex.flops],
-            [loss.value],
-            yerr=[[loss.value - loss.low], [loss.high - loss.value]],
-            fmt="o",
-            color="black",
-            ms=4,
-            elinewidth=0.9,
-            capsize=2,
-            zorder=5,
-        )
+        dot(axis, vertex.flops, vertex.loss)
     if len(fit.vertices) >= 2:
         from nhzoo.isoflop import bare_power_law
 

@@ -218,7 +218,7 @@ def read_plan(path: Path) -> Plan:
             str(value["prefix"]),
             str(value["center"]),
             tuple(float(c) for c in value["budgets"]),
-            tuple(Cell(**cell) for cell in value["cells"]),
+            tuple(_cell(cell) for cell in value["cells"]),
             tuple(Dropped(**cell) for cell in value["dropped"]),
             Cost.from_json(value["cost"]),
             value["unique_samples"],
@@ -231,6 +231,17 @@ def read_plan(path: Path) -> Plan:
     if len(set(names)) != len(names) or not all(files.is_plain_name(name) for name in names):
         raise InputError(f"{path}: its run ids are not plain and distinct names")
     return plan
+
+
+def _cell(values: dict[str, Any]) -> Cell:
+    """A cell of a file, which may have been made by anybody."""
+    cell = Cell(**values)
+    whole = (cell.params, cell.seed)
+    if not all(isinstance(n, int) and 0 <= n < 1 << 30 for n in whole) or not (
+        isinstance(cell.run_id, str) and isinstance(cell.flops, float) and cell.flops > 0
+    ):
+        raise ValueError(f"the cell {str(cell.run_id)[:64]!r} has no usable size, FLOPs or seed")
+    return cell
 
 
 def _reason(params: int, samples: float, epochs: float | None) -> str:

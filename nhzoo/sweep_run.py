@@ -126,8 +126,8 @@ def train_cell(cell: Cell, recipe: Recipe) -> Outcome:
     record(trained)
     command = (
         f"nhzoo train bc --data {recipe.data} --params {cell.params} --flops {cell.flops:g} "
-        f"--seed {cell.seed} --threads {recipe.threads} --run build/runs/{cell.run_id} "
-        f"--out agents/{cell.run_id}"
+        f"--seed {cell.seed} --threads {recipe.threads} --temperature {recipe.temperature:g} "
+        f"--run build/runs/{cell.run_id} --out agents/{cell.run_id}"
     )
     publishing.publish(
         trained,

@@ -76,6 +76,10 @@ def test_every_entry_of_the_zoo_loads_and_passes_its_self_test():
         ({"sampling": {"temperature": -1}}, "temperature"),
         ({"sampling": {"temperature": "hot"}}, "temperature"),
         ({"sampling": None}, "temperature"),
+        ({"sampling": {"temperature": 1, "patience": -1}}, "patience"),
+        ({"sampling": {"temperature": 1, "patience": 1.5}}, "patience"),
+        ({"sampling": {"temperature": 1, "patience": True}}, "patience"),
+        ({"sampling": {"temperature": 1, "patience": 10**9}}, "patience"),
     ],
 )
 def test_configs_that_do_not_fit(entry, change, reason):

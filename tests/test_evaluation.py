@@ -310,6 +310,13 @@ def test_results_of_something_else_are_refused(shared_entry, played, tmp_path):
     other = make_entry(tmp_path / "tiny-agent", seed=9)
     with pytest.raises(InputError, match="another revision"):
         evaluate(other, "smoke-v1", episodes=4, out=folder, batch=4)
+    patient = tmp_path / "patient" / shared_entry.name
+    shutil.copytree(shared_entry, patient)
+    config = files.read_json(patient / "config.json")
+    config["sampling"]["patience"] = 9
+    files.atomic_write(patient / "config.json", files.dump_json(config))
+    with pytest.raises(InputError, match=r"another patience \(None, now 9\)"):
+        evaluate(patient, "smoke-v1", episodes=4, out=folder, batch=4)
     identity = files.read_json(folder / "evaluation.json")
     identity["versions"]["nle"] = "1.2.0"
     files.atomic_write(folder / "evaluation.json", files.dump_json(identity))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nhzoo import features, inference
+from nhzoo import features, inference, walking
 from nhzoo.agents import load, sample
 from nhzoo.envs import TTY, Game
 from nhzoo.inference import Inference, choose
@@ -187,3 +187,17 @@ def test_patience_warms_an_agent_that_stands_still(tmp_path):
         hotter.append(float(np.median(patient.last_logits / agent.last_logits)))
         states = other, other  # of the same past
     assert hotter == pytest.approx([1, 1, 1, 2, 2, 2, 3, 1, 1], rel=1e-5)
+
+
+def test_patience_is_not_at_an_end_after_a_very_long_wait(tmp_path):
+    """The count of screens stops at 65,535; nothing wraps round to a division by zero."""
+    folder = make_entry(tmp_path / "agent")
+    config = json.loads((folder / "config.json").read_text())
+    config["sampling"] = {"temperature": 1.0, "patience": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    agent, screens = load(folder), noise(1, 0)
+    state = agent.initial_state(1)
+    state[-1][:, walking.STILL] = 65_535
+    agent.act(screens, state, np.array([0.5]))
+    assert np.isfinite(agent.last_logits).all()
+    assert np.abs(agent.last_logits).max() < 0.01

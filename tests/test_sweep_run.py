@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from nhzoo import forecast, publishing, scaling, sweep_run, training_cost
+from nhzoo import files, forecast, publishing, scaling, sweep_run, training_cost
 from nhzoo.agents import load
 from nhzoo.errors import InputError, NhzooError
 from nhzoo.ledger import read_runs
@@ -199,6 +200,38 @@ def test_the_forecast_agent_is_trained_and_graded(small_set, tmp_path):
     done = nhzoo("train", "next", tmp_path / "other.json", "--data", small_set, *folders)
     assert done.returncode == 2
     assert "another model" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"params": "x"},
+        {"params": -5},
+        {"seed": -1},
+        {"seed": 1.5},
+        {"flops": -1.0},
+        {"flops": "1e9"},
+        {"run_id": "../x"},
+        {"more": 1},
+    ],
+)
+def test_plans_that_somebody_made(change, tmp_path):
+    """The hash is no seal: it can be computed anew."""
+    path = tmp_path / "plan.json"
+    value = plan_of((12_000, 4, 0)).as_json()
+    value["cells"][0] |= change
+    del value["sha256"]
+    path.write_text(json.dumps(value | {"sha256": files.content_hash(value)}))
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        read_plan(path)
+
+
+def test_a_sweep_that_could_not_end_does_not_begin(tmp_path):
+    plan = tmp_path / "plan.json"
+    write_plan(plan, plan_of((12_000, 4, 0)))
+    places = ("--ledger", tmp_path / "l", "--out", tmp_path / "o", "--runs", tmp_path / "r")
+    done = nhzoo("sweep", "run", plan, *places, "--temperature", -3)
+    assert (done.returncode, "temperature" in done.stderr) == (2, True)
 
 
 def nhzoo(*arguments):

@@ -165,10 +165,16 @@ def forecast_command(
 @click.argument("forecast_file", metavar="FORECAST", type=FILE)
 @click.argument("run")
 @click.option("--result", type=FILE, help="A result folder of the trained agent, for the return.")
+@click.option("-o", "--out", type=FILE, help="Keep the grade there: grade.json beside it.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when an interval was missed.")
 @AS_JSON
 def grade_command(
-    forecast_file: Path, run: str, result: Path | None, strict: bool, as_json: bool
+    forecast_file: Path,
+    run: str,
+    result: Path | None,
+    out: Path | None,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Hold a frozen forecast against the trained run: TABLE:RUN_ID, one row, or a zoo entry.
 
@@ -177,9 +183,12 @@ def grade_command(
     """
     from nhzoo import grading
     from nhzoo.forecast import read_forecast
+    from nhzoo.forecast_ledger import write_grade
 
     said = read_forecast(forecast_file)
     found = grading.grade(said, grading.find_run(run, said.flops), result)
+    if out is not None:
+        write_grade(out, found)
     if as_json:
         display.print_json(found.as_json())
     else:

@@ -129,6 +129,20 @@ def test_repeated_data_warns_widens_and_refuses(fit, said):
     forecasts.forecast(fit, 1e15, data_limit=samples / 20, force=True)
 
 
+def test_data_may_be_seen_so_often_and_the_size_follows(fit, said):
+    once = forecasts.forecast(fit, 1e15, data_limit=said.samples / 3, epochs=1)
+    assert once.params == pytest.approx(3 * said.params, rel=0.01)
+    assert once.data_limit.epochs <= 1
+    assert once.loss.value > said.loss.value
+    assert any("instead of" in w for w in once.warnings)
+    free = forecasts.forecast(fit, 1e15, data_limit=3 * said.samples, epochs=1)
+    assert (free.params, free.loss) == (said.params, said.loss)
+    with pytest.raises(InputError, match="--data-limit"):
+        forecasts.forecast(replace(fit, unique_limit=None), 1e15, epochs=1)
+    with pytest.raises(InputError, match="--epochs"):
+        forecasts.forecast(fit, 1e15, data_limit=1e6, epochs=0)
+
+
 def test_another_size_costs_what_the_surface_says(fit, said):
     other = forecasts.forecast(fit, 1e15, params=4 * said.params)
     ratio = TRUTH.loss(4 * said.params, said.samples / 4) / TRUTH.optimum(1e15)[1]

@@ -17,6 +17,7 @@ from typing import Any
 
 from nhzoo import files, registry, results
 from nhzoo.board import TIERS, Row, digest, entry_claims, row_id
+from nhzoo.card_facts import read_curve
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.protocols import PROTOCOLS, Protocol
 from nhzoo.submission import (
@@ -148,7 +149,7 @@ def check(
     report.problems += static_problems(subject)
     report.notes += _notes(subject)
     copied, alike = _copies(subject, board)
-    report.problems += _name_problems(subject, board) + copied
+    report.problems += name_problems(subject, board) + copied
     if report.problems:
         report.reasons[REPORTED] = "it is not what its format and its protocol ask for"
         return report
@@ -195,7 +196,7 @@ def static_problems(subject: Subject) -> list[str]:
             found.append(f"{at}: its counts cannot be")
         if len(found) > 20:
             break
-    found += summary_problems(result, rows)
+    found += summary_problems(result, rows) + _side_problems(subject)
     if subject.reported_only:
         return found
     if result.get("shard") is not None:
@@ -244,6 +245,20 @@ def _unclean(result: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _side_problems(subject: Subject) -> list[str]:
+    """What is wrong with the files that no game depends on: they are published all the same."""
+    path = subject.folder / "evaluation.json"
+    if path.exists():
+        began = files.read_json(files.inside(subject.folder, path.name))
+        names = _RESULT_FIELDS - {"summary", "exempt", "shard", "workers"}
+        for name, value in began.items():
+            if name not in names or value != subject.result.get(name):
+                return [f"evaluation.json: {name[:60]!a} is not what result.json has"]
+    if subject.manifest is not None:
+        read_curve(files.inside(subject.folder, f"{ENTRY_FOLDER}/curve.csv"))
+    return []
+
+
 def _entry_problems(subject: Subject) -> list[str]:
     manifest, weights = subject.manifest, subject.weights
     if manifest is None:
@@ -287,7 +302,7 @@ def _given_up(subject: Subject) -> int:
     )
 
 
-def _name_problems(subject: Subject, board: Sequence[Row]) -> list[str]:
+def name_problems(subject: Subject, board: Sequence[Row] = ()) -> list[str]:
     """One name, one agent: nobody stands on the board under another's."""
     if subject.manifest is None:
         return []
@@ -392,7 +407,7 @@ def _audit(
     config = getattr(getattr(agent, "entry", None), "config", None)
     if config is not None:
         report.problems += config_problems(subject, config)
-    found = run(subject.folder, agent, workers, progress)
+    found = run(subject.folder, agent, workers, progress, subject.protocol)
     report.problems += [f"the audit: {problem}" for problem in found.problems]
     report.problems += [
         f"game {index}: {found.agent} presses another key at its step {step:,}"

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,15 @@ GIVEN_UP = 0.01
 HOURS = 12.0
 """What a check may take in all."""
 
+NEAR, NEAR_SHARE = 2, 4e-6
+"""Keys, and share of all keys, that may be another than the weights' own by rounding.
+
+The audit lets a key pass that lies within its tolerance. Of hundreds of games there are thousands
+of these: who could choose freely there would have as many tries as he likes.
+"""
+
 _SAME_KEYS, _SAME_OPENING, _SAME_TURNS = 100, 512, 300
-_ROW_FIELDS = {*results.ROW_FIELDS, "role"}
+_ROW_FIELDS = set(results.ROW_FIELDS)
 _RESULT_FIELDS = {
     *("schema_version", "agent", "revision", "source", "weights_sha256", "params", "temperature"),
     *("patience", "protocol", "device", "batch", "limits", "versions", "machine", "system"),
@@ -147,7 +155,7 @@ def check(
         return told
 
     report.problems += static_problems(subject)
-    report.notes += _notes(subject)
+    report.notes += _notes(subject, board)
     copied, alike = _copies(subject, board)
     report.problems += name_problems(subject, board) + copied
     if report.problems:
@@ -188,8 +196,8 @@ def static_problems(subject: Subject) -> list[str]:
             found.append(f"{at}: its seeds are not the protocol's")
         if row["character"] != spec.character:
             found.append(f"{at}: its character is not the protocol's")
-        if not row.keys() <= _ROW_FIELDS:
-            found.append(f"{at}: has a field that no row has")
+        if row.keys() != _ROW_FIELDS | ({"role"} if spec.character == "@" else set()):
+            found.append(f"{at}: has a field that no row has, or lacks its role")
         if len(row["cause"]) > 1_000 or not row["cause"].isprintable():
             found.append(f"{at}: its cause is not a line of text")
         if not 0 <= row["steps"] <= row["keys"] <= results.MAX_TRACE or row["turns"] < 0:
@@ -263,6 +271,8 @@ def _entry_problems(subject: Subject) -> list[str]:
     manifest, weights = subject.manifest, subject.weights
     if manifest is None:
         return []
+    if manifest.date > datetime.now(UTC).date().isoformat():
+        return [f"is dated {manifest.date}, which has not come yet"]
     pointer, params = manifest.entry, subject.result.get("params")
     if pointer is None and weights:
         return ["was played by weights, and points to none; submit with --entry"]
@@ -282,13 +292,16 @@ def _entry_problems(subject: Subject) -> list[str]:
     return found
 
 
-def _notes(subject: Subject) -> list[str]:
+def _notes(subject: Subject, board: Sequence[Row]) -> list[str]:
     result, notes = subject.result, []
     if result.get("exempt") is True:
         notes.append("clocks decided how some games ended (a bot's time limits)")
     given_up = _given_up(subject)
     if given_up:
         notes.append(f"in {given_up:,} games the agent failed, or its time was up")
+    named = [row for row in board if row.agent == subject.agent and subject.manifest is not None]
+    if named:
+        notes.append(f"{named[0].id} has this name and contact: is it from the same author?")
     if result.get("machine") not in (None, "x86_64"):
         notes.append("was played on another machine type: seeds may give other games here")
     return notes
@@ -415,6 +428,11 @@ def _audit(
     ]
     if not found.ok and not report.problems:
         report.problems.append(f"the audit: only {found.share:.2%} of the keys are {found.agent}'s")
+    if subject.weights and found.near > NEAR + NEAR_SHARE * found.keys:
+        report.problems.append(
+            f"the audit: {found.near:,} keys are others than {found.agent}'s own, more than "
+            "rounding explains; play on an x86_64 CPU with AVX-512, or leave out --audit"
+        )
     if report.problems:
         report.reasons[AUDITED] = f"these are not the games that {found.agent} plays"
         return

@@ -68,13 +68,16 @@ def in_process(make_task, args, items, workers, slots=1, hang=None, foreign=None
         task._episode = _game[0]
         yield from ((key, task.work(item)) for key, item in items)
         return
-    for key, item in items:
-        task.start(key, item)
-        over = False
-        while not over:
-            for found, result in task.advance(lambda *mark: None):
-                over = over or found is not None
-                yield found, result
+    outer = tempfile.tempdir
+    with tempfile.TemporaryDirectory() as tempfile.tempdir:  # journals go there, as in a worker
+        for key, item in items:
+            task.start(key, item)
+            over = False
+            while not over:
+                for found, result in task.advance(lambda *mark: None):
+                    over = over or found is not None
+                    yield found, result
+        tempfile.tempdir = outer
 
 
 @cache

@@ -68,6 +68,10 @@ def test_ranks_are_shared_by_those_that_do_not_separate():
     found = {r.id: r.rank for r in ranked([c, b, *others, a], "monk-lite-v1")}
     assert found == {"a": 1, "b": 1, "c": 2}
     assert list(found) == ["a", "b", "c"]  # best mean first
+    many = [replace(a, id=f"a{i}") for i in range(5)]  # one agent, as often as it likes
+    assert {r.id: r.rank for r in ranked([c, b, *many], "monk-lite-v1")} == {
+        **{r.id: 1 for r in many}, "b": 1, "c": 2
+    }  # fmt: skip
     assert ranked([a], "monk-v1") == []
     assert ranked([replace(a, protocol="smoke-v1")], "smoke-v1") == []
 
@@ -220,6 +224,12 @@ def test_a_rescored_row_keeps_what_was_claimed(tmp_path):
     after = place.row(id)
     assert (after.status, after.reason) == ("rescored", "as on fresh seeds")
     assert after.summary["mean_score"] == 10 and after.claimed == before.summary
+    maintaining.remove(place, id, "withdrawn")
+    maintaining.rescore(place, id, "once more", None)
+    gone = place.row(id)  # a removed row does not come back by that
+    assert (gone.status, gone.reason, gone.rank) == ("removed", "withdrawn", None)
+    accepted(place, id)
+    assert place.row(id) == before
 
 
 def test_summaries_that_are_none_are_refused(tmp_path):

@@ -154,6 +154,7 @@ def test_every_altered_byte_is_noticed(bot):
         ({"max_depth": 9}, "max_depth is 9"),
         ({"end_status": "ascended", "cause": "ascended"}, "end_status is 'ascended'"),
         ({"bonus": 1}, "a field that no row has"),
+        ({"role": "Val"}, "a field that no row has"),
         ({"cause": "x\x1b[2J"}, "not a line of text"),
         ({"steps": 1 << 40}, "counts cannot be"),
     ],
@@ -282,6 +283,7 @@ def test_no_code_is_run_for_any_tier(net, tmp_path, monkeypatch):
         ("contact", "", "contact"),
         ("contact", "x" * 201, "contact"),
         ("licence", "MIT; rm", "licence"),
+        ("code", "javascript:alert(1)", "code is"),
         ("id", "../../x", "id is"),
         ("protocol", "monk-v9", "no protocol"),
         ("date", "2026-13-01", "date"),
@@ -508,6 +510,16 @@ def test_the_same_weights_are_one_agent(net):
     weights = subject_of(net.folder, PROTOCOLS).weights
     other = row("old", 1, 0, 2, protocol=FUZZ.id, sha256=weights, folder=net.folder)
     refused(net, "its weights are those of old", [other])
+
+
+def test_choosing_among_keys_near_a_boundary_is_not_rounding(net, monkeypatch):
+    """Each such choice is another game: a few hundred of them are the best of very many tries."""
+    found = audit.Audit("entry", keys=1_000_000, matched=999_990, near=10)
+    monkeypatch.setattr(audit, "audit", lambda *arguments: found)
+    assert found.ok  # within the tolerance of `nhzoo verify --audit`
+    refused(net, "10 keys are others than entry's own", audit="auto")
+    found.near = 6
+    assert judged(net, audit="auto").tier == "audited"
 
 
 # The hub

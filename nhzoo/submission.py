@@ -136,7 +136,10 @@ def check_text(text: object, what: str, longest: int = 200, empty: bool = False)
 def read_manifest(folder: Path) -> Manifest:
     """The checked `submission.json` of a folder; the files that it names are not looked at."""
     path = folder / NAME
-    value = files.read_json(files.inside(folder, NAME), MAX_MANIFEST)
+    data = files.read_bounded(files.inside(folder, NAME), MAX_MANIFEST)
+    value = files.parse_json(data, str(path))
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: a JSON object is needed")
     known = [*Manifest.__dataclass_fields__, "sha256"]
     if value.get("schema_version") != SCHEMA:
         raise InputError(
@@ -146,7 +149,8 @@ def read_manifest(folder: Path) -> Manifest:
     if sorted(value) != sorted(known):
         odd = sorted(set(value) ^ set(known))[0]
         raise InputError(f"{path}: field {odd[:60]!a} is missing or not one of schema {SCHEMA}")
-    if value["sha256"] != files.content_hash(value):
+    # Written one way only: no byte of it can be another.
+    if value["sha256"] != files.content_hash(value) or data != files.dump_json(value):
         raise CheckFailed(f"{path}: was changed after it was made; run `nhzoo submit` again")
     manifest = Manifest(
         id=_match(value, "id", r"[a-z0-9][a-z0-9-]{0,127}", path),

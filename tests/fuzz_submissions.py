@@ -69,14 +69,16 @@ def in_process(make_task, args, items, workers, slots=1, hang=None, foreign=None
         yield from ((key, task.work(item)) for key, item in items)
         return
     outer = tempfile.tempdir
-    with tempfile.TemporaryDirectory() as tempfile.tempdir:  # journals go there, as in a worker
-        for key, item in items:
-            task.start(key, item)
-            over = False
-            while not over:
-                for found, result in task.advance(lambda *mark: None):
-                    over = over or found is not None
-                    yield found, result
+    try:
+        with tempfile.TemporaryDirectory() as tempfile.tempdir:  # journals go there, as in a worker
+            for key, item in items:
+                task.start(key, item)
+                over = False
+                while not over:
+                    for found, result in task.advance(lambda *mark: None):
+                        over = over or found is not None
+                        yield found, result
+    finally:
         tempfile.tempdir = outer
 
 
@@ -290,7 +292,7 @@ class Altered:
         episodes = held(self.folder / "episodes.jsonl")
         value["id"] = make_id(value["agent"], value["protocol"], episodes)
         value["sha256"] = files.content_hash(value)
-        path.write_text(json.dumps(value))
+        path.write_bytes(files.dump_json(value))
 
 
 RAW_MARK = "raw bytes go here"

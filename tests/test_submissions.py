@@ -141,6 +141,10 @@ def test_every_altered_byte_is_noticed(bot):
             subject_of(bot.folder, PROTOCOLS)
         path.write_bytes(whole)
     assert judged(bot).ok
+    path = bot.folder / NAME  # and those that no JSON reader sees
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\n ", 1))
+    with pytest.raises(CheckFailed, match="was changed after"):
+        subject_of(bot.folder, PROTOCOLS)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def in_process(make_task, args, items, workers, slots=1, hang=None, foreign=None
         task._episode = _game[0]
         yield from ((key, task.work(item)) for key, item in items)
         return
-    outer = tempfile.tempdir
+    outer, here = tempfile.tempdir, os.getcwd()
     try:
         with tempfile.TemporaryDirectory() as tempfile.tempdir:  # journals go there, as in a worker
             for key, item in items:
@@ -80,6 +80,7 @@ def in_process(make_task, args, items, workers, slots=1, hang=None, foreign=None
                         yield found, result
     finally:
         tempfile.tempdir = outer
+        os.chdir(here)  # NLE had gone to a folder of its own in there
 
 
 @cache
@@ -429,6 +430,7 @@ def run(first: int, count: int, root: Path) -> tuple[Counter[str], list[str]]:
     os.environ["FUZZ_ROOT"] = os.fspath(root)
     outcomes: Counter[str] = Counter()
     findings: list[str] = []
+    base("net"), base("bot")
     for number in range(first, first + count):
         kind = "net" if number % 4 == 0 else "bot"
         try:

@@ -22,6 +22,7 @@ from nhzoo.protocols import PROTOCOLS, Protocol
 from nhzoo.submission import (
     ENTRY_FOLDER,
     MAX_BUNDLED_WEIGHTS,
+    MAX_BYTES,
     NAME,
     Claims,
     EntryPointer,
@@ -31,6 +32,7 @@ from nhzoo.submission import (
 )
 from nhzoo.submission_check import name_problems, static_problems, subject_of
 
+_MAX_FILES = 10_000
 _ENTRY_FILES = ("config.json", "model.safetensors", "parity.safetensors", "curve.csv", "README.md")
 
 
@@ -145,8 +147,9 @@ def from_hub(ref: Ref, into: Path) -> Path:
     if any(path.startswith(f"{id}/") for path in base):
         raise CheckFailed(f"{ref}: changes {id}, which is there already")
     wanted = hub_pull.choose(ref, new, RESULTS)
-    if len(wanted) != len(new):
-        raise InputError(f"{ref}: adds files that no submission has")
+    too_much = len(new) > _MAX_FILES or sum(file.size for file in wanted) > MAX_BYTES
+    if len(wanted) != len(new) or too_much:
+        raise InputError(f"{ref}: adds files that no submission has, or too many")
     for file in wanted:
         target = files.inside(into, file.path.replace(f"{id}/{protocol}", id, 1))
         target.parent.mkdir(parents=True, exist_ok=True)

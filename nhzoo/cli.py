@@ -15,6 +15,7 @@ from nhzoo import (
     cli_data,
     cli_evaluate,
     cli_hub,
+    cli_leaderboard,
     cli_reports,
     cli_scaling,
     cli_sweep,
@@ -55,6 +56,8 @@ for _command in (
     cli_scaling.grade_command,
     cli_scaling.plot_command,
     cli_sweep.sweep,
+    cli_leaderboard.submit,
+    cli_leaderboard.leaderboard,
 ):
     cli.add_command(_command)
 

@@ -47,6 +47,28 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 }
 
 
+ROW_FIELDS = tuple(_FIELDS)
+"""What every line of `episodes.jsonl` has."""
+
+SUMMARY = (
+    "episodes",
+    "mean_score",
+    "mean_score_ci95",
+    "median_score",
+    "iqm_score",
+    "std_score",
+    "mean_progression",
+    "mean_turns",
+    "mean_steps",
+    "mean_depth",
+    "max_depth",
+    "mean_experience_level",
+    "ascensions",
+    "crashed",
+)
+"""What `summarize` gives."""
+
+
 def episode_row(protocol: Protocol, index: int, result: EpisodeResult, keys: bytes) -> Row:
     """The line of `episodes.jsonl` for game `index`; it names the role where that is drawn."""
     spec = protocol.game(index)
@@ -164,10 +186,13 @@ def read_episodes(folder: Path) -> list[Row]:
     return rows
 
 
-def read_result(folder: Path) -> tuple[dict[str, Any], Protocol, list[Row]]:
+def read_result(
+    folder: Path, protocol: Protocol | None = None
+) -> tuple[dict[str, Any], Protocol, list[Row]]:
     """A finished result: what `result.json` holds, its protocol, and its games, one at least.
 
-    InputError unless all can be read and the games' numbers are the protocol's.
+    `protocol` is needed for games that are of none of the known ones. InputError unless all can be
+    read, and the protocol and the games' numbers are right.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such result folder")
@@ -177,7 +202,10 @@ def read_result(folder: Path) -> tuple[dict[str, Any], Protocol, list[Row]]:
     result = files.read_json(path)
     if result.get("schema_version") != SCHEMA:
         raise InputError(f"{folder}: result.json has a schema version that is not {SCHEMA}")
-    protocol = get_protocol(str(result.get("protocol")))
+    named = str(result.get("protocol"))
+    protocol = protocol or get_protocol(named)
+    if named != protocol.id:
+        raise InputError(f"{path}: is of the protocol {named[:60]!a}, not of {protocol.id}")
     rows = read_episodes(folder)
     if not rows:
         raise InputError(f"{folder}: episodes.jsonl lists no game")

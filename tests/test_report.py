@@ -14,7 +14,7 @@ import numpy as np
 import pyte
 import pytest
 
-from nhzoo import casts, charts, evaluate, files, results
+from nhzoo import axes, casts, charts, evaluate, files, results
 from nhzoo.casts import Painter, record_cast, windows_of
 from nhzoo.envs import TTY, Episode, EpisodeResult, Game
 from nhzoo.errors import CheckFailed, InputError
@@ -458,7 +458,7 @@ def test_every_score_is_in_one_bin():
 
 def test_steps_of_an_axis_are_round():
     for span, most, step in ((128, 4, 50), (1, 4, 0.5), (7, 4, 2), (26_526, 4, 10_000), (0, 4, 1)):
-        assert charts.nice_step(span, most) == pytest.approx(step)
+        assert axes.nice_step(span, most) == pytest.approx(step)
 
 
 # --- in a browser ---------------------------------------------------------------------------------

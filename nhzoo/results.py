@@ -164,10 +164,13 @@ def read_episodes(folder: Path) -> list[Row]:
     return rows
 
 
-def read_result(folder: Path) -> tuple[dict[str, Any], Protocol, list[Row]]:
+def read_result(
+    folder: Path, protocol: Protocol | None = None
+) -> tuple[dict[str, Any], Protocol, list[Row]]:
     """A finished result: what `result.json` holds, its protocol, and its games, one at least.
 
-    InputError unless all can be read and the games' numbers are the protocol's.
+    `protocol` is needed for games that are of none of the known ones. InputError unless all can be
+    read, and the protocol and the games' numbers are right.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such result folder")
@@ -177,7 +180,10 @@ def read_result(folder: Path) -> tuple[dict[str, Any], Protocol, list[Row]]:
     result = files.read_json(path)
     if result.get("schema_version") != SCHEMA:
         raise InputError(f"{folder}: result.json has a schema version that is not {SCHEMA}")
-    protocol = get_protocol(str(result.get("protocol")))
+    named = str(result.get("protocol"))
+    protocol = protocol or get_protocol(named)
+    if named != protocol.id:
+        raise InputError(f"{path}: is of the protocol {named[:60]!a}, not of {protocol.id}")
     rows = read_episodes(folder)
     if not rows:
         raise InputError(f"{folder}: episodes.jsonl lists no game")

@@ -1,0 +1,356 @@
+"""The leaderboard as data: its rows, how sure each is, and their ranks. It runs nothing.
+
+A row is a result folder: ours (`results/AGENT/PROTOCOL`) or a submission (`submissions/ID`). What
+it counts as is what the log says: a row that was never accepted, or whose games are not those that
+were, is *reported*, and reported rows have no rank.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nhzoo import files, registry, results
+from nhzoo.board_log import LogLine, read_log
+from nhzoo.breakdown import breakdown, ranks
+from nhzoo.errors import InputError
+from nhzoo.protocols import Protocol
+from nhzoo.submission import ENTRY_FOLDER, Claims, read_manifest
+
+TIERS = ("reported", "replayed", "audited", "re-run")
+"""How sure a row is, least first; leaderboard/SUBMITTING.md says what each takes."""
+
+RANKED = ("monk-lite-v1", "monk-v1", "allroles-v1")
+"""Protocols that rank agents: 8 short games of smoke-v1 rank nobody."""
+
+EXPERT = "autoascend"
+SUMMARY = (
+    "mean_score",
+    "median_score",
+    "iqm_score",
+    "std_score",
+    "mean_progression",
+    "mean_turns",
+    "mean_steps",
+    "mean_depth",
+    "max_depth",
+    "mean_experience_level",
+    "ascensions",
+    "crashed",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One agent on one protocol.
+
+    `rank` is shared by agents whose intervals do not separate, None for reported and removed rows.
+    `summary` is as accepted; of a rescored row it is the new one, and `claimed` the first. `roles`
+    maps a role to its games, mean_score and mean_score_ci95, where the protocol draws roles.
+    `normalized` is the share of AutoAscend's mean score on the same protocol. What training took
+    (`flops`, `samples`, `held_out_loss`) is what the entry says of itself.
+    """
+
+    id: str
+    agent: str
+    protocol: str
+    tier: str
+    status: str  # listed, removed or rescored
+    reason: str
+    rank: int | None
+    summary: Mapping[str, Any]
+    claimed: Mapping[str, Any] | None
+    normalized: float | None
+    roles: Mapping[str, Any]
+    params: int | None
+    flops: float | None
+    samples: float | None
+    held_out_loss: float | None
+    kind: str  # bc, rl, bot or other
+    date: str
+    revision: str
+    sha256: str
+    contact: str
+    licence: str
+    folder: Path
+    entry: Path | None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A published figure, under a protocol that is not ours: never ranked, never beside a row.
+
+    `interval` is as published. `source` says where it stands, `checked` how it was read (see
+    leaderboard/references.json).
+    """
+
+    agent: str
+    metric: str
+    value: float
+    interval: str
+    games: str
+    protocol: str
+    source: str
+    url: str
+    checked: str
+
+
+@dataclass(frozen=True)
+class Board:
+    """All of it."""
+
+    rows: tuple[Row, ...]
+    references: tuple[Reference, ...]
+    log: tuple[LogLine, ...]
+
+
+def read_board(leaderboard: Path, agents: Path | None) -> Board:
+    """The board of a leaderboard folder; `agents` holds the entries that its rows may be of."""
+    if not leaderboard.is_dir():
+        raise InputError(f"{leaderboard}: no such folder; give the leaderboard/ of a checkout")
+    log = read_log(leaderboard)
+    rows = [_own_row(path.parent, agents) for path in _sorted(leaderboard, "results/*/*")]
+    rows += [_submitted_row(path.parent, agents) for path in _sorted(leaderboard, "submissions/*")]
+    seen: set[str] = set()
+    for row in rows:
+        if row.id in seen:
+            raise InputError(f"{row.folder}: there is a row {row.id} already; rename the folder")
+        seen.add(row.id)
+    judged = [_judged(row, [line for line in log if line.id == row.id]) for row in rows]
+    judged = _normalized(judged)
+    placed: list[Row] = []
+    for protocol in dict.fromkeys(row.protocol for row in judged):
+        same = [row for row in judged if row.protocol == protocol]
+        placed += ranked(same, protocol)
+        placed += [row for row in same if row.rank is None and not _counts(row)]
+    return Board(tuple(placed), read_references(leaderboard), log)
+
+
+def ranked(rows: Iterable[Row], protocol: str, role: str | None = None) -> list[Row]:
+    """The rows of a protocol that count, best mean first, each with its rank.
+
+    A rank is 1 + the number of agents whose 95 % interval lies entirely above the row's own. So
+    agents that do not separate may share one, 1 means that nobody is clearly better, and it never
+    depends on a chain of overlaps: of A > B > C where only A and C separate, the ranks are 1, 1, 2.
+    With `role`, by the games of that role alone; `summary` stays that of all games.
+    """
+    counted = [row for row in rows if row.protocol == protocol and _counts(row)]
+    if role is not None:
+        counted = [row for row in counted if role in row.roles]
+    by = {id(row): row.summary if role is None else row.roles[role] for row in counted}
+    intervals = [_interval(by[id(row)]) for row in counted]
+    placed = [
+        (-by[id(row)]["mean_score"], replace(row, rank=rank))
+        for row, rank in zip(counted, ranks(intervals), strict=True)
+    ]
+    return [row for _, row in sorted(placed, key=lambda pair: (pair[0], pair[1].id))]
+
+
+def row_id(folder: Path) -> str:
+    """The id of a result folder AGENT/PROTOCOL of our own."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{folder.parent.name}-{folder.name}".lower()).strip("-")
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 that stands for a result: by its rows' own hashes it binds every key pressed."""
+    whole = hashlib.sha256()
+    for name, limit in (("result.json", files.MEGABYTE), ("episodes.jsonl", 64 * files.MEGABYTE)):
+        data = files.read_bounded(files.inside(folder, name), limit)
+        whole.update(hashlib.sha256(data).digest())
+    return whole.hexdigest()
+
+
+def read_references(leaderboard: Path) -> tuple[Reference, ...]:
+    """The rows of `references.json`."""
+    path = leaderboard / "references.json"
+    if not path.exists():
+        return ()
+    rows = files.read_json(path).get("references")
+    if not isinstance(rows, list):
+        raise InputError(f"{path}: needs a list named references")
+    try:
+        return tuple(Reference(**row) for row in rows)
+    except TypeError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def claimed_summary(result: Mapping[str, Any], protocol: Protocol, where: Path) -> dict[str, Any]:
+    """The summary of a result.json, its numbers finite and its interval one; InputError if not."""
+    summary = result.get("summary")
+    summary = summary if isinstance(summary, dict) else {}
+    kept = {"episodes": summary.get("episodes")}
+    kept |= {"mean_score_ci95": summary.get("mean_score_ci95")}
+    kept |= {name: summary.get(name) for name in SUMMARY}
+    interval, mean, games = (kept[n] for n in ("mean_score_ci95", "mean_score", "episodes"))
+    good = all(_is_number(kept[name]) for name in SUMMARY)
+    good = good and isinstance(interval, list) and len(interval) == 2
+    good = good and all(map(_is_number, interval)) and interval[0] <= mean <= interval[1]
+    if not good or type(games) is not int or not 1 <= games <= protocol.games:
+        raise InputError(f"{where}: result.json has no usable summary; evaluate again")
+    return kept
+
+
+def _is_number(value: object) -> bool:
+    """JSON's numbers are finite here: the reader refuses others."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _sorted(leaderboard: Path, pattern: str) -> list[Path]:
+    return sorted(leaderboard.glob(f"{pattern}/result.json"))
+
+
+def _own_row(folder: Path, agents: Path | None) -> Row:
+    row = _row(folder, row_id(folder), folder.parent.name)
+    entry = _entry_folder(agents, row.agent, row.sha256)
+    kind, claims = ("other", None) if row.sha256 else ("bot", None)
+    if entry is None:
+        return replace(row, kind=kind)
+    kind, claims = entry_claims(registry.read_config(entry))
+    return replace(row, kind=kind, entry=entry, **asdict(claims))
+
+
+def _submitted_row(folder: Path, agents: Path | None) -> Row:
+    manifest = read_manifest(folder)
+    row = _row(folder, manifest.id, manifest.agent)
+    if manifest.id != folder.name or manifest.protocol != row.protocol:
+        raise InputError(f"{folder}: is not the submission {manifest.id} of {manifest.protocol}")
+    entry, pointer = None, manifest.entry
+    if pointer and pointer.source == ENTRY_FOLDER:
+        entry = folder / ENTRY_FOLDER
+    elif pointer and pointer.source.startswith("agents/"):
+        entry = _entry_folder(agents, pointer.source.partition("/")[2], row.sha256)
+    revision = pointer.source.partition("@")[2] if pointer else row.revision
+    return replace(
+        row,
+        kind=manifest.kind,
+        date=manifest.date,
+        contact=manifest.contact,
+        licence=manifest.licence,
+        revision=revision,
+        entry=entry,
+        **asdict(manifest.claims),
+    )
+
+
+def _row(folder: Path, id: str, agent: str) -> Row:
+    """What the result itself says; nobody has looked at it yet."""
+    result, protocol, rows = results.read_result(folder)
+    weights, source = result.get("weights_sha256"), str(result.get("source") or "")
+    revision = source.partition("@")[2] or ("" if weights else str(result.get("revision") or ""))
+    params = result.get("params")
+    return Row(
+        id=id,
+        agent=agent,
+        protocol=protocol.id,
+        tier=TIERS[0],
+        status="listed",
+        reason="",
+        rank=None,
+        summary=claimed_summary(result, protocol, folder),
+        claimed=None,
+        normalized=None,
+        roles=_roles(rows) if protocol.character == "@" else {},
+        params=params if isinstance(params, int) else None,
+        flops=None,
+        samples=None,
+        held_out_loss=None,
+        kind="other",
+        date="",
+        revision=revision,
+        sha256=str(weights or ""),
+        contact="",
+        licence="",
+        folder=folder,
+        entry=None,
+    )
+
+
+def _roles(rows: Sequence[results.Row]) -> dict[str, Any]:
+    return {
+        role.role: {
+            "games": role.games,
+            "mean_score": role.mean_score.estimate,
+            "mean_score_ci95": [role.mean_score.low, role.mean_score.high],
+            "mean_progression": role.mean_progression,
+        }
+        for role in breakdown(rows).roles
+    }
+
+
+def entry_claims(config: Mapping[str, Any]) -> tuple[str, Claims]:
+    """What an entry's config.json says of its kind and of what training it took."""
+    training = config.get("training")
+    training = training if isinstance(training, dict) else {}
+    held_out = training.get("validation")
+    held_out = held_out if isinstance(held_out, dict) else {}
+    kind = {"bc": "bc", "impala": "rl"}.get(str(training.get("method")), "other")
+    numbers = {
+        "params": config.get("params"),
+        "flops": training.get("flops"),
+        "samples": training.get("samples"),
+        "held_out_loss": held_out.get("loss"),
+    }
+    return kind, Claims(**{n: v if _is_number(v) and v > 0 else None for n, v in numbers.items()})
+
+
+def _entry_folder(agents: Path | None, name: str, weights: str) -> Path | None:
+    """The bundled entry of that name, if it has these weights."""
+    folder = agents / name if agents and files.is_plain_name(name) else None
+    if folder is None or not weights or not (folder / "config.json").is_file():
+        return None
+    with files.open_regular(files.inside(folder, "model.safetensors")) as file:
+        same = hashlib.file_digest(file, "sha256").hexdigest() == weights
+    return folder if same else None
+
+
+def _judged(row: Row, lines: Sequence[LogLine]) -> Row:
+    """The row as the log has it, oldest line first."""
+    accepted: LogLine | None = None
+    for line in lines:
+        if line.event == "accept":
+            accepted = line
+            row = replace(row, tier=str(line.facts.get("tier")), status="listed", reason="")
+        elif line.event == "remove":
+            row = replace(row, status="removed", reason=line.reason)
+        elif line.event == "rescore":
+            row = replace(row, status="rescored", reason=line.reason)
+            row = replace(row, claimed=row.claimed or row.summary, summary=line.facts["summary"])
+        elif line.event == "rerun" and line.facts.get("agrees") is True:
+            row = replace(row, tier=TIERS[3])
+    if accepted is None:
+        return row
+    row = replace(row, date=row.date or accepted.date[:10])
+    if row.tier not in TIERS:
+        raise InputError(f"{row.folder}: the log accepts it as {row.tier!a}, which is no tier")
+    if digest(row.folder) != accepted.facts.get("digest") and row.status != "removed":
+        reason = "changed since it was accepted; it has to be checked and accepted again"
+        return replace(row, tier=TIERS[0], reason=reason)
+    return row
+
+
+def _counts(row: Row) -> bool:
+    return row.tier != TIERS[0] and row.status != "removed" and row.protocol in RANKED
+
+
+def _normalized(rows: Sequence[Row]) -> list[Row]:
+    """With each row's share of AutoAscend's mean score, where the board has it on the protocol."""
+    experts = {
+        row.protocol: row.summary["mean_score"]
+        for row in rows
+        if row.agent == EXPERT and _counts(row) and row.folder.parent.name == EXPERT
+    }
+    return [
+        replace(row, normalized=row.summary["mean_score"] / experts[row.protocol])
+        if experts.get(row.protocol)
+        else row
+        for row in rows
+    ]
+
+
+def _interval(summary: Mapping[str, Any]) -> tuple[float, float]:
+    low, high = summary["mean_score_ci95"]
+    return low, high

@@ -101,12 +101,12 @@ class LogAxis:
     high: float
 
     @classmethod
-    def of(cls, values: Iterable[float], room: float = 0.06) -> LogAxis:
-        """An axis that has room for all of `values` (those above 0), a decade at least."""
+    def of(cls, values: Iterable[float], room: float = 0.06, least: float = 1.0) -> LogAxis:
+        """An axis that has room for all of `values` (those above 0), `least` decades at least."""
         known = [math.log10(value) for value in values if value > 0]
         low, high = (min(known), max(known)) if known else (0.0, 1.0)
-        short = max(0.0, 1.0 - (high - low)) / 2
-        margin = short + room * max(1.0, high - low)
+        missing = max(0.0, least - (high - low)) / 2
+        margin = missing + room * max(least, high - low)
         return cls(10 ** (low - margin), 10 ** (high + margin))
 
     def at(self, value: float) -> float:
@@ -122,6 +122,11 @@ class LogAxis:
 
     def ticks(self, most: int = 7) -> list[Tick]:
         """Round numbers: powers of ten, and what is between them where there is room."""
+        if self.high < 5 * self.low:  # there, even steps say more
+            step = nice_step(self.high - self.low, most)
+            first = math.ceil(self.low / step)
+            even = [step * i for i in range(first, math.floor(self.high / step) + 1)]
+            return [(self.at(value), short(value)) for value in even]
         for steps in ((1, 2, 5), (1, 3), (1,)):
             found = [
                 value

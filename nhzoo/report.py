@@ -152,7 +152,7 @@ def _player(result: Result, casts: Sequence[Cast], labels: dict[int, str]) -> st
         (game, f"{labels[game] or f'Game {game}'}: {number(rows[game]['score'])}")
         for game in (cast.game for cast in casts)
     ]
-    return player(choices, about_game(rows[casts[0].game], casts[0]))
+    return player(choices, about_game(rows[casts[0].game], casts[0].windows))
 
 
 def _embedded(result: Result, casts: Sequence[Cast]) -> str:
@@ -161,7 +161,7 @@ def _embedded(result: Result, casts: Sequence[Cast]) -> str:
         [
             {
                 "game": cast.game,
-                "about": about_game(rows[cast.game], cast),
+                "about": about_game(rows[cast.game], cast.windows),
                 "died": rows[cast.game]["end_status"] == "death",
                 "data": base64.b64encode(cast.packed()).decode(),
             }

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from nhzoo import charts, results
-from nhzoo.casts import Cast, end_text
+from nhzoo.casts import end_text
 from nhzoo.display import clean
 from nhzoo.markup import asset, count, number, share_table, table, text
 from nhzoo.protocols import Protocol
@@ -90,13 +90,13 @@ def summary_cards(summary: Mapping[str, Any]) -> str:
     )
 
 
-def about_game(row: Row, cast: Cast) -> str:
+def about_game(row: Row, windows: Sequence[tuple[int, int]]) -> str:
     """How a game went, and which of its steps are shown."""
     score, turns = number(row["score"]), f"{row['turns']:,}"
     told = f"Game {row['index']}: score {score}, turn {turns}, {end_text(row)}."
-    if cast.whole:
+    if len(windows) == 1:
         return told
-    (_, head), (tail, last) = cast.windows
+    (_, head), (tail, last) = windows
     return f"{told} Shown are steps 0 to {head:,} and {tail:,} to {last:,}."
 
 

@@ -143,6 +143,7 @@ class LogAxis:
 
 def short(value: float) -> str:
     """A number in few letters: 0.5, 20, 3k, 1M, 2e13."""
+    value = float(f"{value:.3g}")
     if value >= 1e9:
         mantissa, _, power = f"{value:.1e}".partition("e")
         return f"{mantissa.removesuffix('.0')}e{int(power)}"

@@ -30,6 +30,7 @@ _KINDS: Final = {
     "superseded": "forecast, superseded",
     "hit": "forecast that hit",
     "missed": "forecast that missed",
+    "came": "what came of it",
 }
 
 
@@ -179,6 +180,8 @@ def _shape(kind: str, x: float, y: float) -> str:
         return f'<rect x="{x - 4.5:.1f}" y="{y - 4.5:.1f}" width="9" height="9"/>'
     if kind == "bot":
         return f'<path class="dot" d="M{x:.1f} {y - 5.5:.1f}l5.5 9.5h-11z"/>'
+    if kind == "came":
+        return f'<path class="dot" d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"/>'
     if kind in ("open", "superseded", "hit", "missed"):
         return f'<path class="dot" d="M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z"/>'
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5"/>'

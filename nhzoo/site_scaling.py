@@ -129,7 +129,7 @@ def score_charts(rows: Sequence[Row], laws: Laws, paper: bool = True) -> str:
             continue
         bands: list[Band] = []
         if name == "flops":
-            marks += _forecast_returns(laws.forecasts)
+            marks += _forecast_marks(laws.forecasts, "return")
             bands = _return_bands(laws, [mark.x for mark in marks])
         if paper:
             marks += [
@@ -157,15 +157,7 @@ def loss_chart(rows: Sequence[Row], laws: Laws) -> str:
             key = (row.agent, row.flops, row.held_out_loss)  # once, on whatever protocols it is
             marks[key] = Mark(*key[1:], row.agent, row.kind, path=agent_path(row))
     bands: list[Band] = []
-    found = list(marks.values())
-    for frozen in laws.forecasts:
-        said, came = frozen.said, (frozen.grade or {}).get("loss", {}).get("observed")
-        ends = (said.loss.low, said.loss.high)
-        found.append(Mark(said.flops, said.loss.value, frozen.name, frozen.status, *ends))
-        if isinstance(came, (int, float)):
-            found.append(
-                Mark(said.flops, float(came), f"{frozen.name}: came", "bc", labelled=False)
-            )
+    found = [*marks.values(), *_forecast_marks(laws.forecasts, "loss")]
     if laws.fit is not None:
         points = laws.fit.points
         runs = zip(points.flops.tolist(), points.loss.tolist(), strict=True)
@@ -193,7 +185,7 @@ def _about(fit: Fit | None) -> str:
         return "There is no fit yet: the sweep that it needs has not been trained."
     return (
         f"The law is fitted to {count(len(fit.points), 'run')} up to {short(fit.largest)} FLOPs "
-        f"(fit of {text(fit.source)})."
+        f"(fit of <code>{text(Path(fit.source).name)}</code>)."
     )
 
 
@@ -207,12 +199,19 @@ def _paper_mark(run: RunRow, x: float, y: float | None) -> Mark:
     return Mark(x, float(y or 0.0), run.run_id, "paper", labelled=False)
 
 
-def _forecast_returns(forecasts: Sequence[FrozenForecast]) -> list[Mark]:
-    return [
-        Mark(f.said.flops, f.said.ret.value, f.name, f.status, f.said.ret.low, f.said.ret.high)
-        for f in forecasts
-        if f.said.ret is not None
-    ]
+def _forecast_marks(forecasts: Sequence[FrozenForecast], of: str) -> list[Mark]:
+    """Each forecast of "loss" or "return", and what came of it."""
+    found = []
+    for frozen in forecasts:
+        said = frozen.said.loss if of == "loss" else frozen.said.ret
+        if said is None:
+            continue
+        flops, came = frozen.said.flops, ((frozen.grade or {}).get(of) or {}).get("observed")
+        found.append(Mark(flops, said.value, frozen.name, frozen.status, said.low, said.high))
+        if isinstance(came, (int, float)):
+            name = f"{frozen.name}, as it came"
+            found.append(Mark(flops, float(came), name, "came", labelled=False))
+    return found
 
 
 def _return_bands(laws: Laws, xs: Sequence[float]) -> list[Band]:

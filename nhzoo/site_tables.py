@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -163,7 +164,7 @@ def _board_row(
         f"{_cell(share, lambda x: f'{100 * x:.1f} %')}"
         f"{_cell(summary.get('mean_progression'), lambda x: f'{100 * x:.2f} %')}"
         f"<td>{depth}</td>"
-        f"{_cell(row.params, lambda x: f'{x:,}')}"
+        f"{_cell(row.params, short)}"
         f"{_cell(row.flops, lambda x: f'{x:.1e}'.replace('e+', 'e'))}"
         f"{_cell(row.samples, _samples)}"
         f'<td class="t">{text(row.date or "–")}</td>'
@@ -183,7 +184,7 @@ def _status(row: Row, claimed: float | None) -> str:
     return ""
 
 
-def _cell(value: Any, shown: Any) -> str:
+def _cell(value: Any, shown: Callable[[Any], str]) -> str:
     return _NONE if value is None else f'<td data-value="{value}">{shown(value)}</td>'
 
 
@@ -245,4 +246,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _plain(value: object) -> str:
-    return f"{value:,.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    shown = str(value)
+    return f"{shown[:12]}…" if re.fullmatch(r"[0-9a-f]{40,}", shown) else shown

@@ -19,7 +19,8 @@ from nhzoo.board_log import LogLine, read_log
 from nhzoo.breakdown import breakdown, ranks
 from nhzoo.errors import InputError
 from nhzoo.protocols import Protocol
-from nhzoo.submission import ENTRY_FOLDER, Claims, read_manifest
+from nhzoo.submission import ENTRY_FOLDER, MAX_MANIFEST, Claims, read_manifest
+from nhzoo.submission import NAME as MANIFEST
 
 TIERS = ("reported", "replayed", "audited", "re-run")
 """How sure a row is, least first; leaderboard/SUBMITTING.md says what each takes."""
@@ -28,20 +29,6 @@ RANKED = ("monk-lite-v1", "monk-v1", "allroles-v1")
 """Protocols that rank agents: 8 short games of smoke-v1 rank nobody."""
 
 EXPERT = "autoascend"
-SUMMARY = (
-    "mean_score",
-    "median_score",
-    "iqm_score",
-    "std_score",
-    "mean_progression",
-    "mean_turns",
-    "mean_steps",
-    "mean_depth",
-    "max_depth",
-    "mean_experience_level",
-    "ascensions",
-    "crashed",
-)
 
 
 @dataclass(frozen=True)
@@ -114,7 +101,7 @@ def read_board(leaderboard: Path, agents: Path | None) -> Board:
         raise InputError(f"{leaderboard}: no such folder; give the leaderboard/ of a checkout")
     log = read_log(leaderboard)
     rows = [_own_row(path.parent, agents) for path in _sorted(leaderboard, "results/*/*")]
-    rows += [_submitted_row(path.parent, agents) for path in _sorted(leaderboard, "submissions/*")]
+    rows += [_submitted_row(path.parent) for path in _sorted(leaderboard, "submissions/*")]
     seen: set[str] = set()
     for row in rows:
         if row.id in seen:
@@ -156,11 +143,16 @@ def row_id(folder: Path) -> str:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 that stands for a result: by its rows' own hashes it binds every key pressed."""
+    """SHA-256 that stands for a row: by the hashes of the games it binds every key pressed."""
     whole = hashlib.sha256()
-    for name, limit in (("result.json", files.MEGABYTE), ("episodes.jsonl", 64 * files.MEGABYTE)):
-        data = files.read_bounded(files.inside(folder, name), limit)
-        whole.update(hashlib.sha256(data).digest())
+    for name, limit in (
+        ("result.json", files.MEGABYTE),
+        ("episodes.jsonl", 64 * files.MEGABYTE),
+        (MANIFEST, MAX_MANIFEST),
+    ):
+        if name != MANIFEST or (folder / name).exists():
+            data = files.read_bounded(files.inside(folder, name), limit)
+            whole.update(hashlib.sha256(data).digest())
     return whole.hexdigest()
 
 
@@ -182,13 +174,12 @@ def claimed_summary(result: Mapping[str, Any], protocol: Protocol, where: Path) 
     """The summary of a result.json, its numbers finite and its interval one; InputError if not."""
     summary = result.get("summary")
     summary = summary if isinstance(summary, dict) else {}
-    kept = {"episodes": summary.get("episodes")}
-    kept |= {"mean_score_ci95": summary.get("mean_score_ci95")}
-    kept |= {name: summary.get(name) for name in SUMMARY}
-    interval, mean, games = (kept[n] for n in ("mean_score_ci95", "mean_score", "episodes"))
-    good = all(_is_number(kept[name]) for name in SUMMARY)
-    good = good and isinstance(interval, list) and len(interval) == 2
-    good = good and all(map(_is_number, interval)) and interval[0] <= mean <= interval[1]
+    kept = {name: summary.get(name) for name in results.SUMMARY}
+    interval, games = kept["mean_score_ci95"], kept["episodes"]
+    mean: Any = kept["mean_score"]
+    good = all(_is_number(v) for name, v in kept.items() if name != "mean_score_ci95")
+    ends = interval if isinstance(interval, list) and all(map(_is_number, interval)) else []
+    good = good and len(ends) == 2 and ends[0] <= mean <= ends[1]
     if not good or type(games) is not int or not 1 <= games <= protocol.games:
         raise InputError(f"{where}: result.json has no usable summary; evaluate again")
     return kept
@@ -213,16 +204,13 @@ def _own_row(folder: Path, agents: Path | None) -> Row:
     return replace(row, kind=kind, entry=entry, **asdict(claims))
 
 
-def _submitted_row(folder: Path, agents: Path | None) -> Row:
+def _submitted_row(folder: Path) -> Row:
     manifest = read_manifest(folder)
     row = _row(folder, manifest.id, manifest.agent)
     if manifest.id != folder.name or manifest.protocol != row.protocol:
         raise InputError(f"{folder}: is not the submission {manifest.id} of {manifest.protocol}")
-    entry, pointer = None, manifest.entry
-    if pointer and pointer.source == ENTRY_FOLDER:
-        entry = folder / ENTRY_FOLDER
-    elif pointer and pointer.source.startswith("agents/"):
-        entry = _entry_folder(agents, pointer.source.partition("/")[2], row.sha256)
+    pointer = manifest.entry
+    entry = folder / ENTRY_FOLDER if pointer and pointer.source == ENTRY_FOLDER else None
     revision = pointer.source.partition("@")[2] if pointer else row.revision
     return replace(
         row,
@@ -294,7 +282,8 @@ def entry_claims(config: Mapping[str, Any]) -> tuple[str, Claims]:
         "samples": training.get("samples"),
         "held_out_loss": held_out.get("loss"),
     }
-    return kind, Claims(**{n: v if _is_number(v) and v > 0 else None for n, v in numbers.items()})
+    claims: dict[str, Any] = {n: v if _is_number(v) else None for n, v in numbers.items()}
+    return kind, Claims(**{n: v if v and 0 < v < 1e40 else None for n, v in claims.items()})
 
 
 def _entry_folder(agents: Path | None, name: str, weights: str) -> Path | None:
@@ -321,6 +310,8 @@ def _judged(row: Row, lines: Sequence[LogLine]) -> Row:
             row = replace(row, claimed=row.claimed or row.summary, summary=line.facts["summary"])
         elif line.event == "rerun" and line.facts.get("agrees") is True:
             row = replace(row, tier=TIERS[3])
+        elif line.event == "rerun" and accepted is not None:
+            row = replace(row, tier=str(accepted.facts.get("tier")), reason=line.reason)
     if accepted is None:
         return row
     row = replace(row, date=row.date or accepted.date[:10])

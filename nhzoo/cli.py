@@ -18,6 +18,7 @@ from nhzoo import (
     cli_leaderboard,
     cli_reports,
     cli_scaling,
+    cli_site,
     cli_sweep,
     cli_train,
     display,
@@ -46,7 +47,6 @@ for _command in (
     cli_reports.compare,
     cli_reports.report,
     cli_data.data,
-    cli_leaderboard.leaderboard,
     cli_hub.push,
     cli_hub.pull,
     cli_hub.card,
@@ -57,8 +57,12 @@ for _command in (
     cli_scaling.grade_command,
     cli_scaling.plot_command,
     cli_sweep.sweep,
+    cli_leaderboard.submit,
+    cli_leaderboard.leaderboard,
 ):
     cli.add_command(_command)
+for _command in (cli_site.build, cli_site.serve):
+    cli_leaderboard.leaderboard.add_command(_command)
 
 
 class _Terminated(BaseException):

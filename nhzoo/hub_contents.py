@@ -83,6 +83,7 @@ RESULTS = Contents(
     (
         CARD,
         (r"eval\.yaml", _MEGABYTE),
+        (rf"{_NAME}/{_NAME}/submission\.json", 2 * _MEGABYTE),
         *((rf"{_NAME}/{_NAME}/{pattern}", limit) for pattern, limit in RESULT_FILES),
     ),
     (),

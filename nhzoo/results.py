@@ -47,6 +47,28 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 }
 
 
+ROW_FIELDS = tuple(_FIELDS)
+"""What every line of `episodes.jsonl` has."""
+
+SUMMARY = (
+    "episodes",
+    "mean_score",
+    "mean_score_ci95",
+    "median_score",
+    "iqm_score",
+    "std_score",
+    "mean_progression",
+    "mean_turns",
+    "mean_steps",
+    "mean_depth",
+    "max_depth",
+    "mean_experience_level",
+    "ascensions",
+    "crashed",
+)
+"""What `summarize` gives."""
+
+
 def episode_row(protocol: Protocol, index: int, result: EpisodeResult, keys: bytes) -> Row:
     """The line of `episodes.jsonl` for game `index`; it names the role where that is drawn."""
     spec = protocol.game(index)

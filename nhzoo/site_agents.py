@@ -63,7 +63,7 @@ def agent_page(
         _lead(row, config, others, ranked),
         "".join(parts),
         here="index.html",
-        kicker=f'<p class="kicker">{KINDS.get(row.kind, "other")} agent · '
+        kicker=f'<p class="kicker">Agent, {KINDS.get(row.kind, "other")} · '
         f'<span class="tier tier-{TIERS.index(row.tier)}">{row.tier}</span></p>',
         scripts=("tables.js", "player.js", "copy.js"),
     )

@@ -38,13 +38,13 @@ _FILES = (
 )
 _ROW_BYTES = 2_000  # of a line of episodes.jsonl, far more than one has
 _SHA256 = r"[0-9a-f]{64}"
-_AGENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+AGENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
 @dataclass(frozen=True)
 class EntryPointer:
-    """Which weights played. `source` is `hf://org/name@commit`, `entry` (the folder of that name in
-    the submission) or `agents/NAME` (bundled with the zoo).
+    """Which weights played. `source` is `hf://org/name@commit`, or `entry`: the folder of that name
+    in the submission.
     """
 
     source: str
@@ -150,7 +150,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise CheckFailed(f"{path}: was changed after it was made; run `nhzoo submit` again")
     manifest = Manifest(
         id=_match(value, "id", r"[a-z0-9][a-z0-9-]{0,127}", path),
-        agent=_match(value, "agent", _AGENT, path),
+        agent=_match(value, "agent", AGENT, path),
         protocol=_match(value, "protocol", r"[a-z0-9-]{1,64}", path),
         date=_date(value["date"], path),
         kind=_match(value, "kind", "|".join(KINDS), path),
@@ -267,15 +267,13 @@ def _entry(value: object, where: Path) -> EntryPointer | None:
 
 def _source(source: object, where: Path) -> str:
     if isinstance(source, str) and len(source) < 300:
-        if source == ENTRY_FOLDER or re.fullmatch(rf"agents/{_AGENT}", source, re.ASCII):
+        if source == ENTRY_FOLDER:
             return source
         if source.startswith("hf://"):
             ref = parse(source)
             if ref.kind == "model" and ref.pinned:
                 return source
-    raise InputError(
-        f"{where}: the source of the entry is hf://org/name@COMMIT, {ENTRY_FOLDER} or agents/NAME"
-    )
+    raise InputError(f"{where}: the source of the entry is hf://org/name@COMMIT, or {ENTRY_FOLDER}")
 
 
 def _claims(value: object, where: Path) -> Claims:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nhzoo import results
-from nhzoo.envs import Episode, EpisodeResult, Game
+from nhzoo.envs import ACTION_KEYS, Episode, EpisodeResult, Game
 from nhzoo.errors import InputError, NhzooError
 from nhzoo.protocols import Protocol
 from nhzoo.workers import Crashed, OneByOne, run_tasks
 
+_GAME_SECONDS = 600.0  # for 100,000 steps at most: only what never ends takes that long
+_ACTIONS = bytes(sorted(set(ACTION_KEYS.tolist())))
 _SLOTS = 2  # one game to replay, one that waits, so that a worker never does
 
 
@@ -63,6 +65,9 @@ class VerifyTask(OneByOne):
         opening = bytes(episode.game.keys)
         if not keys.startswith(opening):
             return "the trace does not begin with the keys that dismiss the opening text"
+        strange = keys[len(opening) :].translate(None, _ACTIONS)
+        if strange:
+            return f"key {strange[0]} is pressed, which no action presses"
         pressed = len(opening) + episode.play(keys[len(opening) :])
         if pressed < len(keys):
             return f"the game ends at key {pressed:,} of {len(keys):,}"
@@ -93,15 +98,17 @@ def verify(
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     stop_at_first: bool = False,
+    protocol: Protocol | None = None,
 ) -> Verification:
     """Replay every game of a result folder and compare all that it claims.
 
-    With `stop_at_first` it ends at the first game that differs.
+    With `stop_at_first` it ends at the first game that differs. `protocol` is needed for games that
+    are of none of the known ones. A game that NLE does not come back from differs as well.
     """
     folder = Path(folder)
-    result, protocol, rows = results.read_result(folder)
+    result, protocol, rows = results.read_result(folder, protocol)
     report = Verification(protocol.id, str(result.get("agent")), len(rows))
-    report.problems = _summary_problems(result, rows)
+    report.problems = summary_problems(result, rows)
     indices = [row["index"] for row in rows]
     first, step = _shard(result.get("shard"))
     if indices != list(range(first, first + step * len(rows), step)):
@@ -111,7 +118,7 @@ def verify(
     items = [(row["index"], row) for row in longest_first]
     args = (folder, protocol, result.get("exempt") is True)
     cpus = workers or os.cpu_count() or 1
-    for index, reason in run_tasks(VerifyTask, args, items, cpus, _SLOTS):
+    for index, reason in run_tasks(VerifyTask, args, items, cpus, _SLOTS, _GAME_SECONDS):
         assert isinstance(index, int)
         if isinstance(reason, Crashed):
             reason = str(reason)
@@ -137,7 +144,8 @@ def _shard(shard: Any) -> tuple[int, int]:
         return 0, 1
 
 
-def _summary_problems(result: dict[str, Any], rows: list[results.Row]) -> list[str]:
+def summary_problems(result: Mapping[str, Any], rows: list[results.Row]) -> list[str]:
+    """Where the summary of a result.json is not what its games give."""
     claimed = result.get("summary")
     if not isinstance(claimed, dict):
         return ["result.json has no summary"]

@@ -1,0 +1,77 @@
+"""The board as CSV or JSON, for other programs. Columns are only added, at the end."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict
+from typing import Any
+
+from nhzoo import board_log
+from nhzoo.board import Board, Row
+
+COLUMNS = (
+    "id",
+    "rank",
+    "agent",
+    "protocol",
+    "tier",
+    "status",
+    "episodes",
+    "mean_score",
+    "ci95_low",
+    "ci95_high",
+    "normalized",
+    "mean_progression",
+    "mean_depth",
+    "max_depth",
+    "params",
+    "flops",
+    "samples",
+    "held_out_loss",
+    "kind",
+    "date",
+    "revision",
+    "sha256",
+    "contact",
+    "licence",
+    "reason",
+)
+
+
+def as_csv(board: Board) -> str:
+    """A line a row, in the order of the board; an empty field where a thing is not known."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in board.rows:
+        values = _values(row)
+        writer.writerow([_cell(values[name]) for name in COLUMNS])
+    return text.getvalue()
+
+
+def as_json(board: Board) -> dict[str, Any]:
+    """All of it; `head` is the hash of the log's last line, `roles` the breakdown by role."""
+    return {
+        "schema_version": 1,
+        "head": board_log.head(board.log),
+        "rows": [_values(row) | {"roles": dict(row.roles)} for row in board.rows],
+        "references": [asdict(reference) for reference in board.references],
+        "log": [asdict(line) for line in board.log],
+    }
+
+
+def _values(row: Row) -> dict[str, Any]:
+    low, high = row.summary["mean_score_ci95"]
+    known = {**row.summary, **vars(row), "ci95_low": low, "ci95_high": high}
+    values = {name: known.get(name) for name in COLUMNS}
+    if row.claimed:
+        values["claimed_mean_score"] = row.claimed["mean_score"]
+    return values
+
+
+def _cell(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("=", "+", "-", "@", "\t", "\r", "|", "%"):
+        return "'" + value if value else value
+    return "" if value is None else value

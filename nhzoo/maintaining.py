@@ -1,0 +1,226 @@
+"""What a maintainer does to the board: accept, remove, rescore, re-run; each a line of the log."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nhzoo import board_log, files, rerun, results
+from nhzoo.board import TIERS, Board, Row, digest, read_board
+from nhzoo.board_log import LogLine
+from nhzoo.errors import CheckFailed, InputError
+from nhzoo.evaluation import Progress, evaluate
+from nhzoo.submission import NAME, check_text
+from nhzoo.submission_check import (
+    Report,
+    Subject,
+    config_problems,
+    own_subject,
+    player_of,
+    subject_of,
+)
+from nhzoo.verification import verify
+
+
+@dataclass(frozen=True)
+class Place:
+    """A checkout: `leaderboard/` and `agents/` below its root."""
+
+    root: Path
+
+    @property
+    def leaderboard(self) -> Path:
+        """Where the log, the results and the submissions are."""
+        return self.root / "leaderboard"
+
+    @property
+    def agents(self) -> Path:
+        """Where the zoo's entries are."""
+        return self.root / "agents"
+
+    def board(self) -> Board:
+        """The board as it is now."""
+        return read_board(self.leaderboard, self.agents)
+
+    def row(self, id: str) -> Row:
+        """The row of that id."""
+        for row in self.board().rows:
+            if row.id == id:
+                return row
+        raise InputError(f"{id[:200]!a}: no such row; `nhzoo leaderboard export` lists the ids")
+
+    def subject(self, folder: Path) -> Subject:
+        """What is to be checked: a submission, or one of our own results, without a manifest."""
+        ours = (self.leaderboard / "results").resolve()
+        if not (folder / NAME).exists() and folder.resolve().parent.parent == ours:
+            return own_subject(folder)
+        return subject_of(folder)
+
+
+def accept(place: Place, subject: Subject, report: Report, reason: str) -> LogLine:
+    """Put a checked subject on the board, at the tier that the check found."""
+    if not report.ok or report.digest != digest(subject.folder):
+        raise CheckFailed(f"{subject.folder}: was refused; only what passes the check is accepted")
+    if subject.manifest is not None:
+        _bring(place, subject)
+    facts = {
+        "agent": subject.agent,
+        "protocol": subject.protocol.id,
+        "tier": report.tier,
+        "digest": report.digest,
+        "weights_sha256": subject.weights,
+        "mean_score": subject.result["summary"]["mean_score"],
+        "checked": report.reasons,
+        "notes": report.notes,
+    }
+    return board_log.append(place.leaderboard, "accept", subject.id, reason, facts)
+
+
+def remove(place: Place, id: str, reason: str) -> LogLine:
+    """Take a row out of the ranking; it stays visible, with the reason."""
+    row = place.row(id)
+    return board_log.append(
+        place.leaderboard, "remove", id, reason, {"mean_score": row.summary["mean_score"]}
+    )
+
+
+def rescore(place: Place, id: str, reason: str, result: Path | None) -> LogLine:
+    """Give a row other figures: of its latest re-run, or of a result that replays."""
+    row = place.row(id)
+    if row.tier == TIERS[0]:
+        raise CheckFailed(f"{id}: is only reported; accept it first")
+    if result is None:
+        runs = [line for line in place.board().log if line.event == "rerun" and line.id == id]
+        if not runs:
+            raise InputError(f"{id}: was not re-run; give --result")
+        facts: dict[str, Any] = {"from": "re-run", "summary": runs[-1].facts["fresh"]}
+    else:
+        found, protocol, rows = results.read_result(result)
+        if protocol.id != row.protocol or found.get("weights_sha256") != (row.sha256 or None):
+            raise CheckFailed(f"{result}: is of another protocol or other weights than {id}")
+        if not verify(result, stop_at_first=True).ok:
+            raise CheckFailed(f"{result}: does not replay")
+        facts = {"from": digest(result), "summary": results.summarize(rows)}
+    return board_log.append(place.leaderboard, "rescore", id, reason, facts)
+
+
+def commit(place: Place, secret: Path, reason: str) -> LogLine:
+    """Draw a secret into a new file, and its hash into the log."""
+    place.board()
+    drawn = rerun.new_secret(secret)
+    return board_log.append(
+        place.leaderboard, "commit", "", reason, {"commitment": rerun.commitment(drawn)}
+    )
+
+
+def reveal(place: Place, secret: str, reason: str) -> LogLine:
+    """Write a secret into the log, once its re-runs are done."""
+    made = rerun.commitment(secret)
+    log = board_log.read_log(place.leaderboard)
+    if not any(line.facts.get("commitment") == made for line in log if line.event == "commit"):
+        raise CheckFailed("the log holds no commitment to this secret")
+    if any(line.facts.get("secret") == secret for line in log if line.event == "reveal"):
+        raise CheckFailed("this secret is revealed already")
+    facts = {"commitment": made, "secret": secret}
+    return board_log.append(place.leaderboard, "reveal", "", reason, facts)
+
+
+def run_again(
+    place: Place,
+    id: str,
+    secret: str,
+    agent: str | None = None,
+    games: int = rerun.GAMES,
+    workers: int | None = None,
+    progress: Callable[[Progress], None] = lambda progress: None,
+) -> tuple[rerun.Agreement, LogLine]:
+    """Play a row's agent on fresh games, compare, and write both into the log.
+
+    Without `agent` it is the weights of the row; what is named instead may be a bot's code, which
+    is then run. Run again to resume.
+    """
+    row = place.row(id)
+    committed, _ = rerun.check_order(board_log.read_log(place.leaderboard), row, secret)
+    protocol = rerun.fresh_protocol(row.protocol, secret, digest(row.folder), games)
+    subject = place.subject(row.folder)
+    player: Any = agent
+    if row.sha256 or agent is None:
+        player = player_of(subject, agent or "auto", place.agents)
+        config = getattr(getattr(player, "entry", None), "config", None)
+        problems = config_problems(subject, config) if config is not None else []
+        if problems:
+            raise CheckFailed(f"{id}: {problems[0]}")
+    out = rerun_folder(place.leaderboard, id, protocol.id)
+    batch = subject.result.get("batch")
+    done = evaluate(player, protocol, games, workers, out, batch, progress)
+    found = rerun.compare(row, done.episodes)
+    facts = {
+        "commitment": committed.facts["commitment"],
+        "digest": digest(row.folder),
+        "protocol": protocol.id,
+        "games": games,
+        "result": digest(out),
+        **found.as_json(),
+    }
+    verdict = "they differ" if found.differs else "no difference"
+    reason = (
+        f"{games:,} fresh games: mean score {found.fresh['mean_score']:,.1f}, submitted "
+        f"{found.submitted['mean_score']:,.1f}; {verdict} (p = {found.p_value:.3f})"
+    )
+    return found, board_log.append(place.leaderboard, "rerun", id, reason, facts)
+
+
+def check_rerun(place: Place, id: str, workers: int | None = None) -> Mapping[str, Any]:
+    """Replay a row's re-run on the seeds that the revealed secret gives; for anybody to do."""
+    log = board_log.read_log(place.leaderboard)
+    secret, line = rerun.revealed(log, id)
+    row = place.row(id)
+    rerun.check_order([other for other in log if other.number < line.number], row, secret)
+    facts = line.facts
+    games = facts.get("games")
+    if not isinstance(games, int):
+        raise CheckFailed(f"{id}: the log does not say how many games were re-run")
+    protocol = rerun.fresh_protocol(row.protocol, secret, str(facts.get("digest")), games)
+    folder = rerun_folder(place.leaderboard, id, protocol.id)
+    if facts.get("protocol") != protocol.id or digest(folder) != facts.get("result"):
+        raise CheckFailed(f"{folder}: is not the re-run of line {line.number + 1} of the log")
+    report = verify(folder, workers, stop_at_first=True, protocol=protocol)
+    fresh = results.summarize(results.read_episodes(folder))
+    if not report.ok or report.verified != games or fresh != facts.get("fresh"):
+        raise CheckFailed(f"{folder}: does not replay on the seeds of the revealed secret")
+    return {"id": id, "games": games, "verified": report.verified, "fresh": fresh}
+
+
+def rerun_folder(leaderboard: Path, id: str, protocol: str) -> Path:
+    """Where the games of a re-run are."""
+    return leaderboard / rerun.FOLDER / id / protocol
+
+
+def check_reason(reason: str) -> str:
+    """A reason, before anything is done for it."""
+    return check_text(reason, "--reason", 500)
+
+
+def _bring(place: Place, subject: Subject) -> None:
+    """Copy a submission to its place, unless it is there; only the files that it names."""
+    assert subject.manifest is not None
+    target = place.leaderboard / "submissions" / subject.id
+    if target.resolve() == subject.folder.resolve():
+        return
+    if target.exists():
+        if digest(target) == digest(subject.folder):
+            return
+        raise InputError(f"{target}: is there already, and another one; remove it by hand")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new.", suffix=".tmp", dir=target.parent) as temporary:
+        whole = Path(temporary) / subject.id
+        for name in (*subject.manifest.files, NAME):
+            (whole / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(files.inside(subject.folder, name), whole / name, follow_symlinks=False)
+        if digest(whole) != digest(subject.folder) or subject_of(whole).id != subject.id:
+            raise CheckFailed(f"{subject.folder}: changed while it was copied")
+        whole.rename(target)

@@ -1,0 +1,168 @@
+"""Re-runs: the same agent on games whose seeds nobody could know when it was handed in.
+
+A secret is committed to in the log by its hash, then submissions are accepted, then the seeds are
+drawn from SHA-256 of ``nhzoo:rerun:<secret>:<digest of the submission>:<game>``: its author did not
+know the secret, and we could not choose it any more. Later it is revealed, and anybody can draw the
+same seeds and replay the games.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nhzoo import files, results, statistics
+from nhzoo.board import Row
+from nhzoo.board_log import LogLine
+from nhzoo.errors import CheckFailed, InputError
+from nhzoo.protocols import GameSpec, Protocol, action_stream, get_protocol, seeds_of
+from nhzoo.statistics import Interval
+
+GAMES = 128
+FOLDER = "reruns"
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class FreshProtocol(Protocol):
+    """The character and limits of a protocol, on games drawn from a secret and a submission."""
+
+    secret: str = ""
+    digest: str = ""
+
+    def game(self, index: int) -> GameSpec:
+        """What decides game `index` (0 <= index < games)."""
+        if not 0 <= index < self.games:
+            raise InputError(f"{self.id} has games 0 to {self.games - 1}, there is no {index}")
+        core, disp = seeds_of(self._text(index))
+        return GameSpec(core=core, disp=disp, character=self.character)
+
+    def uniforms(self, index: int) -> Any:
+        """The sampling stream of game `index`."""
+        return action_stream(f"{self._text(index)}:actions")
+
+    def _text(self, index: int) -> str:
+        return f"nhzoo:rerun:{self.secret}:{self.digest}:{index}"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The submitted games beside fresh ones. `difference` is submitted minus fresh mean score.
+
+    They differ when the 95 % interval of the difference (BCa, both resampled) leaves out 0 and a
+    permutation test of the means gives less than 0.05. Of an honest agent that happens in at most
+    one re-run of twenty. `agrees` is False only when the submitted games are the better ones:
+    games that were chosen, or trained on, do not get worse by it.
+    """
+
+    submitted: dict[str, Any]
+    fresh: dict[str, Any]
+    difference: Interval
+    p_value: float
+    differs: bool
+    agrees: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return asdict(self)
+
+
+def fresh_protocol(protocol: str, secret: str, digest: str, games: int = GAMES) -> FreshProtocol:
+    """The games of a re-run."""
+    known = get_protocol(protocol)
+    if not 1 <= games <= 100_000:
+        raise InputError(f"--episodes {games}: 1 to 100,000 games can be re-run")
+    if not re.fullmatch(r"[0-9a-f]{64}", secret) or not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise InputError("a secret and a digest are 64 hexadecimal digits")
+    name = hashlib.sha256(f"{secret}:{digest}".encode()).hexdigest()[:16]
+    limits = known.step_cap, known.no_progress
+    return FreshProtocol(
+        f"{known.id}-rerun-{name}", known.character, games, *limits, secret, digest
+    )
+
+
+def commitment(secret: str) -> str:
+    """What is published of a secret beforehand."""
+    return hashlib.sha256(f"nhzoo:rerun:{secret}".encode()).hexdigest()
+
+
+def new_secret(path: Path) -> str:
+    """Draw a secret into a new file that only its owner can read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    secret = secrets.token_hex(32)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise InputError(f"{path}: is there already; a secret is never written over") from None
+    with os.fdopen(handle, "w") as file:
+        file.write(secret + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return secret
+
+
+def read_secret(path: Path) -> str:
+    """The secret of a file."""
+    text = files.read_bounded(path, 1_000).decode("utf-8", "replace").strip()
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise InputError(f"{path}: holds no secret (64 hexadecimal digits)")
+    return text
+
+
+def check_order(log: Sequence[LogLine], row: Row, secret: str) -> tuple[LogLine, LogLine]:
+    """The lines that committed to a secret and accepted a row; CheckFailed when it was not so.
+
+    The secret has to have been committed to before the row was first accepted with these games, be
+    the newest one then, and not be revealed before.
+    """
+    accepts = [line for line in log if line.event == "accept" and line.id == row.id]
+    if not accepts or row.status == "removed":
+        raise CheckFailed(f"{row.id}: is not accepted; accept it first")
+    digest = accepts[-1].facts.get("digest")
+    accepted = next(line for line in accepts if line.facts.get("digest") == digest)
+    before = [line for line in log if line.event == "commit" and line.number < accepted.number]
+    if not before or before[-1].facts.get("commitment") != commitment(secret):
+        raise CheckFailed(
+            f"{row.id}: the secret is not the one committed to last before the row was accepted; "
+            "with another, seeds could have been chosen"
+        )
+    shown = [line for line in log if line.event == "reveal" and line.number < accepted.number]
+    if any(line.facts.get("secret") == secret for line in shown):
+        raise CheckFailed(f"{row.id}: the secret was revealed before the row was accepted")
+    return before[-1], accepted
+
+
+def compare(row: Row, fresh: Sequence[results.Row]) -> Agreement:
+    """The games of a row beside those of its re-run."""
+    submitted = results.read_episodes(row.folder)
+    first, second = ([float(r["score"]) for r in rows] for rows in (submitted, fresh))
+    difference = statistics.unpaired_difference(first, second)
+    p_value = statistics.permutation_test(first, second).value
+    differs = not difference.low <= 0 <= difference.high and p_value < LEVEL
+    return Agreement(
+        results.summarize(submitted),
+        results.summarize(fresh),
+        difference,
+        p_value,
+        differs,
+        not (differs and difference.estimate > 0),
+    )
+
+
+def revealed(log: Sequence[LogLine], id: str) -> tuple[str, LogLine]:
+    """The secret of a row's latest re-run, and the line of that; CheckFailed before the reveal."""
+    runs = [line for line in log if line.event == "rerun" and line.id == id]
+    if not runs:
+        raise InputError(f"{id}: was not re-run")
+    wanted = runs[-1].facts.get("commitment")
+    for line in log:
+        secret = str(line.facts.get("secret", ""))
+        if line.event == "reveal" and commitment(secret) == wanted:
+            return secret, runs[-1]
+    raise CheckFailed(f"{id}: the secret of its re-run is not revealed yet")

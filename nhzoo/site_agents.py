@@ -93,7 +93,10 @@ def _status(row: Row) -> str:
         return _warning(f"This row was removed from the board: {row.reason}")
     if row.status == "rescored" and row.claimed:
         first = number(row.claimed["mean_score"])
-        return _warning(f"This row was rescored (it was accepted with {first}): {row.reason}")
+        return _warning(
+            f"This row was rescored, to {number(row.summary['mean_score'])}: {row.reason}. What "
+            f"follows is of its games as they were accepted, with {first}."
+        )
     if row.reason:
         return _warning(row.reason)
     if row.tier == TIERS[0]:

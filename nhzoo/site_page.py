@@ -89,7 +89,7 @@ def style() -> str:
 def section(id: str, title: str, body: str, note: str = "") -> str:
     """A part of a page under a heading of its own; `title` is text, the rest markup."""
     said = f'<p class="note">{note}</p>' if note else ""
-    return f'<section aria-labelledby="{id}"><h2 id="{id}">{text(title)}</h2>{said}{body}</section>'
+    return f'<section><h2 id="{id}">{text(title)}</h2>{said}{body}</section>'
 
 
 def command(words: str) -> str:

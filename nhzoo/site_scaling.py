@@ -65,7 +65,7 @@ def read_laws(leaderboard: Path, training: Path | None, published: Path | None) 
     except NhzooError as error:
         forecasts = []
         say(f"forecasts left out: {error}")
-    paper = ledger.read_runs(published / PAPER_TABLE) if published else []
+    paper = tuple(ledger.read_runs(published / PAPER_TABLE)) if published else ()
     return Laws(max(fits, key=lambda fit: fit.largest, default=None), tuple(forecasts), paper)
 
 

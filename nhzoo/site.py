@@ -13,6 +13,7 @@ from typing import Final
 
 from nhzoo import files
 from nhzoo.board import Board, Row, read_board
+from nhzoo.board_export import as_csv
 from nhzoo.board_log import head
 from nhzoo.errors import InputError
 from nhzoo.markup import asset
@@ -98,6 +99,7 @@ def build_board(
         pages += protocol_pages(board, protocol)
     written = {page.path: page.write() for page in pages}
     written["site.css"] = style().encode()
+    written["board.csv"] = as_csv(board).encode()
     written |= {name: asset(name).encode() for name in SCRIPTS}
     for path, data in written.items():
         files.atomic_write(out / path, data, sync=False)

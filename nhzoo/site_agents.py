@@ -28,6 +28,9 @@ from nhzoo.site_charts import learning_curve
 from nhzoo.site_games import RULE, Recorded
 from nhzoo.site_page import Page, command, section
 from nhzoo.site_tables import KINDS, TIER_TEXT, agent_path
+from nhzoo.submission import ENTRY_FOLDER, read_manifest
+
+_LONGEST_COMMAND = 2_000
 
 
 def agent_page(
@@ -79,7 +82,7 @@ def _lead(row: Row, config: dict[str, Any], others: Sequence[Row], ranked: int) 
         f"{count(row.summary['episodes'], 'game')}.</p>"
     )
     if isinstance(config.get("description"), str) and config["description"]:
-        said = f"<p>{text(config['description'][:300])}.</p>{said}"
+        said = f"<p>{text(config['description'][:300].rstrip('.'))}.</p>{said}"
     if others:
         links = ", ".join(
             f'<a href="../{text(agent_path(one))}">{text(one.protocol)}</a>' for one in others
@@ -217,38 +220,58 @@ def _facts(facts: Sequence[tuple[str, object]]) -> str:
 
 
 def _commands(row: Row, config: dict[str, Any]) -> str:
-    name, here = row.agent, row.folder
-    bundled = row.entry is not None and row.entry.parent.name == "agents"
-    source = name if bundled or not row.sha256 else ""
-    if row.revision and not bundled and row.sha256:
-        source = f"hf://{name}@{row.revision}" if "/" in name else ""
-    parts = []
-    out = f"results/{name}"
+    """What to type, as far as it is known; whatever others wrote is quoted anew, word by word."""
+    source, parts = _source(row), []
     if source:
-        quoted = shlex.quote(source)
         code = (
             'import nhzoo\n\nif __name__ == "__main__":  # evaluate() starts worker processes\n'
             f"    agent = nhzoo.load({source!r})\n"
             f"    result = nhzoo.evaluate(agent, {row.protocol!r}, episodes=16, workers=2)\n"
             '    print(result.result["summary"]["mean_score_ci95"])'
         )
-        run = (
-            f"nhzoo watch {quoted}\n"
-            f"nhzoo evaluate {quoted} --protocol {row.protocol} --out {shlex.quote(out)}"
-        )
-        parts += [
-            "<h3>Load it</h3>",
-            command(code),
-            "<h3>Watch it, measure it again</h3>",
-            command(run),
-        ]
-    place = shlex.quote("/".join(("leaderboard", *here.parts[-3 if _is_own(row) else -2 :])))
-    audit = f" --audit {shlex.quote(source)}" if row.sha256 and source else ""
-    parts += ["<h3>Check this very result</h3>", command(f"nhzoo verify {place}{audit}")]
-    made = _dict(config.get("training")).get("command")
-    if isinstance(made, str) and made:
-        parts += ["<h3>Train it again</h3>", command(made[:2_000])]
+        again = ("nhzoo", "evaluate", source, "--protocol", row.protocol, "--out", "results/again")
+        run = f"{shlex.join(('nhzoo', 'watch', source))}\n{shlex.join(again)}"
+        parts += ["<h3>Load it</h3>", command(code)]
+        parts += ["<h3>Watch it, measure it again</h3>", command(run)]
+    check = ["nhzoo", "verify", "/".join(("leaderboard", *_place(row)))]
+    if row.sha256 and source:
+        check += ["--audit", source]
+    parts += ["<h3>Check this very result</h3>", command(shlex.join(check))]
+    made = _training_command(config)
+    if made:
+        parts += ["<h3>Train it again</h3>", command(made)]
     return "".join(parts)
+
+
+def _source(row: Row) -> str:
+    """How `nhzoo.load` finds the agent: a name of the zoo, a place on the hub, a folder; or ""."""
+    if _is_own(row):
+        return row.agent if row.entry is not None or not row.sha256 else ""
+    try:
+        pointer = read_manifest(row.folder).entry
+    except NhzooError:
+        return ""
+    if pointer is None:
+        return ""
+    if pointer.source == ENTRY_FOLDER:
+        return "/".join(("leaderboard", *_place(row), ENTRY_FOLDER))
+    return pointer.source.removeprefix("agents/")
+
+
+def _training_command(config: dict[str, Any]) -> str:
+    made = _dict(config.get("training")).get("command")
+    if not isinstance(made, str) or len(made) > _LONGEST_COMMAND:
+        return ""
+    try:
+        words = shlex.split(made)
+    except ValueError:
+        return ""
+    return shlex.join(words) if words[:2] == ["nhzoo", "train"] else ""
+
+
+def _place(row: Row) -> tuple[str, ...]:
+    """Its folder below leaderboard/: results/AGENT/PROTOCOL or submissions/ID."""
+    return row.folder.parts[-3 if _is_own(row) else -2 :]
 
 
 def _is_own(row: Row) -> bool:

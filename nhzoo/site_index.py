@@ -32,7 +32,8 @@ def index_page(board: Board, laws: Laws) -> Page:
             )
         )
     if board.rows:
-        parts.append(f'<p class="note">{RANKS}</p>{tier_list()}')
+        csv = '<a href="board.csv">All of it as CSV</a>.'
+        parts.append(f'<p class="note">{RANKS} {csv}</p>{tier_list()}')
     else:
         parts.append('<p class="note">There is no result yet.</p>')
     without = [text(name) for name in ORDER if name not in boards and name in RANKED]

@@ -68,7 +68,8 @@ def protocol_pages(board: Board, protocol: Protocol) -> list[Page]:
     listed = "".join(f"<dt>{name}</dt><dd>{text(value)}</dd>" for name, value in facts)
     fixed = section("fixed", "What it fixes", f'<dl class="facts">{listed}</dl>')
     parts = []
-    roles = sorted({role for row in rows for role in row.roles})
+    # Of rows that were replayed: what others merely report may name any number of roles.
+    roles = sorted({role for row in rows if row.rank is not None for role in row.roles})
     links = "".join(
         f'<li><a href="{protocol.id}-{_slug(role)}.html">{text(role)}</a></li>' for role in roles
     )

@@ -20,6 +20,7 @@ from nhzoo.board_log import LogLine
 from nhzoo.cli import cli
 from nhzoo.errors import InputError
 from nhzoo.forecast_ledger import FrozenForecast
+from nhzoo.hub_contents import SITE, kind_of
 from nhzoo.protocols import PROTOCOLS, get_protocol
 from nhzoo.report_parts import read
 from nhzoo.site import build, build_board
@@ -367,6 +368,31 @@ def test_markdown_is_text_with_a_little_structure():
     assert not re.search(r'href="(?!https)', html)
     two = from_markdown(source, ("Two",))
     assert "code" in two and "One" not in two and "word" not in two
+
+
+def test_a_command_of_others_is_only_ever_a_training():
+    from nhzoo.site_agents import _training_command
+
+    def shown(made: object) -> str:
+        return _training_command({"training": {"command": made}})
+
+    assert shown("nhzoo train bc --description 'a b'") == "nhzoo train bc --description 'a b'"
+    assert shown("nhzoo train bc; rm -rf ~") == "nhzoo train 'bc;' rm -rf '~'"
+    for made in (
+        "rm -rf ~",
+        "nhzoo push x",
+        "nhzoo train 'open",
+        7,
+        None,
+        "nhzoo train " + "x" * 9_999,
+    ):
+        assert shown(made) == ""
+
+
+def test_the_site_holds_only_what_the_hub_takes(site):
+    paths = [path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()]
+    assert all(SITE.limit(path) for path in paths)
+    assert kind_of(site) is SITE
 
 
 def test_an_empty_board_has_a_site(tmp_path):

@@ -198,7 +198,7 @@ def _row_facts(row: Row) -> str:
             ("Date", row.date),
             ("Contact", row.contact),
             ("Licence", row.licence),
-            ("Commit", row.revision),
+            ("Commit", row.revision if row.sha256 else ""),
             *(sizes if row.entry is None else []),
         ]
     )

@@ -67,6 +67,8 @@ def index_page(board: Board, laws: Laws) -> Page:
 def _highlights(board: Board, boards: dict[str, list[Row]]) -> str:
     """The best agent with its games one tap away, and the board in figures."""
     counted = [row for row in board.rows if row.rank is not None]
+    if not counted:
+        return ""
     games = sum(int(row.summary["episodes"]) for row in counted)
     steps = sum(row.summary["episodes"] * row.summary["mean_steps"] for row in counted)
     best = next((rows[0] for rows in boards.values() if rows and rows[0].rank), None)

@@ -32,6 +32,14 @@ TIER_TEXT: Final = {
         "hash had been published before."
     ),
 }
+_CHECKED: Final = {
+    "P": "read in the paper",
+    "C": "read in published code or data",
+    "M": "measured again by us",
+    "2": "second hand",
+}
+"""How a published figure was read: the codes of `references.json`."""
+
 _NONE: Final = '<td data-value="">&ndash;</td>'
 _BAR: Final = 120
 """Width of the bar of an interval, in units of its view box."""
@@ -202,17 +210,24 @@ def agent_path(row: Row) -> str:
 
 
 def reference_table(references: Sequence[Reference]) -> str:
-    """Published figures, each under its own protocol; none is ranked."""
-    body = [
-        f'<tr><th scope="row">{text(one.agent)}</th><td class="t">{text(one.metric)}</td>'
-        f"<td>{number(one.value)}{f' {text(one.interval)}' if one.interval else ''}</td>"
-        f'<td>{text(one.games or "–")}</td><td class="t long">{text(one.protocol)}</td>'
-        f'<td class="t long">{_source(one)}'
-        f"{f'<small>{text(one.checked)}</small>' if one.checked else ''}</td></tr>"
-        for one in references
-    ]
-    head = ("<Agent", "<Metric", "Figure", "Games", "<Its own protocol", "<Source")
-    return table("Published figures", head, body)
+    """Published figures, by source and protocol of their own; none is ranked."""
+    groups: dict[tuple[str, ...], list[Reference]] = {}
+    for one in references:
+        groups.setdefault((one.source, one.url, one.protocol, one.checked), []).append(one)
+    body = []
+    for (_, _, protocol, checked), group in groups.items():
+        how = ", ".join(_CHECKED.get(code, code) for code in checked.split(", ") if code)
+        body.append(
+            f'<tr class="group"><th colspan="4" scope="colgroup">{_source(group[0])}'
+            f"<small>{text(protocol)}{f' ({text(how)})' if how else ''}</small></th></tr>"
+        )
+        body += [
+            f'<tr><th scope="row">{text(one.agent)}</th><td class="t">{text(one.metric)}</td>'
+            f"<td>{number(one.value)}{f' {text(one.interval)}' if one.interval else ''}</td>"
+            f"<td>{text(one.games or '–')}</td></tr>"
+            for one in group
+        ]
+    return table("Published figures", ("<Agent", "<Metric", "Figure", "Games"), body)
 
 
 def _source(one: Reference) -> str:
@@ -228,7 +243,11 @@ def log_table(lines: Sequence[LogLine], pages: Mapping[str, str]) -> str:
         who = text(line.id or "–")
         if line.id in pages:
             who = f'<a href="{text(pages[line.id])}">{who}</a>'
-        facts = [(name, value) for name, value in line.facts.items() if _is_plain(value)]
+        facts = [
+            (name.replace("_", " "), value)
+            for name, value in line.facts.items()
+            if _is_plain(value) and name not in ("agent", "protocol")  # the row's id names them
+        ]
         said = "".join(f"<div><dt>{text(n)}</dt><dd>{text(_plain(v))}</dd></div>" for n, v in facts)
         body.append(
             f'<tr><td>{line.number}</td><td class="t">{text(line.date.replace("T", " "))}</td>'
@@ -242,7 +261,7 @@ def log_table(lines: Sequence[LogLine], pages: Mapping[str, str]) -> str:
 
 
 def _is_plain(value: object) -> bool:
-    return isinstance(value, (str, int, float, bool)) and len(str(value)) <= 128
+    return isinstance(value, (str, int, float, bool)) and 0 < len(str(value)) <= 128
 
 
 def _plain(value: object) -> str:

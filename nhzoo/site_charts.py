@@ -36,7 +36,10 @@ _KINDS: Final = {
 
 @dataclass(frozen=True)
 class Mark:
-    """A point of a chart. `kind` is a key of the legend, `path` the page it leads to."""
+    """A point of a chart. `kind` is a key of the legend, `path` the page it leads to.
+
+    What is not `believed` (rows that are only reported) is drawn hollow.
+    """
 
     x: float
     y: float
@@ -46,6 +49,7 @@ class Mark:
     high: float | None = None
     labelled: bool = True
     path: str = ""
+    believed: bool = True
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,8 @@ def _mark(mark: Mark, x: float, y: float, up: LogAxis, title: str) -> str:
         low, high = FRAME.y(up.at(mark.low)), FRAME.y(up.at(mark.high))
         whisker = f'<path d="M{x:.1f} {low:.1f}V{high:.1f}"/>'
     dot = _shape(mark.kind, x, y)
-    return f'<g class="mark {mark.kind}">{whisker}{dot}<title>{text(title)}</title></g>'
+    kind = mark.kind if mark.believed else f"{mark.kind} hollow"
+    return f'<g class="mark {kind}">{whisker}{dot}<title>{text(title)}</title></g>'
 
 
 def _shape(kind: str, x: float, y: float) -> str:

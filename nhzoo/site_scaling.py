@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from nhzoo import ledger
 from nhzoo.axes import short
-from nhzoo.board import Row
+from nhzoo.board import TIERS, Row
 from nhzoo.display import say
 from nhzoo.errors import NhzooError
 from nhzoo.fit_files import read_fit
@@ -139,6 +139,8 @@ def score_charts(rows: Sequence[Row], laws: Laws, paper: bool = True) -> str:
             ]
         lines = drawn_lines(levels, [mark.y for mark in marks if mark.y > 0] or [math.inf])
         others = f" Lines: {', '.join(name for name, _ in lines)}." if lines else ""
+        if any(row.tier == TIERS[0] for row in known):
+            others += " Hollow: reported, not replayed."
         summary = (
             f"{count(len(known), 'agent')} with 95 % intervals of the mean.{others} "
             "Both axes are logarithmic."
@@ -192,7 +194,8 @@ def _about(fit: Fit | None) -> str:
 def _score_mark(row: Row, x: float) -> Mark:
     low, high = row.summary["mean_score_ci95"]
     mean = float(row.summary["mean_score"])
-    return Mark(x, mean, row.agent, row.kind, low, high, path=agent_path(row))
+    believed = row.tier != TIERS[0]
+    return Mark(x, mean, row.agent, row.kind, low, high, path=agent_path(row), believed=believed)
 
 
 def _paper_mark(run: RunRow, x: float, y: float | None) -> Mark:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import threading
 from dataclasses import replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pytest
+import yaml
 
 from nhzoo import evaluate, files, results, site_games
 from nhzoo.board import TIERS, Board, Reference, Row, ranked
@@ -393,6 +395,16 @@ def test_the_site_holds_only_what_the_hub_takes(site):
     paths = [path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()]
     assert all(SITE.limit(path) for path in paths)
     assert kind_of(site) is SITE
+
+
+def test_the_workflow_builds_without_secrets_and_deploys_from_main_alone():
+    path = Path(__file__).parents[1] / ".github" / "workflows" / "leaderboard.yml"
+    jobs = yaml.safe_load(path.read_text())["jobs"]
+    steps = [step.get("run", "") for step in jobs["build"]["steps"]]
+    assert "nhzoo leaderboard build --out leaderboard/site" in steps
+    assert "secrets" not in str(jobs["build"]) and "refs/heads/main" in jobs["deploy"]["if"]
+    pushed = shlex.split(jobs["deploy"]["steps"][-1]["run"])
+    assert pushed[:4] == ["nhzoo", "push", "leaderboard/site", "--repo"]
 
 
 def test_an_empty_board_has_a_site(tmp_path):

@@ -72,7 +72,9 @@ class Frame:
             taken = self.x(at) + half
             x = f"{self.x(at):.1f}"
             parts.append(f'<line class="axis" x1="{x}" x2="{x}" y1="{floor}" y2="{floor + 4}"/>')
-            parts.append(f'<text x="{x}" y="{floor + 17}" text-anchor="middle">{label}</text>')
+            middle = min(self.x(at), self.width - half)  # whole, at the right end as well
+            where = f'x="{middle:.1f}" y="{floor + 17}"'
+            parts.append(f'<text {where} text-anchor="middle">{label}</text>')
         parts.append(f'<line class="axis" x1="{self.left}" x2="{end}" y1="{floor}" y2="{floor}"/>')
         middle = (self.left + end) / 2
         parts.append(

@@ -47,7 +47,9 @@ def agent_page(
     curve, said = _curve(row)
     figures = result_charts(result) + curve + ends_table(result.rows)
     parts += [_warning(line) for line in said]
-    parts.append(section("charts", "How the games went", f'<div class="charts">{figures}</div>'))
+    parts.append(
+        section("charts", "How the games went", f'<div class="charts small">{figures}</div>')
+    )
     if row.roles:
         parts.append(section("roles", "By role", _roles(row)))
     parts.append(section("deaths", "Causes of death", causes_table(result.rows)))

@@ -18,11 +18,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
       heads.forEach((each) => each.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", order);
       const sign = order === "ascending" ? 1 : -1;
-      const number = (text) => (text === "" ? NaN : Number(text.replace(/[,%]/g, "")));
+      const number = (text) => (text === "" ? null : Number(text.replace(/[,%]/g, "")));
       const key = numeric ? number : (text) => text;
       const rows = [...table.tBodies[0].rows].map((row) => [key(value(row, column)), row]);
       // What is not known is last, whichever way.
-      rows.sort(([a], [b]) => (a !== a) - (b !== b) || sign * (a < b ? -1 : a > b ? 1 : 0));
+      rows.sort(([a], [b]) => (a === null) - (b === null) || sign * (a < b ? -1 : a > b ? 1 : 0));
       table.tBodies[0].append(...rows.map(([, row]) => row));
     });
   });

@@ -123,9 +123,13 @@ def audit(
     agent: str | Path | Agent,
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    protocol: Protocol | None = None,
 ) -> Audit:
-    """Compute every key of a result anew with `agent`; whether it replays is `verify`'s to say."""
-    result, protocol, rows = results.read_result(folder)
+    """Compute every key of a result anew with `agent`; whether it replays is `verify`'s to say.
+
+    `protocol` is needed for games that are of none of the known ones.
+    """
+    result, protocol, rows = results.read_result(folder, protocol)
     player = load(str(agent)) if isinstance(agent, (str, Path)) else agent
     name = str(getattr(player, "name", agent))
     report = Audit(name)

@@ -16,7 +16,7 @@ from typing import Any
 
 from nhzoo import files, registry, results
 from nhzoo.board_log import LogLine, read_log
-from nhzoo.breakdown import breakdown, ranks
+from nhzoo.breakdown import breakdown
 from nhzoo.errors import InputError
 from nhzoo.protocols import Protocol
 from nhzoo.submission import ENTRY_FOLDER, MAX_MANIFEST, Claims, read_manifest
@@ -120,21 +120,23 @@ def read_board(leaderboard: Path, agents: Path | None) -> Board:
 def ranked(rows: Iterable[Row], protocol: str, role: str | None = None) -> list[Row]:
     """The rows of a protocol that count, best mean first, each with its rank.
 
-    A rank is 1 + the number of agents whose 95 % interval lies entirely above the row's own. So
-    agents that do not separate may share one, 1 means that nobody is clearly better, and it never
-    depends on a chain of overlaps: of A > B > C where only A and C separate, the ranks are 1, 1, 2.
+    A rank is 1 + the number of other agents whose 95 % interval lies entirely above the row's own.
+    So agents that do not separate may share one, 1 means that nobody is clearly better, and it
+    never depends on a chain of overlaps: of A > B > C where only A and C separate, the ranks are 1,
+    1, 2. Several rows of one agent count once.
     With `role`, by the games of that role alone; `summary` stays that of all games.
     """
     counted = [row for row in rows if row.protocol == protocol and _counts(row)]
     if role is not None:
         counted = [row for row in counted if role in row.roles]
     by = {id(row): row.summary if role is None else row.roles[role] for row in counted}
-    intervals = [_interval(by[id(row)]) for row in counted]
-    placed = [
-        (-by[id(row)]["mean_score"], replace(row, rank=rank))
-        for row, rank in zip(counted, ranks(intervals), strict=True)
-    ]
-    return [row for _, row in sorted(placed, key=lambda pair: (pair[0], pair[1].id))]
+    placed = []
+    for row in counted:
+        high = by[id(row)]["mean_score_ci95"][1]
+        above = {r.agent for r in counted if by[id(r)]["mean_score_ci95"][0] > high}
+        placed.append(replace(row, rank=1 + len(above - {row.agent})))
+    means = {row.id: by[id(row)]["mean_score"] for row in counted}
+    return sorted(placed, key=lambda row: (-means[row.id], row.id))
 
 
 def row_id(folder: Path) -> str:
@@ -299,15 +301,17 @@ def _entry_folder(agents: Path | None, name: str, weights: str) -> Path | None:
 def _judged(row: Row, lines: Sequence[LogLine]) -> Row:
     """The row as the log has it, oldest line first."""
     accepted: LogLine | None = None
+    first = row
     for line in lines:
         if line.event == "accept":
             accepted = line
-            row = replace(row, tier=str(line.facts.get("tier")), status="listed", reason="")
+            row = replace(first, tier=str(line.facts.get("tier")))
         elif line.event == "remove":
             row = replace(row, status="removed", reason=line.reason)
         elif line.event == "rescore":
-            row = replace(row, status="rescored", reason=line.reason)
-            row = replace(row, claimed=row.claimed or row.summary, summary=line.facts["summary"])
+            row = replace(row, claimed=first.summary, summary=line.facts["summary"])
+            if row.status != "removed":  # that it stays
+                row = replace(row, status="rescored", reason=line.reason)
         elif line.event == "rerun" and line.facts.get("agrees") is True:
             row = replace(row, tier=TIERS[3])
         elif line.event == "rerun" and accepted is not None:
@@ -340,8 +344,3 @@ def _normalized(rows: Sequence[Row]) -> list[Row]:
         else row
         for row in rows
     ]
-
-
-def _interval(summary: Mapping[str, Any]) -> tuple[float, float]:
-    low, high = summary["mean_score_ci95"]
-    return low, high

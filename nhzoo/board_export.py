@@ -72,6 +72,7 @@ def _values(row: Row) -> dict[str, Any]:
 
 def _cell(value: Any) -> Any:
     """A text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("=", "+", "-", "@", "\t", "\r", "|", "%"):
-        return "'" + value if value else value
-    return "" if value is None else value
+    if not isinstance(value, str):
+        return "" if value is None else value
+    text = "".join(char if char.isprintable() else " " for char in value)
+    return f"'{text}" if text.lstrip()[:1] in tuple("=+-@|%") else text

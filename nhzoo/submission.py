@@ -161,7 +161,7 @@ def read_manifest(folder: Path) -> Manifest:
         claims=_claims(value["claims"], path),
         files=_hashes(value["files"], path),
         description=check_text(value["description"], f"{path}: description", 500, empty=True),
-        code=check_text(value["code"], f"{path}: code", empty=True),
+        code=_match(value, "code", r"(https://[A-Za-z0-9._~/%@:+#?=&-]{1,190})?", path),
     )
     return manifest
 

@@ -12,11 +12,13 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from nhzoo import files, registry, results
 from nhzoo.board import TIERS, Row, digest, entry_claims, row_id
+from nhzoo.card_facts import read_curve
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.protocols import PROTOCOLS, Protocol
 from nhzoo.submission import (
@@ -36,8 +38,15 @@ GIVEN_UP = 0.01
 HOURS = 12.0
 """What a check may take in all."""
 
+NEAR, NEAR_SHARE = 2, 4e-6
+"""Keys, and share of all keys, that may be another than the weights' own by rounding.
+
+The audit lets a key pass that lies within its tolerance. Of hundreds of games there are thousands
+of these: who could choose freely there would have as many tries as he likes.
+"""
+
 _SAME_KEYS, _SAME_OPENING, _SAME_TURNS = 100, 512, 300
-_ROW_FIELDS = {*results.ROW_FIELDS, "role"}
+_ROW_FIELDS = set(results.ROW_FIELDS)
 _RESULT_FIELDS = {
     *("schema_version", "agent", "revision", "source", "weights_sha256", "params", "temperature"),
     *("patience", "protocol", "device", "batch", "limits", "versions", "machine", "system"),
@@ -146,9 +155,9 @@ def check(
         return told
 
     report.problems += static_problems(subject)
-    report.notes += _notes(subject)
+    report.notes += _notes(subject, board)
     copied, alike = _copies(subject, board)
-    report.problems += _name_problems(subject, board) + copied
+    report.problems += name_problems(subject, board) + copied
     if report.problems:
         report.reasons[REPORTED] = "it is not what its format and its protocol ask for"
         return report
@@ -187,15 +196,15 @@ def static_problems(subject: Subject) -> list[str]:
             found.append(f"{at}: its seeds are not the protocol's")
         if row["character"] != spec.character:
             found.append(f"{at}: its character is not the protocol's")
-        if not row.keys() <= _ROW_FIELDS:
-            found.append(f"{at}: has a field that no row has")
+        if row.keys() != _ROW_FIELDS | ({"role"} if spec.character == "@" else set()):
+            found.append(f"{at}: has a field that no row has, or lacks its role")
         if len(row["cause"]) > 1_000 or not row["cause"].isprintable():
             found.append(f"{at}: its cause is not a line of text")
         if not 0 <= row["steps"] <= row["keys"] <= results.MAX_TRACE or row["turns"] < 0:
             found.append(f"{at}: its counts cannot be")
         if len(found) > 20:
             break
-    found += summary_problems(result, rows)
+    found += summary_problems(result, rows) + _side_problems(subject)
     if subject.reported_only:
         return found
     if result.get("shard") is not None:
@@ -244,10 +253,26 @@ def _unclean(result: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _side_problems(subject: Subject) -> list[str]:
+    """What is wrong with the files that no game depends on: they are published all the same."""
+    path = subject.folder / "evaluation.json"
+    if path.exists():
+        began = files.read_json(files.inside(subject.folder, path.name))
+        names = _RESULT_FIELDS - {"summary", "exempt", "shard", "workers"}
+        for name, value in began.items():
+            if name not in names or value != subject.result.get(name):
+                return [f"evaluation.json: {name[:60]!a} is not what result.json has"]
+    if subject.manifest is not None:
+        read_curve(files.inside(subject.folder, f"{ENTRY_FOLDER}/curve.csv"))
+    return []
+
+
 def _entry_problems(subject: Subject) -> list[str]:
     manifest, weights = subject.manifest, subject.weights
     if manifest is None:
         return []
+    if manifest.date > datetime.now(UTC).date().isoformat():
+        return [f"is dated {manifest.date}, which has not come yet"]
     pointer, params = manifest.entry, subject.result.get("params")
     if pointer is None and weights:
         return ["was played by weights, and points to none; submit with --entry"]
@@ -267,13 +292,16 @@ def _entry_problems(subject: Subject) -> list[str]:
     return found
 
 
-def _notes(subject: Subject) -> list[str]:
+def _notes(subject: Subject, board: Sequence[Row]) -> list[str]:
     result, notes = subject.result, []
     if result.get("exempt") is True:
         notes.append("clocks decided how some games ended (a bot's time limits)")
     given_up = _given_up(subject)
     if given_up:
         notes.append(f"in {given_up:,} games the agent failed, or its time was up")
+    named = [row for row in board if row.agent == subject.agent and subject.manifest is not None]
+    if named:
+        notes.append(f"{named[0].id} has this name and contact: is it from the same author?")
     if result.get("machine") not in (None, "x86_64"):
         notes.append("was played on another machine type: seeds may give other games here")
     return notes
@@ -287,7 +315,7 @@ def _given_up(subject: Subject) -> int:
     )
 
 
-def _name_problems(subject: Subject, board: Sequence[Row]) -> list[str]:
+def name_problems(subject: Subject, board: Sequence[Row] = ()) -> list[str]:
     """One name, one agent: nobody stands on the board under another's."""
     if subject.manifest is None:
         return []
@@ -392,7 +420,7 @@ def _audit(
     config = getattr(getattr(agent, "entry", None), "config", None)
     if config is not None:
         report.problems += config_problems(subject, config)
-    found = run(subject.folder, agent, workers, progress)
+    found = run(subject.folder, agent, workers, progress, subject.protocol)
     report.problems += [f"the audit: {problem}" for problem in found.problems]
     report.problems += [
         f"game {index}: {found.agent} presses another key at its step {step:,}"
@@ -400,6 +428,11 @@ def _audit(
     ]
     if not found.ok and not report.problems:
         report.problems.append(f"the audit: only {found.share:.2%} of the keys are {found.agent}'s")
+    if subject.weights and found.near > NEAR + NEAR_SHARE * found.keys:
+        report.problems.append(
+            f"the audit: {found.near:,} keys are others than {found.agent}'s own, more than "
+            "rounding explains; play on an x86_64 CPU with AVX-512, or leave out --audit"
+        )
     if report.problems:
         report.reasons[AUDITED] = f"these are not the games that {found.agent} plays"
         return

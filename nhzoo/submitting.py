@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from nhzoo.errors import CheckFailed, InputError
 from nhzoo.hub_contents import RESULTS, check_paths
 from nhzoo.hub_push import Pushed, gather, push
 from nhzoo.hub_refs import Ref, organisation
+from nhzoo.protocols import PROTOCOLS, Protocol
 from nhzoo.submission import (
     ENTRY_FOLDER,
     MAX_BUNDLED_WEIGHTS,
@@ -27,7 +29,7 @@ from nhzoo.submission import (
     make_id,
     read_manifest,
 )
-from nhzoo.submission_check import static_problems, subject_of
+from nhzoo.submission_check import name_problems, static_problems, subject_of
 
 _ENTRY_FILES = ("config.json", "model.safetensors", "parity.safetensors", "curve.csv", "README.md")
 
@@ -43,13 +45,15 @@ def make(
     description: str = "",
     code: str = "",
     on_hub: bool = False,
+    protocols: Mapping[str, Protocol] = PROTOCOLS,
 ) -> Path:
     """Make `out`/ID of a result folder; refuses what a check would refuse without replaying.
 
     `entry` is the folder, name or hf:// reference of the weights that played. A folder is put into
     the submission; one that goes `on_hub` has to be there already.
     """
-    found, protocol, rows = results.read_result(result)
+    named = files.read_json(files.inside(result, "result.json")).get("protocol")
+    found, protocol, rows = results.read_result(result, protocols.get(str(named)))
     weights = found.get("weights_sha256")
     pointer, bundled, kind, claims = None, None, "bot", Claims()
     if entry or weights:
@@ -97,8 +101,8 @@ def make(
             code=code,
         )
         files.atomic_write(whole / NAME, files.dump_json(manifest.as_json()))
-        subject = subject_of(whole)
-        problems = static_problems(subject)
+        subject = subject_of(whole, protocols)
+        problems = static_problems(subject) + name_problems(subject)
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise CheckFailed(f"{result}: {problems[0]}{more}; it would be refused")
@@ -129,11 +133,7 @@ def from_hub(ref: Ref, into: Path) -> Path:
     pinned, main = hub.resolve(ref), hub.resolve(ref.at(None))
     listed, base = (hub.list_files(at, RESULTS.max_files) for at in (pinned, main))
     check_paths(listed, str(ref))
-    new = {
-        path: file
-        for path, file in listed.items()
-        if path not in base or (base[path].oid, base[path].size) != (file.oid, file.size)
-    }
+    new = {path: file for path, file in listed.items() if file != base.get(path)}
     places = {tuple(path.split("/")[:2]) for path in new}
     added = [place for place in places if f"{'/'.join(place)}/{NAME}" in new]
     if len(places) != 1 or len(added) != 1 or base.keys() - listed.keys():

@@ -90,6 +90,8 @@ def _different(row: results.Row, replayed: results.Row) -> str | None:
     wrong = [
         f"{n} is {row.get(n)!r}, replayed {v!r}" for n, v in replayed.items() if row.get(n) != v
     ]
+    if "role" in row and "role" not in replayed:
+        wrong.append(f"role is {row['role']!r}, and the protocol draws none")
     return "; ".join(wrong) or None
 
 

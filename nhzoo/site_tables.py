@@ -22,7 +22,8 @@ KINDS: Final = {
 TIER_TEXT: Final = {
     "reported": "Somebody says so. Listed as claimed, never ranked.",
     "replayed": (
-        "Every game was replayed here, key by key, without the agent, and came to the score."
+        "Every game was replayed here, key by key, without the agent, and came to the score. Who "
+        "pressed the keys is not known from that."
     ),
     "audited": (
         "Replayed, and every key is what the published weights would have pressed: computed anew."

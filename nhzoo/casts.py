@@ -240,19 +240,31 @@ class CastTask(VerifyTask):
     """Verifies games of a result, and records them on the way. An item is a row."""
 
     def __init__(
-        self, folder: Path, protocol: Protocol, exempt: bool, agent: str, max_steps: int
+        self,
+        folder: Path,
+        protocol: Protocol,
+        exempt: bool,
+        agent: str,
+        max_steps: int,
+        max_packed: int | None = None,
     ) -> None:
         super().__init__(folder, protocol, exempt)
         self._game = _FilmedGame()
         self._episode = Episode(self._game)
-        self._agent, self._max_steps = clean(agent), max_steps
+        self._agent, self._max_steps, self._max_packed = clean(agent), max_steps, max_packed
+
+    def aim(self, folder: Path, protocol: Protocol, exempt: bool, agent: str) -> None:
+        """Go on with another result: a copy of NLE's library is dear, and one serves for all."""
+        self._folder, self._protocol, self._exempt = folder, protocol, exempt
+        self._agent = clean(agent)
 
     def work(self, item: Row) -> Any:
         """The game's Cast, or the reason why there is none (str)."""
         max_steps = self._max_steps
+        most = self._max_packed or MAX_PACKED
         while True:
             cast = self._record(item, max_steps)
-            if isinstance(cast, str) or len(cast.packed()) <= MAX_PACKED or max_steps < 64:
+            if isinstance(cast, str) or len(cast.packed()) <= most or max_steps < 64:
                 return cast
             max_steps = min(item["steps"], max_steps) // 2
 

@@ -1,18 +1,18 @@
-"""Charts as inline SVG, without script: colours come from the style sheet, marks have titles."""
+"""The charts of a result: how scores are spread, how long games last, how deep they go."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from nhzoo.axes import Frame, nice_step
 from nhzoo.markup import count, number, text
 from nhzoo.survival import Survival
 
-_WIDTH, _HEIGHT = 360, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 14, 34, 44
+_FRAME = Frame()
 _BINS_PER_DECADE = 5
 _MOST_CENSORED = 500  # marks drawn; more would be one line
 
@@ -27,59 +27,6 @@ class Bar:
     label: str
 
 
-def _x(fraction: float) -> float:
-    return _LEFT + fraction * (_WIDTH - _LEFT - _RIGHT)
-
-
-def _y(fraction: float) -> float:
-    return _HEIGHT - _BOTTOM - fraction * (_HEIGHT - _TOP - _BOTTOM)
-
-
-def nice_step(span: float, most: int) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that gives at most `most` steps in `span`."""
-    if span <= 0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(span / most))
-    return next(m * power for m in (1, 2, 5, 10) if m * power * most >= span * (1 - 1e-9))
-
-
-def _figure(title: str, summary: str, body: Iterable[str]) -> str:
-    return (
-        f"<figure><h3>{text(title)}</h3>"
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" role="img" '
-        f'aria-label="{text(f"{title}. {summary}")}">{"".join(body)}</svg>'
-        f"<figcaption>{text(summary)}</figcaption></figure>"
-    )
-
-
-def _axes(
-    xs: Sequence[tuple[float, str]], ys: Sequence[tuple[float, str]], x_name: str, y_name: str
-) -> list[str]:
-    parts = []
-    for at, label in ys:
-        y = f"{_y(at):.1f}"
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{_y(at) + 4:.1f}" text-anchor="end">{label}</text>')
-    floor, taken = _y(0), -math.inf
-    for at, label in xs:
-        half = 3.5 * len(label)
-        if _x(at) - half < taken + 4:  # no room: the next one
-            continue
-        taken = _x(at) + half
-        x = f"{_x(at):.1f}"
-        parts.append(f'<line class="axis" x1="{x}" x2="{x}" y1="{floor}" y2="{floor + 4}"/>')
-        parts.append(f'<text x="{x}" y="{floor + 17}" text-anchor="middle">{label}</text>')
-    parts.append(
-        f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{floor}" y2="{floor}"/>'
-    )
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(
-        f'<text x="{middle:.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{text(x_name)}</text>'
-    )
-    parts.append(f'<text x="4" y="14">{text(y_name)}</text>')
-    return parts
-
-
 def _count_axis(most: int) -> tuple[float, list[tuple[float, str]]]:
     """The top of a count axis, and its ticks: whole numbers."""
     step = max(1.0, nice_step(max(1, most), 4))
@@ -92,25 +39,14 @@ def _bars(bars: Sequence[Bar], top: float) -> list[str]:
     for bar in bars:
         if not bar.games:
             continue
-        x, width = _x(bar.left), _x(bar.right) - _x(bar.left)
+        x, width = _FRAME.x(bar.left), _FRAME.x(bar.right) - _FRAME.x(bar.left)
         gap = min(1.0, width / 8)
-        y = _y(bar.games / top)
+        y = _FRAME.y(bar.games / top)
         parts.append(
             f'<rect class="bar" x="{x + gap:.1f}" y="{y:.1f}" width="{width - 2 * gap:.1f}" '
-            f'height="{_y(0) - y:.1f}"><title>{text(bar.label)}: {count(bar.games, "game")}'
+            f'height="{_FRAME.y(0) - y:.1f}"><title>{text(bar.label)}: {count(bar.games, "game")}'
             "</title></rect>"
         )
-    return parts
-
-
-def _legend(items: Sequence[tuple[str, str]]) -> list[str]:
-    """Line samples with their names, from the right end of the top line."""
-    parts, x = [], float(_WIDTH - _RIGHT)
-    for kind, name in reversed(items):
-        parts.append(f'<text x="{x:.0f}" y="14" text-anchor="end">{text(name)}</text>')
-        x -= 6.6 * len(name) + 8  # a letter is at most about that wide
-        parts.append(f'<line class="{kind}" x1="{x - 20:.0f}" x2="{x:.0f}" y1="10" y2="10"/>')
-        x -= 34
     return parts
 
 
@@ -190,15 +126,17 @@ def score_chart(scores: Sequence[float], mean: float, median: float) -> str:
     top, ys = _count_axis(max(bar.games for bar in bars))
     marks = []
     for kind, value in (("mean", mean), ("median", median)):
-        x = f"{_x(scale.at(value)):.1f}"
-        marks.append(f'<line class="{kind}" x1="{x}" x2="{x}" y1="{_TOP - 6}" y2="{_y(0):.1f}"/>')
+        x = f"{_FRAME.x(scale.at(value)):.1f}"
+        marks.append(
+            f'<line class="{kind}" x1="{x}" x2="{x}" y1="{_FRAME.top - 6}" y2="{_FRAME.y(0):.1f}"/>'
+        )
     names = [("mean", f"mean {number(mean)}"), ("median", f"median {number(median)}")]
     summary = (
         f"{count(len(scores), 'game')}: from {number(min(scores))} to {number(max(scores))}, "
         f"mean {number(mean)}, median {number(median)}. The axis is logarithmic."
     )
-    body = _axes(scale.ticks(scores), ys, "score", "games") + _bars(bars, top) + marks
-    return _figure("Scores", summary, body + _legend(names))
+    body = _FRAME.axes(scale.ticks(scores), ys, "score", "games") + _bars(bars, top) + marks
+    return _FRAME.figure("Scores", summary, body + _FRAME.legend(names))
 
 
 def depth_chart(depths: Sequence[int]) -> str:
@@ -219,8 +157,8 @@ def depth_chart(depths: Sequence[int]) -> str:
         f"Deepest level of each game: at most {high}. "
         f"{count(at_most, 'game')} of {len(depths):,} never left the first."
     )
-    body = _axes(xs, ys, "deepest level reached", "games") + _bars(bars, top)
-    return _figure("Depth", summary, body)
+    body = _FRAME.axes(xs, ys, "deepest level reached", "games") + _bars(bars, top)
+    return _FRAME.figure("Depth", summary, body)
 
 
 def survival_chart(curve: Survival, games: int) -> str:
@@ -239,16 +177,16 @@ def survival_chart(curve: Survival, games: int) -> str:
         return [*points, (curve.end, last)]
 
     def path(points: Sequence[tuple[float, float]]) -> str:
-        return "L".join(f"{_x(x / end):.1f} {_y(y):.1f}" for x, y in points)
+        return _FRAME.path((x / end, y) for x, y in points)
 
-    body = _axes(xs, ys, "game turn", "% alive")
+    body = _FRAME.axes(xs, ys, "game turn", "% alive")
     if curve.times:
         band = path([*steps(curve.high), *reversed(steps(curve.low))])
-        body.append(f'<path class="band" d="M{band}Z"/>')
-    body.append(f'<path class="curve" d="M{path(steps(curve.alive))}"/>')
+        body.append(f'<path class="band" d="{band}Z"/>')
+    body.append(f'<path class="curve" d="{path(steps(curve.alive))}"/>')
     for time in curve.censored[:_MOST_CENSORED]:
         level = levels[int(np.searchsorted(curve.times, time, side="right"))]
-        x, y = _x(time / end), _y(level)
+        x, y = _FRAME.x(time / end), _FRAME.y(level)
         body.append(
             f'<line class="censored" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 5:.1f}" y2="{y + 5:.1f}">'
             f"<title>broken off at turn {time:,.0f}</title></line>"
@@ -261,4 +199,4 @@ def survival_chart(curve: Survival, games: int) -> str:
     if curve.censored:
         broken = "game that ended" if len(curve.censored) == 1 else "games that ended"
         summary += f"; the {len(curve.censored):,} {broken} otherwise are marked, and censored"
-    return _figure("Survival", f"{summary}.", body)
+    return _FRAME.figure("Survival", f"{summary}.", body)

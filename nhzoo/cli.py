@@ -18,6 +18,7 @@ from nhzoo import (
     cli_leaderboard,
     cli_reports,
     cli_scaling,
+    cli_site,
     cli_sweep,
     cli_train,
     display,
@@ -60,6 +61,8 @@ for _command in (
     cli_leaderboard.leaderboard,
 ):
     cli.add_command(_command)
+for _command in (cli_site.build, cli_site.serve):
+    cli_leaderboard.leaderboard.add_command(_command)
 
 
 class _Terminated(BaseException):

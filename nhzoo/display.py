@@ -67,6 +67,8 @@ class LiveProgress:
 
 def clean(text: str) -> str:
     """Text from outside, without control characters or what cannot be encoded."""
+    if text.isprintable():
+        return text
     plain = text.encode("utf-8", "replace").decode()
     return "".join(char if char.isprintable() or char == "\n" else "?" for char in plain)
 

@@ -18,7 +18,7 @@ NAME: Final = "play.html"
 
 def play_page(hub: str = SITE) -> str:
     """The page. It asks `hub` alone, and where that keeps its files."""
-    script = asset("report.js") + asset("play.js")
+    script = asset("player.js") + asset("play.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     sources = f"{hub} https://*.hf.co https://*.huggingface.co"
     policy = (

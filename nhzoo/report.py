@@ -8,48 +8,32 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import math
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any, Final
 
-import numpy as np
-
-from nhzoo import charts, files, results
-from nhzoo.casts import MAX_STEPS, Cast, CastTask, end_text, no_recording
-from nhzoo.display import clean
+from nhzoo import files, results
+from nhzoo.casts import MAX_STEPS, Cast, CastTask, no_recording
 from nhzoo.errors import InputError
-from nhzoo.markup import asset, count, number, share_table, table, text
-from nhzoo.protocols import Protocol
-from nhzoo.results import END_STATUSES, Row
-from nhzoo.statistics import mean_ci95
-from nhzoo.survival import kaplan_meier
-from nhzoo.workers import Crashed, run_tasks
-
-TOP_CAUSES: Final = 15
-_STATUS_WORDS = dict(
-    zip(END_STATUSES, ("died", "ascended", "step cap", "stalled", "crashed"), strict=True)
+from nhzoo.markup import asset, count, number, table, text
+from nhzoo.report_parts import (
+    STATUS_WORDS,
+    Result,
+    about_game,
+    causes_table,
+    doubts,
+    embed,
+    ends_table,
+    facts_list,
+    player,
+    read,
+    result_charts,
+    roles_table,
+    summary_cards,
 )
-
-
-@dataclass(frozen=True)
-class _Result:
-    """A result folder, read and checked."""
-
-    folder: Path
-    claims: dict[str, Any]
-    rows: list[Row]
-    protocol: Protocol
-    summary: dict[str, Any]
-
-    @property
-    def agent(self) -> str:
-        return clean(str(self.claims.get("agent")))
+from nhzoo.results import Row
+from nhzoo.workers import Crashed, run_tasks
 
 
 def write_report(
@@ -66,7 +50,7 @@ def write_report(
     the number of games replayed, and how many there are.
     """
     folder = Path(folder)
-    result = _read(folder)
+    result = read(folder)
     chosen = choose_games(result.rows) if games is None else _asked(result, games)
     casts = _record(result, list(chosen), workers, progress)
     labels = {game: f"{name} (game {game})" if name else "" for game, name in chosen.items()}
@@ -91,15 +75,10 @@ def choose_games(rows: Sequence[Row]) -> dict[int, str]:
 
 def record_games(folder: Path, games: Sequence[int], workers: int | None = None) -> list[Cast]:
     """Recordings of some games of a result folder, each replayed and checked in a worker."""
-    return _record(_read(folder), games, workers, lambda done, total: None)
+    return _record(read(folder), games, workers, lambda done, total: None)
 
 
-def _read(folder: Path) -> _Result:
-    claims, protocol, rows = results.read_result(folder)
-    return _Result(folder, claims, rows, protocol, results.summarize(rows))
-
-
-def _asked(result: _Result, games: Sequence[int]) -> dict[int, str]:
+def _asked(result: Result, games: Sequence[int]) -> dict[int, str]:
     known = {row["index"] for row in result.rows}
     for game in games:
         if game not in known:
@@ -108,7 +87,7 @@ def _asked(result: _Result, games: Sequence[int]) -> dict[int, str]:
 
 
 def _record(
-    result: _Result,
+    result: Result,
     games: Sequence[int],
     workers: int | None,
     progress: Callable[[int, int], None],
@@ -131,10 +110,10 @@ def _record(
     return [done[game] for game in games]
 
 
-def _page(result: _Result, casts: Sequence[Cast], labels: dict[int, str]) -> str:
+def _page(result: Result, casts: Sequence[Cast], labels: dict[int, str]) -> str:
     summary, agent = result.summary, result.agent
     low, high = summary["mean_score_ci95"]
-    script = asset("report.js")
+    script = asset("tables.js") + asset("player.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -153,202 +132,42 @@ def _page(result: _Result, casts: Sequence[Cast], labels: dict[int, str]) -> str
         agent=text(agent),
         protocol=text(result.protocol.id),
         lead=lead,
-        warnings="".join(f'<p class="warning">{text(line)}</p>' for line in _doubts(result)),
-        cards=_cards(summary),
+        warnings="".join(f'<p class="warning">{text(line)}</p>' for line in doubts(result)),
+        cards=summary_cards(summary),
         player=_player(result, casts, labels),
-        charts=_charts(result) + _ends(result.rows),
-        causes=_causes(result.rows),
-        roles=_roles(result.rows),
+        charts=result_charts(result) + ends_table(result.rows),
+        causes=causes_table(result.rows),
+        roles=roles_table(result.rows),
         games=_games(result.rows, [cast.game for cast in casts]),
-        facts=_facts(result, casts),
+        facts=facts_list(result, len(casts)),
         casts=_embedded(result, casts),
     )
 
 
-def _doubts(result: _Result) -> list[str]:
-    """What does not fit together, before any game is replayed."""
-    doubts = []
-    claimed = result.claims.get("summary")
-    for name in ("episodes", "mean_score", "median_score", "mean_progression"):
-        value = claimed.get(name) if isinstance(claimed, dict) else None
-        given = result.summary[name]
-        if not isinstance(value, (int, float)) or not math.isclose(value, given, rel_tol=1e-9):
-            doubts.append(
-                f"result.json says that {name} is {value!r}; its games give {given!r}, shown here."
-            )
-    shard, games = result.claims.get("shard"), len(result.rows)
-    first, step = (0, 1) if shard is None else results.parse_shard(str(shard))
-    if [row["index"] for row in result.rows] != list(range(first, first + step * games, step)):
-        which = f"0 to {games - 1}" if shard is None else f"those of shard {shard}"
-        doubts.append(f"The games are not {which}: some were left out.")
-    return doubts
-
-
-def _cards(summary: dict[str, Any]) -> str:
-    low, high = summary["mean_score_ci95"]
-    cards = [
-        ("Mean score", number(summary["mean_score"]), f"95 % {number(low)} to {number(high)}"),
-        ("Median score", number(summary["median_score"]), ""),
-        ("IQM score", number(summary["iqm_score"]), "interquartile mean"),
-        ("Progression", f"{100 * summary['mean_progression']:.2f} %", "BALROG's"),
-        ("Turns", number(summary["mean_turns"]), "mean"),
-        ("Steps", number(summary["mean_steps"]), "mean"),
-        ("Deepest level", str(summary["max_depth"]), f"at the end {summary['mean_depth']:.2f}"),
-        ("Experience level", f"{summary['mean_experience_level']:.2f}", "mean, at the end"),
-        ("Ascensions", str(summary["ascensions"]), count(summary["crashed"], "crash", "crashes")),
-    ]
-    return "".join(
-        f"<div{' class=wide' if place == 0 else ''}><dt>{name}</dt><dd>{value}"
-        f"{f'<small>{note}</small>' if note else ''}</dd></div>"
-        for place, (name, value, note) in enumerate(cards)
-    )
-
-
-def _player(result: _Result, casts: Sequence[Cast], labels: dict[int, str]) -> str:
+def _player(result: Result, casts: Sequence[Cast], labels: dict[int, str]) -> str:
     if not casts:
         return '<p class="note">No game has a step to watch: all of them crashed at the start.</p>'
     rows = {row["index"]: row for row in result.rows}
-    choices = "".join(
-        f'<button type="button" data-game="{cast.game}" aria-pressed="{str(not place).lower()}">'
-        f"{labels[cast.game] or f'Game {cast.game}'}: {number(rows[cast.game]['score'])}</button>"
-        for place, cast in enumerate(casts)
-    )
-    about = text(_about(rows[casts[0].game], casts[0]))
-    return Template(asset("player.html")).substitute(choices=choices, about=about)
+    choices = [
+        (game, f"{labels[game] or f'Game {game}'}: {number(rows[game]['score'])}")
+        for game in (cast.game for cast in casts)
+    ]
+    return player(choices, about_game(rows[casts[0].game], casts[0].windows))
 
 
-def _about(row: Row, cast: Cast) -> str:
-    score, turns = number(row["score"]), f"{row['turns']:,}"
-    told = f"Game {row['index']}: score {score}, turn {turns}, {end_text(row)}."
-    if cast.whole:
-        return told
-    (_, head), (tail, last) = cast.windows
-    return f"{told} Shown are steps 0 to {head:,} and {tail:,} to {last:,}."
-
-
-def _embedded(result: _Result, casts: Sequence[Cast]) -> str:
-    """The recordings as JSON that no `</script>` can be in."""
+def _embedded(result: Result, casts: Sequence[Cast]) -> str:
     rows = {row["index"]: row for row in result.rows}
-    value = [
-        {
-            "game": cast.game,
-            "about": _about(rows[cast.game], cast),
-            "died": rows[cast.game]["end_status"] == "death",
-            "data": base64.b64encode(cast.packed()).decode(),
-        }
-        for cast in casts
-    ]
-    written = json.dumps(value)
-    for char in "<>&":
-        written = written.replace(char, f"\\u{ord(char):04x}")
-    return written
-
-
-def _facts(result: _Result, casts: Sequence[Cast]) -> str:
-    claims, protocol = result.claims, result.protocol
-    versions = claims.get("versions")
-    versions = versions if isinstance(versions, dict) else {}
-    speed = (claims.get("summary") or {}).get("env_steps_per_second")
-    replayed = "No game was replayed for this page"
-    if casts:
-        of = f"{len(casts):,} of {count(len(result.rows), 'game')}"
-        replayed = f"{of} replayed for this page, as recorded"
-    facts = [
-        ("Agent", result.agent),
-        ("Revision", claims.get("revision")),
-        ("Weights, SHA-256", claims.get("weights_sha256")),
-        ("Parameters", claims.get("params")),
-        ("Temperature", claims.get("temperature")),
-        ("Patience, screens", claims.get("patience")),
-        (
-            "Protocol",
-            f"{protocol.id}: {protocol.character}, {protocol.games:,} games, "
-            f"{protocol.step_cap:,} steps, stalled after {protocol.no_progress:,} without a turn",
-        ),
-        ("Verified", f"{replayed}; nhzoo verify replays all of them"),
-        ("Shard", claims.get("shard")),
-        ("Limits", claims.get("limits")),
-        (
-            "Exempt",
-            "yes: a clock decides how games end, so the same bytes are not promised"
-            if claims.get("exempt") is True
-            else "no: the same command gives the same bytes",
-        ),
-        ("Machine", " ".join(str(claims.get(name, "?")) for name in ("system", "machine"))),
-        ("Device", f"{claims.get('device', '?')}, {claims.get('cpu_capability', '?')}"),
-        ("Batch, workers", f"{claims.get('batch', '?')}, {claims.get('workers', '?')}"),
-        ("Speed", f"{speed:,.0f} steps a second" if isinstance(speed, (int, float)) else None),
-        ("Versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
-    ]
-    return "".join(
-        f"<dt>{name}</dt><dd>{text(f'{value:,}' if isinstance(value, int) else value)}</dd>"
-        for name, value in facts
-        if value is not None and value != ""
+    return embed(
+        [
+            {
+                "game": cast.game,
+                "about": about_game(rows[cast.game], cast.windows),
+                "died": rows[cast.game]["end_status"] == "death",
+                "data": base64.b64encode(cast.packed()).decode(),
+            }
+            for cast in casts
+        ]
     )
-
-
-def _charts(result: _Result) -> str:
-    rows, summary = result.rows, result.summary
-    scores = [float(row["score"]) for row in rows]
-    died = [row["end_status"] == "death" for row in rows]
-    return "".join(
-        (
-            charts.score_chart(scores, summary["mean_score"], summary["median_score"]),
-            charts.survival_chart(kaplan_meier([row["turns"] for row in rows], died), len(rows)),
-            charts.depth_chart([row["max_depth"] for row in rows]),
-        )
-    )
-
-
-def _ends(rows: Sequence[Row]) -> str:
-    counts = Counter(row["end_status"] for row in rows)
-    found = [(_STATUS_WORDS[status], counts[status]) for status in END_STATUSES if counts[status]]
-    ends = share_table("How the games ended", ("End", "Games"), found, len(rows))
-    return f"<figure><h3>Ends</h3>{ends}</figure>"
-
-
-def _causes(rows: Sequence[Row]) -> str:
-    """The commonest causes, without what the character was doing meanwhile (", while praying")."""
-    died = [row for row in rows if row["end_status"] == "death"]
-    if not died:
-        return '<p class="note">No game ended by death.</p>'
-    named = Counter(row["cause"].partition(", while ")[0] or "not known" for row in died)
-    ranked = sorted(named.items(), key=lambda item: (-item[1], item[0]))
-    others = ranked[TOP_CAUSES:]
-    rest = (count(len(others), "other cause"), sum(deaths for _, deaths in others))
-    return share_table(
-        "Causes of death",
-        ("Cause", "Deaths"),
-        ranked[:TOP_CAUSES],
-        len(died),
-        rest if others else None,
-    )
-
-
-def _roles(rows: Sequence[Row]) -> str:
-    """One line for each character, or role where the rows name it."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        role = row.get("role")
-        name = role if isinstance(role, str) and role else row["character"]
-        groups.setdefault("drawn for each game (@)" if name == "@" else name, []).append(row)
-    body = []
-    for name, group in sorted(groups.items()):
-        scores = [float(row["score"]) for row in group]
-        low, high = mean_ci95(scores)
-        cells = (
-            f"{len(group):,}",
-            number(float(np.mean(scores))),
-            f"{number(low)} to {number(high)}",
-            number(float(np.median(scores))),
-            f"{np.mean([row['turns'] for row in group]):,.0f}",
-            f"{max(row['max_depth'] for row in group):,}",
-            f"{np.mean([row['end_status'] == 'death' for row in group]):.0%}",
-        )
-        data = "".join(f"<td>{cell}</td>" for cell in cells)
-        body.append(f'<tr><th scope="row">{text(name)}</th>{data}</tr>')
-    head = ("<Character", "Games", "Mean score", "95 % interval", "Median", "Turns", "Deepest")
-    return table("By character", (*head, "Died"), body)
 
 
 def _games(rows: Sequence[Row], shown: Sequence[int]) -> str:
@@ -364,7 +183,7 @@ def _games(rows: Sequence[Row], shown: Sequence[int]) -> str:
         data = "".join(f"<td>{number(row[name])}</td>" for name in numbers)
         body.append(
             f"<tr>{game}{data}<td>{row['progression']:.2%}</td>"
-            f'<td class="t">{_STATUS_WORDS[row["end_status"]]}</td>'
+            f'<td class="t">{STATUS_WORDS[row["end_status"]]}</td>'
             f'<td class="t long">{text(row["cause"])}</td></tr>'
         )
     head = ("Game", "Score", "Turns", "Steps", "Deepest", "Level", "Progression", "<End", "<Cause")

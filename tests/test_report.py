@@ -14,7 +14,7 @@ import numpy as np
 import pyte
 import pytest
 
-from nhzoo import casts, charts, evaluate, files, results
+from nhzoo import axes, casts, charts, evaluate, files, results
 from nhzoo.casts import Painter, record_cast, windows_of
 from nhzoo.envs import TTY, Episode, EpisodeResult, Game
 from nhzoo.errors import CheckFailed, InputError
@@ -458,7 +458,7 @@ def test_every_score_is_in_one_bin():
 
 def test_steps_of_an_axis_are_round():
     for span, most, step in ((128, 4, 50), (1, 4, 0.5), (7, 4, 2), (26_526, 4, 10_000), (0, 4, 1)):
-        assert charts.nice_step(span, most) == pytest.approx(step)
+        assert axes.nice_step(span, most) == pytest.approx(step)
 
 
 # --- in a browser ---------------------------------------------------------------------------------
@@ -709,23 +709,25 @@ def test_hostile_names_do_nothing(view, copied, tmp_path):
         tab.wait_for_timeout(200)
 
 
+def axe_violations(tab) -> list[tuple[str, list[str]]]:
+    """What axe-core complains of in a page that was opened with `bypass_csp`."""
+    if importlib.util.find_spec("axe_playwright_python") is None:
+        pytest.skip("axe-playwright-python, which carries axe-core, is not installed")
+    folder = Path(str(resources.files("axe_playwright_python")))
+    (axe,) = folder.rglob("axe.min.js")
+    tab.add_script_tag(path=str(axe))
+    found = tab.evaluate("axe.run()")["violations"]
+    return [(v["id"], [n["html"][:120] for n in v["nodes"][:3]]) for v in found]
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(browser, page, tmp_path, scheme):
-    if importlib.util.find_spec("axe_playwright_python") is None:
-        pytest.skip("axe-playwright-python, which carries axe-core, is not installed")
-    (axe,) = (
-        path
-        for folder in [resources.files("axe_playwright_python")]
-        for path in Path(str(folder)).rglob("axe.min.js")
-    )
     odd = write_report(synthetic(tmp_path / "r", ODD["deep"], HOSTILE))
     for path in (page, odd):
         tab = browser.new_page(color_scheme=scheme, bypass_csp=True)
         tab.goto(path.as_uri())
         if path == page:
             tab.wait_for_selector("#player[data-ready]")
-        tab.add_script_tag(path=str(axe))
-        found = tab.evaluate("axe.run()")["violations"]
+        assert axe_violations(tab) == []
         tab.close()
-        assert [(v["id"], [n["html"][:120] for n in v["nodes"][:3]]) for v in found] == []

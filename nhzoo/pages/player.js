@@ -1,31 +1,3 @@
-"use strict";
-
-// Sorting: every heading of a sortable table is a button; numbers are compared as numbers.
-for (const table of document.querySelectorAll("table.sortable")) {
-  const heads = [...table.tHead.rows[0].cells];
-  const value = (row, column) => {
-    const cell = row.cells[column];
-    return cell.dataset.value ?? cell.textContent;
-  };
-  heads.forEach((head, column) => {
-    const button = head.querySelector("button");
-    if (!button) return;
-    button.addEventListener("click", () => {
-      const numeric = !head.classList.contains("t");
-      const first = numeric && column > 0 ? "descending" : "ascending";
-      const other = first === "ascending" ? "descending" : "ascending";
-      const order = head.getAttribute("aria-sort") === first ? other : first;
-      heads.forEach((each) => each.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", order);
-      const sign = order === "ascending" ? 1 : -1;
-      const key = numeric ? (text) => Number(text.replace(/[,%]/g, "")) : (text) => text;
-      const rows = [...table.tBodies[0].rows].map((row) => [key(value(row, column)), row]);
-      rows.sort(([a], [b]) => sign * (a < b ? -1 : a > b ? 1 : 0));
-      table.tBodies[0].append(...rows.map(([, row]) => row));
-    });
-  });
-}
-
 const ROWS = 24;
 const COLUMNS = 80;
 const KEYFRAME = 200; // frames between whole screens kept for seeking
@@ -140,6 +112,17 @@ async function unpack(base64) {
   const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Response(stream).text();
+}
+
+/** A recording in a file of its own: a script, since pages on a disk may load nothing else. */
+function load(src) {
+  return new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    globalThis.nhzooGame = resolve;
+    script.onerror = () => reject(new Error(`${src} cannot be read`));
+    script.src = src;
+    document.head.append(script);
+  });
 }
 
 function startPlayer(player) {
@@ -260,7 +243,10 @@ function startPlayer(player) {
       button.setAttribute("aria-pressed", String(Number(button.dataset.game) === game));
     }
     const cast = casts.find((each) => each.game === game);
-    if (!recordings.has(game)) recordings.set(game, new Recording(cast.text ?? (await unpack(cast.data))));
+    if (!recordings.has(game)) {
+      if (cast.src) status.textContent = "Loading the game…";
+      recordings.set(game, new Recording(cast.text ?? (await unpack(cast.data ?? (await load(cast.src))))));
+    }
     if (wanted !== game) return; // another one was chosen meanwhile
     recording = recordings.get(game);
     drawn.fill("");

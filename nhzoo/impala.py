@@ -78,7 +78,7 @@ class ImpalaRun:
         self.policy = Policy(shape, generator)
         self.critic = Critic(shape.hidden)
         if held.start:
-            self.policy.load_state_dict(held.start.policy.state_dict())
+            self.policy.load_state_dict(_played(held.start).state_dict())
         if held.critic:
             self.critic.load_state_dict(held.critic.state_dict())
         self.policy.to(self.device)
@@ -91,7 +91,7 @@ class ImpalaRun:
             eps=config.epsilon,
             fused=True,
         )
-        self.teacher = Teacher(_copy(held.teacher, self.device)) if held.teacher else None
+        self.teacher = Teacher(_played(held.teacher).to(self.device)) if held.teacher else None
         self.demonstrations = (
             Demonstrations(
                 held.demonstrations,
@@ -120,6 +120,7 @@ class ImpalaRun:
         self.energy: float | None = 0.0
         teacher = held.teacher.policy.config if held.teacher else None
         self._flops_per_update = update_flops(config, shape, teacher)
+        self._flops_alone = update_flops(config, shape, teacher, alone=True)
         revisions = {
             "start_revision": held.start.revision if held.start else None,
             "teacher_revision": held.teacher.revision if held.teacher else None,
@@ -133,7 +134,8 @@ class ImpalaRun:
     @property
     def flops(self) -> float:
         """Training FLOPs so far, see `update_flops`."""
-        return float(self._flops_per_update * self.update)
+        alone = min(self.update, self.config.value_warmup)
+        return float(self._flops_per_update * (self.update - alone) + self._flops_alone * alone)
 
     @property
     def scores(self) -> list[float]:
@@ -147,7 +149,7 @@ class ImpalaRun:
         unrolls = self.crew.collect(config.unrolls)
         self._sums["waited"].append(time.monotonic() - began)
         for unroll in unrolls:
-            self.scale.see(unroll.actor, unroll.rewards, unroll.valid, ~unroll.first[1:])
+            self.scale.see(unroll.actor, unroll.rewards, unroll.valid, unroll.first[:-1])
             self._since += unroll.finished
             self.recent += unroll.finished
             self.episodes += len(unroll.finished)
@@ -211,8 +213,9 @@ class ImpalaRun:
         if self.teacher:
             expected = self.teacher.logits(unrolls, inputs, going_on)
             kl = (divergence(expected, chances) * valid).sum() / count
-            loss = loss + config.faded(config.teacher_cost, self.frames) * kl
-        if self.demonstrations:
+            if not alone:
+                loss = loss + config.faded(config.teacher_cost, self.frames) * kl
+        if self.demonstrations and not alone:
             cross_entropy = self.demonstrations.loss()
             cost = config.faded(config.demonstration_cost, self.frames)
             loss = loss + cost * cross_entropy
@@ -340,7 +343,9 @@ class ImpalaRun:
             ) from None
 
 
-def _copy(entry: Entry, device: torch.device) -> Policy:
+def _played(entry: Entry) -> Policy:
+    """An entry's policy, whose logits at temperature 1 are those by which the entry samples."""
     policy = Policy(entry.policy.config)
     policy.load_state_dict(entry.policy.state_dict())
-    return policy.to(device)
+    policy.sharpen(entry.sampling.temperature or 1.0)
+    return policy

@@ -25,7 +25,7 @@ from nhzoo.actors import ActorConfig, ActorState, Crew, InlineCrew, weights_of
 from nhzoo.alarm import Alarm
 from nhzoo.checkpoints import Entry
 from nhzoo.critic import Critic
-from nhzoo.errors import InputError
+from nhzoo.errors import CheckFailed, InputError
 from nhzoo.features import Features
 from nhzoo.impala_recipe import FREE, ImpalaConfig, update_flops
 from nhzoo.kickstart import Demonstrations, Teacher, divergence
@@ -170,9 +170,15 @@ class ImpalaRun:
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate(self.update)
         self.optimizer.step()
+        weights = weights_of(self.policy)
+        if not np.isfinite(weights).all():
+            raise CheckFailed(
+                f"update {self.update}: weights are not finite any more; the state of before is "
+                f"kept in {self.folder}, a smaller --lr with another --run may help"
+            )
         self.update += 1
         self.frames += int(arrays["valid"].sum())
-        self.crew.publish(weights_of(self.policy), self.update)
+        self.crew.publish(weights, self.update)
 
     def _loss(self, batch: Mapping[str, Tensor], unrolls: list[Unroll]) -> tuple[Tensor, list[Any]]:
         """The loss, a mean over the steps of a batch, and what it consists of, see `_SUMS`."""

@@ -19,7 +19,7 @@ from nhzoo import checkpoints, impala_publishing, impala_training, ledger, packi
 from nhzoo.agents import load
 from nhzoo.cli import main
 from nhzoo.critic import Critic, load_critic
-from nhzoo.errors import CheckFailed, InputError
+from nhzoo.errors import CheckFailed, InputError, NhzooError
 from nhzoo.impala import ImpalaRun
 from nhzoo.impala_recipe import ImpalaConfig, update_flops
 from nhzoo.impala_training import hold, train
@@ -365,6 +365,14 @@ def test_a_diverging_loss_stops_the_run_and_the_last_state_is_safe(tmp_path):
             run_loop.Loop(run, None, print, print, print).go([])
     with closing(ImpalaRun(TINY, tmp_path)) as run:
         assert run.update == 1
+
+
+@pytest.mark.parametrize("actors", [{"inline": True, "actors": 2}, {"inline": False, "actors": 1}])
+def test_a_rate_at_which_nothing_is_learnt_ends_in_a_line(tmp_path, actors):
+    config = replace(TINY, lr=1e15, warmup=1, save_every=1_000, steps=1e6, **actors)
+    with pytest.raises(NhzooError, match=r"diverged|not finite|the loss") as error:
+        train(config, tmp_path)
+    assert "\n" not in str(error.value) and "--lr" in str(error.value)
 
 
 def test_teachers_that_cannot_be_used(tmp_path):

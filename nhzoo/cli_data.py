@@ -267,7 +267,13 @@ def _say_left_out(left_out: dict[str, str]) -> None:
         display.say(f"and {more:,} other reasons; --json has them all")
 
 
-def _pack(source: str, split: str | None, extra: tuple[str, ...], workers: int | None) -> Any:
+def _pack(
+    source: str,
+    split: str | None,
+    extra: tuple[str, ...],
+    workers: int | None,
+    most: int | None = None,
+) -> Any:
     from nhzoo import packing
     from nhzoo.frames import DEFAULT_FIELDS
 
@@ -278,16 +284,18 @@ def _pack(source: str, split: str | None, extra: tuple[str, ...], workers: int |
             done = report.already + report.packed + len(report.refused)
             bar.update(done, games, f"{report.frames:,} frames")
 
-        report = packing.pack(source, fields, split, workers, progress=note)
+        report = packing.pack(source, fields, split, workers, progress=note, most=most)
     for game, reason in report.refused.items():
         display.say(f"refused {game}: {reason}")
     _say_left_out(report.left_out)
     return report
 
 
-def packed_games(source: str, split: str | None, workers: int | None) -> list[Path]:
-    """The packed games of a source, packing what is not there yet."""
-    report = _pack(source, split, (), workers)
+def packed_games(
+    source: str, split: str | None, workers: int | None, most: int | None = None
+) -> list[Path]:
+    """The packed games of a source, the first `most`, packing what is not there yet."""
+    report = _pack(source, split, (), workers, most)
     _need_games(source, split, report)
     games: list[Path] = report.games
     return games

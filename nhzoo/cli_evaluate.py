@@ -162,11 +162,19 @@ def merge(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("agent")
-@click.option("--data", required=True, help="A dataset's name, a trace-set or an NLD folder.")
+@click.option("--data", required=True, help="A dataset's name, its folder, or a result's.")
 @click.option("--split", help="Only the games of this split (train, validation).")
+@click.option("--games", "most", type=click.IntRange(1), help="Only the first so many games.")
 @WORKERS
 @AS_JSON
-def loss(agent: str, data: str, split: str | None, workers: int | None, as_json: bool) -> None:
+def loss(
+    agent: str,
+    data: str,
+    split: str | None,
+    most: int | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
     """Cross-entropy (nats per key) and accuracy of an agent on demonstrations.
 
     Every key of every game counts; the state is carried from each game's first frame.
@@ -178,15 +186,20 @@ def loss(agent: str, data: str, split: str | None, workers: int | None, as_json:
     from nhzoo.losses import measure_agent
 
     agent_object = load(agent)
-    games = packed_games(data, split, workers)
+    games = packed_games(data, split, workers, most)
     with display.LiveProgress("loss", "frames") as bar:
         measured = measure_agent(agent_object, games, lambda frames, all_: bar.update(frames, all_))
     if as_json:
         display.print_json(asdict(measured))
     else:
         display.print_table(
-            ("agent", "data", "loss", "accuracy", "frames", "games"),
-            [(agent, data, measured.loss, measured.accuracy, measured.frames, measured.games)],
+            ("agent", "data", "loss", "+-", "accuracy", "frames", "games"),
+            [
+                (
+                    *(agent, data, measured.loss, measured.loss_se),
+                    *(measured.accuracy, measured.frames, measured.games),
+                )
+            ],
         )
     if measured.unscored:
         display.say(f"{measured.unscored:,} keys that no action presses were left out")

@@ -117,6 +117,7 @@ def fit_command(
 @click.option("-o", "--out", type=FILE, help="Freeze the forecast there, under its hash.")
 @click.option("--params", type=click.IntRange(1), help="Another size than the optimal one.")
 @click.option("--data-limit", type=float, help="Unique samples (default: the most of the rows).")
+@click.option("--epochs", type=float, help="How often data may be seen; else a larger size.")
 @click.option("--force", is_flag=True, help="However far out, however often data is repeated.")
 @AS_JSON
 def forecast_command(
@@ -126,6 +127,7 @@ def forecast_command(
     out: Path | None,
     params: int | None,
     data_limit: float | None,
+    epochs: float | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -144,12 +146,19 @@ def forecast_command(
     if (flops is None) == (target is None):
         raise InputError("give either --flops or --return")
     if flops is None or target is not None:
-        if out or params or data_limit is not None or force:
-            raise InputError("--return goes with none of -o, --params, --data-limit and --force")
+        if out or params or data_limit is not None or epochs is not None or force:
+            raise InputError("--return goes with FIT and --json alone")
         assert target is not None
         _show_reach(fit_file, target, as_json)
         return
-    said = forecast(read_fit(fit_file), flops, params=params, data_limit=data_limit, force=force)
+    said = forecast(
+        read_fit(fit_file),
+        flops,
+        params=params,
+        data_limit=data_limit,
+        epochs=epochs,
+        force=force,
+    )
     if out is not None:
         write_forecast(out, said)
     if as_json:
@@ -201,10 +210,16 @@ def _show_reach(fit_file: Path, target: float, as_json: bool) -> None:
 @click.argument("forecast_file", metavar="FORECAST", type=FILE)
 @click.argument("run")
 @click.option("--result", type=FILE, help="A result folder of the trained agent, for the return.")
+@click.option("-o", "--out", type=FILE, help="Keep the grade there: grade.json beside it.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when an interval was missed.")
 @AS_JSON
 def grade_command(
-    forecast_file: Path, run: str, result: Path | None, strict: bool, as_json: bool
+    forecast_file: Path,
+    run: str,
+    result: Path | None,
+    out: Path | None,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Hold a frozen forecast against the trained run: TABLE:RUN_ID, one row, or a zoo entry.
 
@@ -213,9 +228,12 @@ def grade_command(
     """
     from nhzoo import grading
     from nhzoo.forecast import read_forecast
+    from nhzoo.forecast_ledger import write_grade
 
     said = read_forecast(forecast_file)
     found = grading.grade(said, grading.find_run(run, said.flops), result)
+    if out is not None:
+        write_grade(out, found)
     if as_json:
         display.print_json(found.as_json())
     else:

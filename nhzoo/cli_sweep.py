@@ -1,7 +1,8 @@
-"""Commands of sweeps: `sweep plan` and `sweep run`."""
+"""Commands of sweeps: `sweep plan`, `sweep run`, `sweep measure`; `train next`."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -168,6 +169,58 @@ def sweep_run(
             for r in rows
         ],
     )
+
+
+@sweep.command("measure")
+@click.argument("ledger", metavar="RUNS", type=FILE)
+@click.option("--only", default="*", show_default=True, help="Run ids to measure: sweep-*.")
+@click.option("--entries", type=FOLDER, required=True, help="Where the runs' zoo entries are.")
+@click.option("--data", required=True, help="Demonstrations, or a result of the expert.")
+@click.option("--split", help="Only the games of this split.")
+@click.option("--games", "most", type=click.IntRange(1), help="Only the first so many games.")
+@click.option("--results", type=FOLDER, help="Results as RUN/PROTOCOL, for returns.")
+@click.option("--protocol", default="monk-lite-v1", show_default=True, help="Of those results.")
+@click.option("-o", "--out", type=FILE, required=True, help="The new table: what it holds is done.")
+@WORKERS
+def sweep_measure(
+    ledger: Path,
+    only: str,
+    entries: Path,
+    data: str,
+    split: str | None,
+    most: int | None,
+    results: Path | None,
+    protocol: str,
+    out: Path,
+    workers: int | None,
+) -> None:
+    """Runs again, with their loss on other demonstrations and their return.
+
+    A loss of many games leaves less to chance than that of the few that training can spare.
+
+    \b
+    Example: nhzoo sweep measure runs.jsonl --only 'sweep-*' --entries build/sweep
+             --data leaderboard/results/autoascend/monk-lite-v1 --games 32 -o measured.jsonl
+    """
+    from nhzoo import sweep_measure as measures
+    from nhzoo.cli_data import packed_games
+    from nhzoo.ledger import LedgerRow, append_row, read_runs, write_rows
+
+    rows = measures.last_rows(read_runs(ledger), only)
+    games = packed_games(data, split, workers, most)
+    have = read_runs(out) if out.exists() else []
+    done = {row.run_id: row for row in have if isinstance(row, LedgerRow)}
+
+    def note(row: LedgerRow) -> None:
+        append_row(out, row)
+        display.say(f"{row.run_id}: loss {row.loss:.4f} +- {row.loss_se or 0:.4f}")
+
+    found = measures.measure_runs(
+        rows, entries, games, results, protocol, workers or os.cpu_count() or 1, done, note
+    )
+    names = {row.run_id for row in found}
+    write_rows(out, [*(row for row in done.values() if row.run_id not in names), *found])
+    display.show(f"{out}: {len(found)} runs")
 
 
 def _frames(data: str) -> float:

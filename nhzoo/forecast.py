@@ -123,19 +123,23 @@ def forecast(
     *,
     params: int | None = None,
     data_limit: float | None = None,
+    epochs: float | None = None,
     force: bool = False,
 ) -> Forecast:
     """What to train with `flops`, and what will come of it.
 
     `params`: another size than the optimal one; the loss is then that of the optimum times what the
     surface says the deviation costs. `data_limit`: unique samples there are (of the rows, the most
-    that any names, by default). CheckFailed, with the reason, when the fit cannot carry it; `force`
-    overrides the limits of distance and repetition, not those of the fit.
+    that any names, by default). `epochs`: how often each may be seen; where the optimum would see
+    them more often it is the least size that does not. CheckFailed, with the reason, when the fit
+    cannot carry it; `force` overrides the limits of distance and repetition, not those of the fit.
     """
     if not (math.isfinite(flops) and flops > 0):
         raise InputError(f"--flops {flops}: must be a number larger than zero")
     if data_limit is not None and not (math.isfinite(data_limit) and data_limit >= 1):
         raise InputError(f"--data-limit {data_limit}: must be 1 or more")
+    if epochs is not None and not (math.isfinite(epochs) and epochs > 0):
+        raise InputError(f"--epochs {epochs}: must be a number larger than zero")
     level = float(fit.options["interval"])
     if not fit.laws:
         reasons = sorted({d.code for d in fit.errors}) or ["no law"]
@@ -158,16 +162,21 @@ def forecast(
             f"no forecast: no law gives the {missing} with an interval at {flops:.3g} FLOPs "
             f"({', '.join(sorted({d.code for d in fit.errors})) or 'too few runs'}); add runs"
         )
+    unique = data_limit or fit.unique_limit
     size = params or _rounded(said.size.value)
+    if epochs is not None and params is None:
+        if unique is None:
+            raise InputError("--epochs: the rows do not say how much data there is; --data-limit")
+        size = _least_size(fit, flops, size, epochs * unique)
     if not (math.isfinite(size) and 1 <= size < 1e18):
         raise CheckFailed(f"no forecast: the optimal size at {flops:.3g} FLOPs is {size:.3g}")
     samples = float(fit.cost.samples(flops, size))
     if samples < 1:
         raise CheckFailed(f"no forecast: {flops:.3g} FLOPs buy less than one sample of that size")
     loss, penalty = _off_optimum(fit, said.loss, said.size.value, size, flops)
-    if params is not None and penalty > 1.001:
+    if size != _rounded(said.size.value) and penalty > 1.001:
         warnings.append(
-            f"size: {params:,} parameters instead of {said.size.value:,.0f} raise the loss by "
+            f"size: {size:,} parameters instead of {said.size.value:,.0f} raise the loss by "
             f"{penalty - 1:.1%}, says the surface"
         )
     worst = worst_error(fit.holdouts, factor)
@@ -175,7 +184,7 @@ def forecast(
         [loss, Interval(loss.value, loss.value / (1 + worst), loss.value * (1 + worst))],
         loss.value,
     )
-    limit = _data_limit(fit, flops, size, samples, data_limit or fit.unique_limit)
+    limit = _data_limit(fit, flops, size, samples, unique)
     if limit is not None and limit.epochs > MOST_EPOCHS and not force:
         raise CheckFailed(
             f"no forecast: {samples:.3g} samples are {limit.epochs:.1f} times the "
@@ -271,21 +280,30 @@ def _data_limit(
     worth = samples
     if epochs > 1:
         worth = unique * (1 + HALF_LIFE * (1 - math.exp(-after / HALF_LIFE)))
-    most = MANY_EPOCHS * unique
     reached = None
     grid = np.geomspace(
         min(float(fit.points.flops.min()), flops), max(flops, fit.largest) * 1e3, 121
     )
     for c in grid:
-        if float(fit.cost.samples(float(c), best_size(fit.laws, float(c), fit.cost))) >= most:
+        best = best_size(fit.laws, float(c), fit.cost)
+        if float(fit.cost.samples(float(c), best)) >= MANY_EPOCHS * unique:
             reached = float(c)
             break
     needed = None
     if epochs > MANY_EPOCHS:
-        sizes = np.geomspace(size, size * 1e6, 4_001)
-        enough = sizes[fit.cost.samples(flops, sizes) <= most]
-        needed = float(enough[0]) if len(enough) else None
+        needed = float(_least_size(fit, flops, size, MANY_EPOCHS * unique)) or None
     return DataLimit(unique, epochs, worth, reached, needed)
+
+
+def _least_size(fit: Fit, flops: float, size: float, samples: float) -> int:
+    """The least size from `size` on whose budget buys no more than `samples`; 0 where none does."""
+    sizes = np.geomspace(size, size * 1e6, 4_001)
+    enough = sizes[fit.cost.samples(flops, sizes) <= samples]
+    if not len(enough):
+        return 0
+    least = float(enough[0])
+    power = int(10 ** max(0, math.floor(math.log10(least)) - 2))
+    return math.ceil(least / power - 1e-9) * power
 
 
 def _repeated(fit: Fit, loss: Interval, size: float, samples: float, limit: DataLimit) -> Interval:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,11 @@ def append_row(path: Path, row: LedgerRow) -> bool:
             return False
         files.atomic_write(path, text + files.dump_jsonl([asdict(row)]))
     return True
+
+
+def write_rows(path: Path, rows: Sequence[LedgerRow]) -> None:
+    """Write a JSONL table, whole or not at all, over what is there."""
+    files.atomic_write(path, files.dump_jsonl([asdict(row) for row in rows]))
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

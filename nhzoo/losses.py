@@ -28,6 +28,8 @@ class Loss:
     """`loss` is nats per key, `accuracy` the share of keys that had the largest logit.
 
     `unscored` keys belong to no action of the agent's interface, so no probability is defined.
+    `loss_se` is the standard error of `loss` for other games of the same player: keys of one game
+    are alike, so games are what counts. None below two games.
     """
 
     loss: float
@@ -35,6 +37,7 @@ class Loss:
     frames: int
     games: int
     unscored: int = 0
+    loss_se: float | None = None
 
 
 def tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
@@ -53,27 +56,34 @@ def measure_loss(
     games: Sequence[Path],
     max_frames: int | None = None,
     progress: Callable[[int], None] = lambda frames: None,
+    batch: int = BATCH,
 ) -> Loss:
     """Mean over every key of packed `games`, state carried from the first frame of each.
 
-    `max_frames` limits the frames taken of each game, from its start.
+    `max_frames` limits the frames taken of each game, from its start; `batch` games are read side
+    by side.
     """
     device = policy.head.weight.device
-    state = policy.initial_state(BATCH)
+    state = policy.initial_state(batch)
     total = correct = 0.0
     frames = unscored = 0
+    by_game = np.zeros((2, len(games)))
     policy.eval()
-    for batch, _ in read_games(games, BATCH, TIME, max_frames):
-        state = zero_first(state, batch.first)
-        inputs = {name: tensor.to(device) for name, tensor in tensors_of(batch).items()}
+    for part, rows in read_games(games, batch, TIME, max_frames):
+        state = zero_first(state, part.first)
+        inputs = {name: tensor.to(device) for name, tensor in tensors_of(part).items()}
         logits, state = policy(inputs, state)
-        target = torch.from_numpy(batch.actions).to(device)
+        target = torch.from_numpy(part.actions).to(device)
         known = target >= 0
         logits, target = logits[known].double(), target[known]
-        total += float(torch.nn.functional.cross_entropy(logits, target, reduction="sum"))
+        nats = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+        total += float(nats.sum())
+        game = np.broadcast_to(rows, part.actions.shape)[known.cpu().numpy()]
+        np.add.at(by_game[0], game, nats.cpu().numpy())
+        np.add.at(by_game[1], game, 1)
         correct += int((logits.argmax(-1) == target).sum())
         frames += len(target)
-        unscored += batch.valid - len(target)
+        unscored += part.valid - len(target)
         progress(frames)
     return Loss(
         loss=total / max(1, frames),
@@ -81,7 +91,17 @@ def measure_loss(
         frames=frames,
         games=len(games),
         unscored=unscored,
+        loss_se=_standard_error(*by_game),
     )
+
+
+def _standard_error(nats: Array, keys: Array) -> float | None:
+    """Of sum(nats) / sum(keys), games [n] drawn at random: a ratio's, to first order."""
+    count = int((keys > 0).sum())
+    if count < 2:
+        return None
+    off = nats - keys * (nats.sum() / keys.sum())
+    return float(np.sqrt(count / (count - 1) * (off**2).sum()) / keys.sum())
 
 
 def measure_agent(

@@ -60,12 +60,13 @@ def pack(
     workers: int | None = None,
     cache: Path | None = None,
     progress: Callable[[PackReport, int], None] = lambda report, games: None,
+    most: int | None = None,
 ) -> PackReport:
     """Pack the games of `source` that are not in the cache yet; run again to go on.
 
     A game that does not replay as recorded is refused, named in the report and never trained on.
-    Packed sets are checked and used where they are. `progress` is called with the report and the
-    number of games as they finish.
+    With `most`, only the first so many. Packed sets are checked and used where they are. `progress`
+    is called with the report and the number of games as they finish.
     """
     for name in fields:
         packed.field_layout(name)
@@ -77,7 +78,7 @@ def pack(
     if isinstance(data, NldFolder) and not set(fields) <= {"keys", *TTY}:
         extra = ", ".join(sorted(set(fields) - {"keys", *TTY}))
         raise InputError(f"{data.folder}: ttyrecs hold what a terminal shows, they have no {extra}")
-    items = _items(data, split, folder)
+    items = _items(data, split, folder)[:most]
     report = PackReport(data.name, folder)
     if isinstance(data, NldFolder):
         report.left_out = dict(data.left_out)

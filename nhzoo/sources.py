@@ -17,13 +17,14 @@ from nhzoo.errors import InputError
 from nhzoo.exports import PackedSet, is_packed_set, open_packed
 from nhzoo.fetch import download, unzip
 from nhzoo.nld import NldFolder, layout
+from nhzoo.result_games import is_result, open_result
 from nhzoo.traces import BUNDLED, TraceSet, bundled_names, is_trace_set, open_traces
 
 Progress = Callable[[float, float, str], None]
 """Called with how much is done, how much there is (0: not known), and what is being done."""
 
-TRACES, PACKED = "traces", "packed"
-KINDS = (TRACES, "nld-aa", "nld-nao", PACKED)
+TRACES, PACKED, RESULT = "traces", "packed", "result"
+KINDS = (TRACES, "nld-aa", "nld-nao", PACKED, RESULT)
 
 _DEPTH, _WIDTH = 3, 1_000  # how far below a given folder the data is looked for
 
@@ -163,6 +164,8 @@ def kind_of(folder: Path) -> str | None:
     """Which of KINDS a folder holds, by a look at its files; None for none of them."""
     if is_trace_set(folder):
         return TRACES
+    if is_result(folder):
+        return RESULT
     return PACKED if is_packed_set(folder) else layout(folder)
 
 
@@ -209,10 +212,12 @@ def _open_folder(folder: Path) -> TraceSet | NldFolder | PackedSet:
     kind = kind_of(folder)
     if kind == PACKED:
         return open_packed(folder)
+    if kind == RESULT:
+        return open_result(folder)
     if kind is None:
         raise InputError(
-            f"{folder}: not a trace set (no games.jsonl) nor packed frames (no packed.json), and "
-            "no ttyrecs were found below it"
+            f"{folder}: not a trace set (no games.jsonl), packed frames (packed.json) or a result, "
+            "and no ttyrecs were found below it"
         )
     return open_traces(folder) if kind == TRACES else NldFolder(folder)
 

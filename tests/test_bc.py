@@ -370,4 +370,10 @@ def test_loss_counts_every_key_with_the_state_carried(games, tmp_path):
                 frames += 1
     assert measured.frames == frames
     assert measured.loss == pytest.approx(total / frames, rel=1e-5)
+    alone = [measure_loss(policy, [path], batch=1) for path in games[1]]
+    assert alone[0].loss_se is None
+    off = [(one.loss - measured.loss) * one.frames for one in alone]
+    n = len(alone)
+    expected = (n / (n - 1) * sum(x * x for x in off)) ** 0.5 / frames
+    assert measured.loss_se == pytest.approx(expected, rel=1e-4)
     assert measure_agent(RandomAgent(), games[1]).loss == pytest.approx(np.log(121))

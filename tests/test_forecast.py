@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from nhzoo import files, grading, intrinsic, scaling, sweep_plan
 from nhzoo import forecast as forecasts
-from nhzoo import grading, intrinsic, scaling, sweep_plan
 from nhzoo.cli import cli
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.fit_files import read_fit, write_fit
+from nhzoo.forecast_ledger import read_forecasts, write_grade
 from nhzoo.holdouts import worst_error
 from nhzoo.ledger import RunRow
 from nhzoo.reach import compute_for
@@ -129,6 +130,20 @@ def test_repeated_data_warns_widens_and_refuses(fit, said):
     with pytest.raises(CheckFailed, match="16 is the most"):
         forecasts.forecast(fit, 1e15, data_limit=samples / 20)
     forecasts.forecast(fit, 1e15, data_limit=samples / 20, force=True)
+
+
+def test_data_may_be_seen_so_often_and_the_size_follows(fit, said):
+    once = forecasts.forecast(fit, 1e15, data_limit=said.samples / 3, epochs=1)
+    assert once.params == pytest.approx(3 * said.params, rel=0.01)
+    assert once.data_limit.epochs <= 1
+    assert once.loss.value > said.loss.value
+    assert any("instead of" in w for w in once.warnings)
+    free = forecasts.forecast(fit, 1e15, data_limit=3 * said.samples, epochs=1)
+    assert (free.params, free.loss) == (said.params, said.loss)
+    with pytest.raises(InputError, match="--data-limit"):
+        forecasts.forecast(replace(fit, unique_limit=None), 1e15, epochs=1)
+    with pytest.raises(InputError, match="--epochs"):
+        forecasts.forecast(fit, 1e15, data_limit=1e6, epochs=0)
 
 
 def test_another_size_costs_what_the_surface_says(fit, said):
@@ -343,9 +358,8 @@ def test_learning_curves_are_fitted_whole_by_run(tmp_path):
     assert law.of == "compute" and 0.1 < law.slope_interval.low < law.slope < 0.3
     assert law.dof == len(SIZES) * 2 - 2
     assert fit.intrinsic.exponent.low < 0.4 / 0.9 < fit.intrinsic.exponent.high
-    assert "intrinsic_noise" in [
-        d.code for d in scaling.fit(curves(SIZES, 0.3), resamples=50).diagnostics
-    ]
+    lucky = scaling.fit(curves(SIZES, 0.3), resamples=50)
+    assert "intrinsic_noise" in [d.code for d in lucky.diagnostics]
     path = tmp_path / "fit.json"
     write_fit(path, fit)
     again = read_fit(path)
@@ -354,9 +368,8 @@ def test_learning_curves_are_fitted_whole_by_run(tmp_path):
     assert few.intrinsic is None and few.law("vp") is not None
     (said,) = [d for d in few.diagnostics if d.code == "no_intrinsic"]
     assert "4 sizes at 4 moments of their runs (there are 3)" in said.message
-    assert (
-        scaling.fit(curves(SIZES, seeds=1)[:12], resamples=50).returns == ()
-    )  # of two runs none is sure
+    two = scaling.fit(curves(SIZES, seeds=1)[:12], resamples=50)
+    assert two.returns == ()  # of two runs none is sure
 
 
 def test_runs_from_scratch_and_from_entries_do_not_mix(tmp_path):
@@ -422,6 +435,47 @@ def test_the_command_that_says_it(tmp_path):
         assert isinstance(error, InputError)
 
 
+# The ledger of forecasts
+
+
+def test_every_forecast_stays_with_what_came_of_it(fit, said, tmp_path):
+    assert read_forecasts(tmp_path / "none") == []
+    first, again, other = (tmp_path / name / "forecast.json" for name in ("b-1", "a-2", "c-3"))
+    later = {**said.as_json(), "created": "2999-01-01T00:00:00+00:00"}
+    later["sha256"] = files.content_hash(later)
+    for path in (first, again, other):
+        path.parent.mkdir()
+    forecasts.write_forecast(first, said)
+    again.write_bytes(files.dump_json(later))
+    forecasts.write_forecast(other, forecasts.forecast(fit, 3e14))
+    found = {f.name: f for f in read_forecasts(tmp_path)}
+    assert [f.name for f in read_forecasts(tmp_path)][-1] == "a-2"
+    assert (found["b-1"].superseded_by, found["b-1"].status) == ("a-2", "superseded")
+    assert found["a-2"].status == found["c-3"].status == "open"
+    # A graded one is not superseded, and its grade is not written over.
+    hit = grading.grade(said, result_of(said))
+    write_grade(tmp_path / "b-1" / "grade.json", hit)
+    write_grade(tmp_path / "b-1" / "grade.json", hit)
+    assert {f.name: f.status for f in read_forecasts(tmp_path)}["b-1"] == "hit"
+    miss = grading.grade(said, result_of(said, loss=said.loss.high * 2))
+    with pytest.raises(InputError, match="another grade"):
+        write_grade(tmp_path / "b-1" / "grade.json", miss)
+    write_grade(tmp_path / "c-3" / "grade.json", miss)
+    with pytest.raises(InputError, match=r"c-3.*grade of another forecast"):
+        read_forecasts(tmp_path)
+
+
+def test_a_changed_grade_is_noticed(said, tmp_path):
+    (tmp_path / "x").mkdir()
+    forecasts.write_forecast(tmp_path / "x" / "forecast.json", said)
+    path = tmp_path / "x" / "grade.json"
+    write_grade(path, grading.grade(said, result_of(said, loss=said.loss.high * 2)))
+    assert read_forecasts(tmp_path)[0].status == "missed"
+    path.write_text(path.read_text().replace('"hit": false', '"hit": true'))
+    with pytest.raises(InputError, match="changed"):
+        read_forecasts(tmp_path)
+
+
 # Figures
 
 
@@ -457,7 +511,9 @@ def test_the_commands_in_a_row(tmp_path):
     mine = write_table(tmp_path / "next.jsonl", [row])
     error, done = call("grade", frozen, mine)
     assert done.exit_code == 0 and "power law" in done.stdout
-    error, done = call("grade", frozen, f"{mine}:next", "--json", "--strict")
+    kept = tmp_path / "grade.json"
+    error, done = call("grade", frozen, f"{mine}:next", "--json", "--strict", "-o", kept)
+    assert json.loads(kept.read_text())["forecast_sha256"] == value["sha256"]
     assert done.exit_code == 1
     assert json.loads(done.stdout)["hit"] is False
     plan = tmp_path / "plan.json"

@@ -16,10 +16,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nhzoo import exports, packing, sources
+from nhzoo.agents import RandomAgent
 from nhzoo.errors import InputError
+from nhzoo.evaluation import evaluate
 from nhzoo.exports import PackedSet
 from nhzoo.nld import NldFolder
-from nhzoo.sources import Source, add, data_folder, list_sources, open_demonstrations
+from nhzoo.sources import Source, add, data_folder, list_sources, open_demonstrations, splits
 from nhzoo.traces import TraceSet, bundled_names, open_traces
 from nhzoo.ttyrecs import write_ttyrec
 
@@ -281,3 +283,24 @@ def test_what_a_server_may_send_instead(site, zipped):
     site.data = buffer.getvalue()
     refused("no games.jsonl, ttyrecs or packed", "nld-aa-taster", url=site.url)
     assert entries() == []
+
+
+def test_a_result_is_data_to_measure_on_and_never_to_train_on(tmp_path):
+    folder = tmp_path / "r"
+    evaluate(RandomAgent(), "smoke-v1", episodes=2, workers=1, out=folder)
+    found = open_demonstrations(folder)
+    assert [trace.game for trace in found.traces] == ["0", "1"]
+    assert splits(folder) == ["test"]
+    assert packing.pack(folder, workers=1).frames == sum(t.length for t in found.traces)
+    assert packing.pack(folder, workers=1, split="train").games == []
+    rows = (folder / "episodes.jsonl").read_text().splitlines(keepends=True)
+    for bad, reason in (
+        (rows[0].replace('"index": 0', '"index": 8'), "no game of smoke-v1"),
+        (rows[0].replace('"index": 0', '"index": 3'), "other seeds"),
+        (rows[0].replace('"keys": ', '"keys": -'), "keys"),
+        (rows[0] + rows[0], "listed twice"),
+        ("", "holds no game"),
+    ):
+        (folder / "episodes.jsonl").write_text(bad)
+        with pytest.raises(InputError, match=reason):
+            open_demonstrations(folder)

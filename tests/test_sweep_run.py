@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from nhzoo import files, forecast, publishing, scaling, sweep_run, training_cost
-from nhzoo.agents import load
+from nhzoo import files, forecast, packing, publishing, scaling, sweep_run, training_cost
+from nhzoo.agents import RandomAgent, load
+from nhzoo.cli import cli
 from nhzoo.errors import InputError, NhzooError
+from nhzoo.evaluation import evaluate
 from nhzoo.ledger import read_runs
+from nhzoo.losses import measure_agent
 from nhzoo.policy import PolicyConfig
 from nhzoo.sweep_plan import Cell, Plan, read_plan, write_plan
 from tests.synthetic_laws import Truth, runs
@@ -67,6 +72,40 @@ def test_a_sweep_leaves_rows_and_entries_and_trains_nothing_twice(recipe, tmp_pa
     again = sweep_run.run_sweep(plan, replace(recipe, data="no such"), ledger, out, 2)
     assert again == rows
     assert ledger.read_bytes() == before
+
+
+def test_runs_are_measured_anew_on_a_result_and_with_their_return(recipe, tmp_path):
+    table, out = tmp_path / "runs.jsonl", tmp_path / "entries"
+    sweep_run.run_sweep(plan_of((12_000, 6, 0), (12_000, 6, 1)), recipe, table, out)
+    expert, results = tmp_path / "expert", tmp_path / "results"
+    evaluate(RandomAgent(), "smoke-v1", episodes=3, workers=1, out=expert)
+    shutil.copytree(expert, results / "tiny-0-12000-s0" / "smoke-v1")
+    measured = tmp_path / "measured.jsonl"
+    command = ["sweep", "measure", table, "--entries", out, "--data", expert, "--games", "2"]
+    command += ["--results", results, "--protocol", "smoke-v1", "-o", measured, "--workers", "1"]
+    done = CliRunner().invoke(cli, [str(word) for word in command], catch_exceptions=False)
+    assert done.exit_code == 0
+    before = {row.run_id: row for row in read_runs(table)}
+    first, second = read_runs(measured)
+    games = packing.pack(expert, workers=1, most=2).games
+    assert first.loss == pytest.approx(
+        measure_agent(load(out / first.run_id), games).loss, rel=1e-5
+    )
+    assert first.loss != before[first.run_id].loss
+    assert first.loss_se > 0 and (first.n_episodes, second.n_episodes) == (3, None)
+    assert (
+        first.mean_return
+        == json.loads((expert / "result.json").read_text())["summary"]["mean_score"]
+    )
+    assert first.flops == before[first.run_id].flops
+    # What is there is not measured again; what is not there is asked for.
+    shutil.rmtree(out / first.run_id)
+    done = CliRunner().invoke(cli, [str(word) for word in command], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert read_runs(measured) == [first, second]
+    measured.unlink()
+    with pytest.raises(InputError, match="no zoo entry of that run"):
+        CliRunner().invoke(cli, [str(word) for word in command], catch_exceptions=False)
 
 
 def test_a_job_that_is_killed_goes_on_where_it_was(recipe, tmp_path):

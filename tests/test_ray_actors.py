@@ -35,7 +35,8 @@ def cluster(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")  # where Ray puts its token
     os.environ |= {"HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
     os.environ |= {"PYTHONPATH": os.pathsep.join([os.getcwd(), before.get("PYTHONPATH", "")])}
-    os.environ |= {"OMP_NUM_THREADS": "1"}
+    # Ray's workers are of niceness 15, which starves them on a machine with other work.
+    os.environ |= {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     made.second = made.add_node(num_cpus=1)
     try:

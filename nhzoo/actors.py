@@ -16,6 +16,7 @@ import torch
 
 from nhzoo import features, walking
 from nhzoo.envs import ACTION_KEYS, TTY, blank
+from nhzoo.errors import CheckFailed
 from nhzoo.features import Features
 from nhzoo.inference import Inference, choose
 from nhzoo.policy import ACTIONS, LAYERS, Policy, PolicyConfig
@@ -130,7 +131,7 @@ class Actor:
         out.rewards[:], out.died[:] = 0.0, False
         for t in range(config.time):
             logits, layers = self._inference.step(steps[t], self._layers)
-            actions = choose(logits, self._random.random(config.games), 1.0)
+            actions = _choose(logits, self._random.random(config.games))
             self._logits[t], out.actions[t] = logits, actions
             walking.press_each(self._recall, ACTION_KEYS[actions])
             first = np.zeros(config.games, bool)
@@ -267,6 +268,16 @@ def take_weights(policy: Policy, weights: Array) -> None:
             size = parameter.numel()
             parameter.copy_(vector[at : at + size].view(parameter.shape))
             at += size
+
+
+def _choose(logits: Array, uniform: Array) -> Array:
+    try:
+        return choose(logits, uniform, 1.0)
+    except ValueError:
+        raise CheckFailed(
+            "the policy's logits are not finite: the training has diverged; go back to an earlier "
+            "state, or give a smaller --lr and another --run"
+        ) from None
 
 
 def _log_probs(logits: Array, actions: Array) -> Array:

@@ -112,7 +112,8 @@ def fit_command(
 
 @click.command("forecast")
 @click.argument("fit_file", metavar="FIT", type=FILE)
-@click.option("--flops", type=float, required=True, help="The budget, for example 1e15.")
+@click.option("--flops", type=float, help="The budget, for example 1e15.")
+@click.option("--return", "target", type=float, help="Instead: what it takes to reach this score.")
 @click.option("-o", "--out", type=FILE, help="Freeze the forecast there, under its hash.")
 @click.option("--params", type=click.IntRange(1), help="Another size than the optimal one.")
 @click.option("--data-limit", type=float, help="Unique samples (default: the most of the rows).")
@@ -121,7 +122,8 @@ def fit_command(
 @AS_JSON
 def forecast_command(
     fit_file: Path,
-    flops: float,
+    flops: float | None,
+    target: float | None,
     out: Path | None,
     params: int | None,
     data_limit: float | None,
@@ -131,12 +133,24 @@ def forecast_command(
 ) -> None:
     """The size, data, loss and return of a budget, with intervals, frozen before training.
 
+    With --return the compute at which the law of the return comes to a score: people's mean in
+    NetHack is about 127,000.
+
     \b
     Example: nhzoo forecast fit.json --flops 1e14 -o forecast.json
+             nhzoo forecast fit.json --return 127000
     """
     from nhzoo.fit_files import read_fit
     from nhzoo.forecast import forecast, write_forecast
 
+    if (flops is None) == (target is None):
+        raise InputError("give either --flops or --return")
+    if flops is None or target is not None:
+        if out or params or data_limit is not None or epochs is not None or force:
+            raise InputError("--return goes with FIT and --json alone")
+        assert target is not None
+        _show_reach(fit_file, target, as_json)
+        return
     said = forecast(
         read_fit(fit_file),
         flops,
@@ -166,6 +180,28 @@ def forecast_command(
         display.show(
             f"{said.data_limit.epochs:.2f} epochs of {said.data_limit.unique_samples:,.0f} samples"
         )
+    for warning in said.warnings:
+        display.say(f"warning: {warning}")
+
+
+def _show_reach(fit_file: Path, target: float, as_json: bool) -> None:
+    from nhzoo.fit_files import read_fit
+    from nhzoo.reach import compute_for
+
+    said = compute_for(read_fit(fit_file), target)
+    if as_json:
+        display.print_json(said.as_json())
+        return
+    head = ("", "forecast", f"{said.interval:.0%} interval")
+    high = "no upper end" if said.high is None else f"{said.high:.3g}"
+    rows = [("flops", f"{said.flops:.3g}", f"[{said.low:.3g}, {high}]")]
+    if said.params is not None:
+        rows.append(("params", f"{said.params:.3g}", "-"))
+    display.print_table(head, rows)
+    display.show(
+        f"for a mean return of {said.target:,.0f}, {said.beyond:.3g} times the largest fitted; "
+        f"{said.extrapolation:.3g} times its FLOPs"
+    )
     for warning in said.warnings:
         display.say(f"warning: {warning}")
 
@@ -313,6 +349,11 @@ def _show_fit(fitted: Fit) -> None:
         display.show(
             f"return against {ret.of}: R ~ {'C' if ret.of == 'compute' else 'L'}^"
             f"{_interval(ret.slope_interval, '.3f')} ({ret.points} points, scatter {ret.tau:.0%})"
+        )
+    if fitted.intrinsic is not None:
+        display.show(
+            f"intrinsic performance: N ~ C^{_interval(fitted.intrinsic.exponent, '.3f')} "
+            f"({fitted.intrinsic.points} points, residuals {fitted.intrinsic.residual_sd:.0%})"
         )
     if fitted.holdouts:
         display.print_table(

@@ -17,6 +17,7 @@ from nhzoo import files
 from nhzoo.diagnostics import Diagnostic
 from nhzoo.errors import InputError
 from nhzoo.holdouts import Holdout
+from nhzoo.intrinsic import Intrinsic
 from nhzoo.law_intervals import Interval, Spread
 from nhzoo.laws import Law
 from nhzoo.return_laws import ReturnLaw
@@ -48,6 +49,7 @@ def fit_json(fit: Fit) -> dict[str, Any]:
         "holdouts": [asdict(h) for h in fit.holdouts],
         "windows": [asdict(w) for w in fit.windows],
         "returns": [law.as_json() for law in fit.returns],
+        "intrinsic": None if fit.intrinsic is None else asdict(fit.intrinsic),
         "vertices": [asdict(v) for v in fit.vertices],
         "budgets": [asdict(b) for b in fit.budgets],
         "outliers": list(fit.outliers),
@@ -124,6 +126,7 @@ def read_fit(path: Path) -> Fit:
             flop_model=value["flop_model"],
             kind=str(value["kind"]),
             unique_limit=value["unique_limit"],
+            intrinsic=_intrinsic_of(value.get("intrinsic")),
             version=str(value["nhzoo"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -132,6 +135,13 @@ def read_fit(path: Path) -> Fit:
 
 def _interval_of(value: Any) -> Interval | None:
     return None if value is None else Interval(**value)
+
+
+def _intrinsic_of(value: Any) -> Intrinsic | None:
+    if value is None:
+        return None
+    known = {name: Interval(**value[name]) for name in ("x", "y", "exponent")}
+    return Intrinsic(**{**value, **known})
 
 
 def _law_of(value: dict[str, Any]) -> Law:

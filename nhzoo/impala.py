@@ -25,7 +25,7 @@ from nhzoo.actors import ActorConfig, ActorState, Crew, InlineCrew, weights_of
 from nhzoo.alarm import Alarm
 from nhzoo.checkpoints import Entry
 from nhzoo.critic import Critic
-from nhzoo.errors import InputError
+from nhzoo.errors import CheckFailed, InputError
 from nhzoo.features import Features
 from nhzoo.impala_recipe import FREE, ImpalaConfig, update_flops
 from nhzoo.kickstart import Demonstrations, Teacher, divergence
@@ -78,7 +78,7 @@ class ImpalaRun:
         self.policy = Policy(shape, generator)
         self.critic = Critic(shape.hidden)
         if held.start:
-            self.policy.load_state_dict(held.start.policy.state_dict())
+            self.policy.load_state_dict(_played(held.start).state_dict())
         if held.critic:
             self.critic.load_state_dict(held.critic.state_dict())
         self.policy.to(self.device)
@@ -91,7 +91,7 @@ class ImpalaRun:
             eps=config.epsilon,
             fused=True,
         )
-        self.teacher = Teacher(_copy(held.teacher, self.device)) if held.teacher else None
+        self.teacher = Teacher(_played(held.teacher).to(self.device)) if held.teacher else None
         self.demonstrations = (
             Demonstrations(
                 held.demonstrations,
@@ -120,6 +120,7 @@ class ImpalaRun:
         self.energy: float | None = 0.0
         teacher = held.teacher.policy.config if held.teacher else None
         self._flops_per_update = update_flops(config, shape, teacher)
+        self._flops_alone = update_flops(config, shape, teacher, alone=True)
         revisions = {
             "start_revision": held.start.revision if held.start else None,
             "teacher_revision": held.teacher.revision if held.teacher else None,
@@ -133,7 +134,8 @@ class ImpalaRun:
     @property
     def flops(self) -> float:
         """Training FLOPs so far, see `update_flops`."""
-        return float(self._flops_per_update * self.update)
+        alone = min(self.update, self.config.value_warmup)
+        return float(self._flops_per_update * (self.update - alone) + self._flops_alone * alone)
 
     @property
     def scores(self) -> list[float]:
@@ -147,7 +149,7 @@ class ImpalaRun:
         unrolls = self.crew.collect(config.unrolls)
         self._sums["waited"].append(time.monotonic() - began)
         for unroll in unrolls:
-            self.scale.see(unroll.actor, unroll.rewards, unroll.valid, ~unroll.first[1:])
+            self.scale.see(unroll.actor, unroll.rewards, unroll.valid, unroll.first[:-1])
             self._since += unroll.finished
             self.recent += unroll.finished
             self.episodes += len(unroll.finished)
@@ -168,9 +170,15 @@ class ImpalaRun:
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate(self.update)
         self.optimizer.step()
+        weights = weights_of(self.policy)
+        if not np.isfinite(weights).all():
+            raise CheckFailed(
+                f"update {self.update}: weights are not finite any more; the state of before is "
+                f"kept in {self.folder}, a smaller --lr with another --run may help"
+            )
         self.update += 1
         self.frames += int(arrays["valid"].sum())
-        self.crew.publish(weights_of(self.policy), self.update)
+        self.crew.publish(weights, self.update)
 
     def _loss(self, batch: Mapping[str, Tensor], unrolls: list[Unroll]) -> tuple[Tensor, list[Any]]:
         """The loss, a mean over the steps of a batch, and what it consists of, see `_SUMS`."""
@@ -211,8 +219,9 @@ class ImpalaRun:
         if self.teacher:
             expected = self.teacher.logits(unrolls, inputs, going_on)
             kl = (divergence(expected, chances) * valid).sum() / count
-            loss = loss + config.faded(config.teacher_cost, self.frames) * kl
-        if self.demonstrations:
+            if not alone:
+                loss = loss + config.faded(config.teacher_cost, self.frames) * kl
+        if self.demonstrations and not alone:
             cross_entropy = self.demonstrations.loss()
             cost = config.faded(config.demonstration_cost, self.frames)
             loss = loss + cost * cross_entropy
@@ -340,7 +349,9 @@ class ImpalaRun:
             ) from None
 
 
-def _copy(entry: Entry, device: torch.device) -> Policy:
+def _played(entry: Entry) -> Policy:
+    """An entry's policy, whose logits at temperature 1 are those by which the entry samples."""
     policy = Policy(entry.policy.config)
     policy.load_state_dict(entry.policy.state_dict())
-    return policy.to(device)
+    policy.sharpen(entry.sampling.temperature or 1.0)
+    return policy

@@ -110,8 +110,12 @@ def played_row(played: Played, run_id: str) -> LedgerRow:
 
 
 def _named(entry: Entry | None) -> dict[str, object] | None:
-    """Which entry it was, and what it had cost."""
+    """Which entry it was, the temperature that went into its weights, and what it had cost."""
     if entry is None:
         return None
-    flops = entry.config.get("training", {}).get("flops")
-    return {"entry": entry.name, "weights_sha256": entry.revision, "flops": flops}
+    return {
+        "entry": entry.name,
+        "weights_sha256": entry.revision,
+        "temperature": entry.sampling.temperature,
+        "flops": entry.config.get("training", {}).get("flops"),
+    }

@@ -27,7 +27,7 @@ class ImpalaConfig:
     policy weighs beside the other costs does not depend on how sparse rewards are, or `raw`.
     `params` is 0 where the run starts from an entry (`start`). Rewards: see `rewards`. The rate
     rises for `warmup` updates and is constant then. For the first `value_warmup` updates only the
-    value is learnt, and nothing but its own weights is moved by it.
+    value is learnt, and nothing but its own weights is moved; then the rate rises once more.
 
     A teacher costs `teacher_cost` times KL(teacher || policy) a step, demonstrations
     `demonstration_cost` times their cross-entropy; both costs halve every `half_life` steps of the
@@ -136,7 +136,8 @@ class ImpalaConfig:
 
     def rate(self, update: int) -> float:
         """The learning rate of update `update` (from 0)."""
-        return self.lr * min(1.0, (update + 1) / self.warmup)
+        begun = update if update < self.value_warmup else update - self.value_warmup
+        return self.lr * min(1.0, (begun + 1) / self.warmup)
 
     def faded(self, cost: float, steps: int) -> float:
         """A cost of a teacher or of demonstrations, after that many steps."""
@@ -145,20 +146,26 @@ class ImpalaConfig:
 
 
 def update_flops(
-    config: ImpalaConfig, shape: PolicyConfig, teacher: PolicyConfig | None = None
+    config: ImpalaConfig,
+    shape: PolicyConfig,
+    teacher: PolicyConfig | None = None,
+    alone: bool = False,
 ) -> int:
     """The exact FLOPs of one update, by the rules of `PolicyConfig`.
 
     The actors' forward of each of T steps; the learner's forward and backward of T + 1 frames,
     value head included; a teacher's forward of T; demonstrations' forward and backward; clipping
-    and the optimizer. Unrolls that are lost, and frames at which nothing is pressed, are in it as
-    far as they were learnt from. NetHack itself is not.
+    and the optimizer. While the value is learnt `alone` only its head has a backward. Unrolls that
+    are lost are not in it, frames at which nothing is pressed are; NetHack itself is not.
     """
     rows, value = config.rows, 2 * shape.hidden
     total = rows * config.time * shape.forward_flops
-    total += rows * (config.time + 1) * (shape.train_flops + 3 * value)
     if teacher:
         total += rows * config.time * teacher.forward_flops
+    if alone:
+        total += rows * (config.time + 1) * (shape.forward_flops + 2 * value)
+        return total + UPDATE_FLOPS * (shape.hidden + 1)
+    total += rows * (config.time + 1) * (shape.train_flops + 3 * value)
     if config.demonstrations:
         total += config.demonstration_batch * config.demonstration_time * shape.train_flops
     return total + UPDATE_FLOPS * (shape.params + shape.hidden + 1)

@@ -292,6 +292,13 @@ class Policy(nn.Module):
         x, state = self.remember(self.encode(features, bearings), state, going_on)
         return x, bearings, state
 
+    @torch.no_grad()
+    def sharpen(self, temperature: float) -> None:
+        """Divide all logits by a temperature, for good: in the layers that they are linear in."""
+        for layer in (self.head, self.query, self.offer):
+            for parameter in layer.parameters():
+                parameter.div_(temperature)
+
     def answer(self, features: Mapping[str, Tensor], x: Tensor, bearings: Tensor) -> Tensor:
         """Logits [T, B, 121] of what `read` gave."""
         logits = self.head(x)

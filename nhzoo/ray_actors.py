@@ -7,6 +7,7 @@ games, wherever there is room; what it was playing is lost and nothing else.
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ IN_FLIGHT = 2
 PATIENCE = 300.0
 """Seconds in which at least one actor must have an unroll ready."""
 _ANSWER = 10.0  # seconds for the cluster's address to answer
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
 class RemoteActor:
@@ -170,9 +172,22 @@ def connect(address: str) -> Any:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     try:
         if colon and port.isdigit():  # Ray itself tries for minutes
-            socket.create_connection((host.strip("[]"), int(port)), _ANSWER).close()
+            _greet(host.strip("[]"), int(port))
         ray.init(address=address, log_to_driver=False)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"--cluster {address}: no Ray cluster answers ({reason})") from None
+        raise InputError(
+            f"--cluster {address}: no Ray cluster answers ({reason}); give the address that "
+            "`ray start --head` said, or auto"
+        ) from None
     return ray
+
+
+def _greet(host: str, port: int) -> None:
+    """OSError or ValueError unless something there speaks HTTP/2, as Ray's services do."""
+    with socket.create_connection((host, port), _ANSWER) as peer:
+        if os.environ.get("RAY_USE_TLS", "0") != "0":
+            return
+        peer.sendall(_PREFACE)
+        if peer.recv(9)[3:4] != b"\x04":  # its settings come first
+            raise ValueError("what listens there is none")

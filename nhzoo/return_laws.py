@@ -9,13 +9,13 @@ Student's t with 4 degrees of freedom, by iterative reweighting (Lange et al. 19
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nhzoo.law_intervals import Interval, Spread
+from nhzoo.law_intervals import RESAMPLES, Interval, Spread, resampled_runs
 from nhzoo.run_points import Points
 from nhzoo.run_selection import Selection
 
@@ -70,28 +70,65 @@ class ReturnLaw:
         return cls(**{**value, "covariance": ((a, b), (c, d)), "slope_interval": slope})
 
 
-def fit_returns(chosen: Selection, interval: float) -> tuple[ReturnLaw, ...]:
+def fit_returns(chosen: Selection, interval: float, seed: int = 0) -> tuple[ReturnLaw, ...]:
     """Both laws, as far as there are four points with a positive return for them.
 
-    Against compute: the best mean return of each budget. Against loss: every row that is fitted, or
-    every row where there are no profiles.
+    Against compute: the best mean return of each budget; of rows without budgets, as learning
+    curves are, those that no cheaper one reaches. Where runs have several rows its covariance is
+    that of whole runs resampled. Against loss: every row that is fitted, or every row where there
+    are no profiles; not of kind rl, whose loss is one over the return.
     """
     rows = chosen.all_points
     known = rows.take(np.nan_to_num(rows.mean_return) > 0)
     found = []
-    best = []
-    for label in np.unique(known.budget):
-        mine = np.flatnonzero(known.budget == label)
-        best.append(int(mine[known.mean_return[mine].argmax()]))
-    if len(best) >= LEAST_POINTS:
-        frontier = known.take(np.array(best))
-        found.append(_line("compute", frontier.flops, frontier, interval))
+    if len(best := _frontier(known, chosen.profiles)) >= LEAST_POINTS:
+        law = _line("compute", best.flops, best, interval)
+        clustered = len(np.unique(known.clusters)) < len(known)
+        found.append(_of_runs(law, known, chosen.profiles, interval, seed) if clustered else law)
     fitted = chosen.points.take(np.nan_to_num(chosen.points.mean_return) > 0)
     if len(fitted) < LEAST_POINTS:
         fitted = known
-    if len(fitted) >= LEAST_POINTS:
+    if len(fitted) >= LEAST_POINTS and chosen.kinds != ("rl",):
         found.append(_line("loss", fitted.loss, fitted, interval))
     return tuple(law for law in found if law is not None)
+
+
+def _frontier(known: Points, profiles: bool) -> Points:
+    """The rows that did best: of each budget, or of all that spent no more."""
+    if not profiles:
+        order = np.lexsort((-known.mean_return, known.flops))
+        best = np.maximum.accumulate(known.mean_return[order])
+        return known.take(order[np.diff(best, prepend=0.0) > 0])
+    chosen = []
+    for label in np.unique(known.budget):
+        mine = np.flatnonzero(known.budget == label)
+        chosen.append(int(mine[known.mean_return[mine].argmax()]))
+    return known.take(np.array(chosen, np.intp))
+
+
+def _of_runs(
+    law: ReturnLaw | None, known: Points, profiles: bool, interval: float, seed: int
+) -> ReturnLaw | None:
+    """The law with the covariance of its line through frontiers of whole runs, resampled."""
+    runs = int(known.clusters.max()) + 1
+    if law is None or runs < 3:
+        return None
+    draws = []
+    for weights in resampled_runs(known.clusters, RESAMPLES, np.random.default_rng(seed)):
+        best = _frontier(known.take(weights > 0), profiles)
+        if len(best) >= 3 and np.ptp(np.log(best.flops)) > 0.7:
+            games = np.nan_to_num(best.se_return / best.mean_return) ** 2
+            x = np.log(best.flops) - law.centre
+            draws.append(robust_line(x, np.log(best.mean_return), games)[0])
+    if len(draws) < RESAMPLES // 2:
+        return None
+    drawn = np.cov(np.array(draws).T)
+    theta, dof = np.array([law.level, law.slope]), max(1, runs - 2)
+    slope = Spread(theta, dof, drawn).interval(lambda t: t[:, 1], interval)
+    if slope is None:
+        return None
+    (a, b), (c, d) = drawn.tolist()
+    return replace(law, covariance=((a, b), (c, d)), dof=dof, slope_interval=slope)
 
 
 def _line(of: str, x: Array, rows: Points, interval: float) -> ReturnLaw | None:

@@ -78,16 +78,16 @@ class RewardScale:
         """What rewards are divided by."""
         return 1.0 if self.kind == CLIPPED else float(self.mean_square**0.5)
 
-    def see(self, actor: int, rewards: Array, valid: Array, going_on: Array) -> None:
-        """Take in an unroll of one actor, [T, B] each; `going_on` is False after a game's end."""
+    def see(self, actor: int, rewards: Array, valid: Array, first: Array) -> None:
+        """Take in an unroll of one actor, [T, B] each; `first` is True where a game begins."""
         held = self._returns.get(actor)
         if held is None or len(held) != rewards.shape[1]:
             held = np.zeros(rewards.shape[1])
         total = 0.0
-        for reward, counted, goes_on in zip(rewards, valid, going_on, strict=True):
+        for reward, counted, begins in zip(rewards, valid, first, strict=True):
+            held = np.where(begins, 0.0, held)
             held = np.where(counted, self.discount * held + reward, held)
             total += float((held[counted] ** 2).sum())
-            held = held * goes_on
         self._returns[actor] = held
         count = int(valid.sum())
         weight = min(self.steps + _PRIOR, _MEMORY)

@@ -82,7 +82,8 @@ def select(
     """Choose what to fit.
 
     Rows: run_id matches the pattern `only`; FLOPs counted by `flop_model` (a hash) if given;
-    moments of our trainer's runs before their end only with `checkpoints`. Of each budget: sizes
+    moments of our trainer's runs before their end only with `checkpoints`, but for kind rl, whose
+    rate does not fall. Of each budget: sizes
     within a factor `window` of its best, at least four, the best not the smallest or the largest
     (Porian et al. 2024, arXiv 2406.19146, drop these budgets as well). Duplicates, rows of one size
     and budget: `auto` keeps the learning rate that does best and of it every seed, one row a seed;
@@ -102,7 +103,7 @@ def select(
             raise InputError(
                 f"{where}: no row has flop_model_hash {flop_model!r}; there are {_counts(models)}"
             )
-    late = [(n, r) for n, r in chosen if not (isinstance(r, LedgerRow) and r.checkpoint)]
+    late = [(n, r) for n, r in chosen if not _early(r)]
     if not checkpoints and late and len(late) < len(chosen):
         found.append(
             Diagnostic(
@@ -139,6 +140,19 @@ def select(
                 len(kinds),
                 f"cloned and reinforcement-learnt runs in one table ({_counts(kinds)})",
                 "fit one kind at a time",
+            )
+        )
+    starts = Counter((r.start or "scratch") if isinstance(r, LedgerRow) else "" for _, r in chosen)
+    if "rl" in kinds and len(starts) > 1 and "scratch" in starts:
+        found.append(
+            Diagnostic(
+                "starts_mixed",
+                "error",
+                "column start",
+                len(starts),
+                f"runs from scratch and from entries in one table ({_counts(starts)}), whose laws "
+                "differ",
+                "fit them side by side: --only 'impala-*' and --only 'ks-*'",
             )
         )
     if metric == "return":
@@ -179,6 +193,11 @@ def select(
         kinds=tuple(sorted(kinds)),
         diagnostics=tuple(found),
     )
+
+
+def _early(row: RunRow) -> bool:
+    """Measured before the end of a schedule that decides what a run comes to."""
+    return isinstance(row, LedgerRow) and row.checkpoint and row.kind != "rl"
 
 
 def _counts(counter: Counter[str]) -> str:

@@ -17,6 +17,7 @@ from nhzoo import __version__, files, law_checks, return_laws
 from nhzoo.diagnostics import Diagnostic
 from nhzoo.errors import InputError
 from nhzoo.holdouts import Holdout, rolling
+from nhzoo.intrinsic import NOISY, Intrinsic, fit_intrinsic
 from nhzoo.law_intervals import LEVEL, RESAMPLES, Interval, Spread, exponential
 from nhzoo.laws import DEFAULT_METHODS, METHODS, Law, fit_laws
 from nhzoo.ledger import RunRow
@@ -60,6 +61,7 @@ class Fit:
     `reference` is the geometric middle of the fitted rows' FLOPs: where an exponent that is not
     constant is stated. `outliers` are rows (numbers in the table) that Huber's loss downweights
     below 0.3. `unique_limit` is the largest number of unique samples that any row names.
+    `intrinsic` is of kind rl alone.
     """
 
     source: str
@@ -79,6 +81,7 @@ class Fit:
     flop_model: str | None
     kind: str
     unique_limit: float | None
+    intrinsic: Intrinsic | None = None
     version: str = __version__
 
     @property
@@ -201,7 +204,10 @@ def fit(
         points, profiles=chosen.profiles, methods=methods, resamples=resamples, seed=seed
     )
     vertices = _vertices(found.profiles, chosen, interval)
-    returns = return_laws.fit_returns(chosen, interval) if metric == "loss" else ()
+    returns = return_laws.fit_returns(chosen, interval, seed)
+    if metric == "return":  # the loss is one over it
+        returns = tuple(law for law in returns if law.of == "compute")
+    performance, refusal = _intrinsic(chosen, interval, resamples, seed)
     tests = rolling(points, shown, holdout, interval, seed) if chosen.profiles else ()
     checks = law_checks.check(chosen, found, shown, tests, returns, cost is not None)
     surface = found.surface
@@ -239,12 +245,39 @@ def fit(
             for w in (window / 2, window * 2)
             if chosen.profiles and found.laws and w > 1
         ),
-        diagnostics=(*chosen.diagnostics, *checks),
+        diagnostics=(*chosen.diagnostics, *checks, *refusal),
         outliers=tuple(int(row) for row in outliers),
         flop_model=chosen.flop_models[0] if len(chosen.flop_models) == 1 else None,
         kind=chosen.kinds[0],
         unique_limit=float(np.nanmax(unique)) if np.isfinite(unique).any() else None,
+        intrinsic=performance,
     )
+
+
+def _intrinsic(
+    chosen: Selection, level: float, resamples: int, seed: int
+) -> tuple[Intrinsic | None, list[Diagnostic]]:
+    """The law of intrinsic performance, of runs that learnt by playing; or why there is none."""
+    if chosen.kinds != ("rl",):
+        return None, []
+    where = "column mean_return"
+    try:
+        law = fit_intrinsic(chosen.all_points, level, resamples, seed)
+    except InputError as error:
+        reason, _, remedy = str(error).partition("; ")
+        return None, [Diagnostic("no_intrinsic", "warning", where, None, reason, remedy)]
+    if law.residual_sd <= NOISY:
+        return law, []
+    noisy = Diagnostic(
+        "intrinsic_noise",
+        "warning",
+        where,
+        law.residual_sd,
+        f"intrinsic performance scatters by {law.residual_sd:.0%}: its frontier is of lucky runs, "
+        "and its exponent comes out too low",
+        "more seeds, and more games for each return",
+    )
+    return law, [noisy]
 
 
 def _window(window: float, chosen: Selection, cost: Cost, level: float) -> Window:

@@ -231,11 +231,12 @@ def test_rewards_are_scaled_by_the_root_mean_square_of_the_discounted_return():
     random = np.random.default_rng(0)
     rewards = random.normal(3, 2, (40, 2))
     ended = random.random((40, 2)) < 0.1
+    first = np.concatenate([[[True, True]], ended[:-1]])
     valid = random.random((40, 2)) < 0.9
     scale = RewardScale("scaled", 0.9)
     for t in range(0, 40, 8):
         part = slice(t, t + 8)
-        scale.see(0, rewards[part], valid[part], ~ended[part])
+        scale.see(0, rewards[part], valid[part], first[part])
         held = scale.state()
         scale = RewardScale("scaled", 0.9)
         scale.restore(held)
@@ -252,6 +253,11 @@ def test_rewards_are_scaled_by_the_root_mean_square_of_the_discounted_return():
     assert scale.apply(torch.tensor([1e9, -1e9, scale.scale])).tolist() == pytest.approx(
         [10, -10, 1]
     )
+    before = scale.state()
+    for _ in range(2):  # as another actor does that took the place of one that died
+        scale.restore(before)
+        scale.see(0, np.full((1, 2), 7.0), np.ones((1, 2), bool), np.ones((1, 2), bool))
+        assert scale.state()["returns"] == {"0": [7.0, 7.0]}
     clipped = RewardScale("clipped", 0.9)
     assert clipped.apply(torch.tensor([50.0, -3.0, 0.5])).tolist() == [1, -1, 0.5]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,12 +16,15 @@ from nhzoo import files, grading, intrinsic, scaling, sweep_plan
 from nhzoo import forecast as forecasts
 from nhzoo.cli import cli
 from nhzoo.errors import CheckFailed, InputError
+from nhzoo.fit_files import read_fit, write_fit
 from nhzoo.forecast_ledger import read_forecasts, write_grade
 from nhzoo.holdouts import worst_error
 from nhzoo.ledger import RunRow
+from nhzoo.reach import compute_for
 from nhzoo.run_selection import select
 from nhzoo.training_cost import proportional
 from tests.synthetic_laws import Truth, runs
+from tests.test_ledger import ROW
 
 TRUTH = Truth(0.31, 0.37)
 
@@ -322,6 +325,116 @@ def test_laws_of_the_return_itself():
         scaling.fit(runs(TRUTH), metric="return")
 
 
+def curves(sizes, noise=0.03, prefix="impala", start=None, seeds=2, moments=6):
+    """Learning curves as the trainer writes them: rows of one run after each doubling."""
+    random = np.random.default_rng(0)
+    rows = []
+    for n, seed in ((n, seed) for n in sizes for seed in range(seeds)):
+        luck = noise * random.standard_normal()
+        for k in range(moments):
+            d = 2e7 / 2 ** (moments - 1 - k)
+            worse = (n / 1e5) ** -0.5 + (d / 3e7) ** -0.4
+            score = 3e3 / worse * np.exp(luck + noise / 2 * random.standard_normal())
+            rows.append(
+                replace(
+                    ROW, run_id=f"{prefix}-{n}-{seed}", params=n, samples=int(d), flops=8 * n * d,
+                    flops_budget=None, loss=1 / score, mean_return=score, se_return=0.02 * score,
+                    kind="rl", checkpoint=k < moments - 1, seed=seed, start=start,
+                    unique_samples=int(d),
+                )
+            )  # fmt: skip
+    return rows
+
+
+SIZES = 30_000, 60_000, 120_000, 300_000, 1_000_000
+
+
+def test_learning_curves_are_fitted_whole_by_run(tmp_path):
+    rows = curves(SIZES)
+    fit = scaling.fit(rows, resamples=60)
+    assert fit.kind == "rl" and len(fit.points) == len(rows)  # moments on the way as well
+    assert fit.options["resampling"] == "runs"
+    (law,) = fit.returns  # none against a loss that is one over the return
+    assert law.of == "compute" and 0.1 < law.slope_interval.low < law.slope < 0.3
+    assert law.dof == len(SIZES) * 2 - 2
+    assert fit.intrinsic.exponent.low < 0.4 / 0.9 < fit.intrinsic.exponent.high
+    lucky = scaling.fit(curves(SIZES, 0.3), resamples=50)
+    assert "intrinsic_noise" in [d.code for d in lucky.diagnostics]
+    path = tmp_path / "fit.json"
+    write_fit(path, fit)
+    again = read_fit(path)
+    assert (again.intrinsic, again.returns) == (fit.intrinsic, fit.returns)
+    few = scaling.fit(curves(SIZES[1:4]), resamples=60)
+    assert few.intrinsic is None and few.law("vp") is not None
+    (said,) = [d for d in few.diagnostics if d.code == "no_intrinsic"]
+    assert "4 sizes at 4 moments of their runs (there are 3)" in said.message
+    two = scaling.fit(curves(SIZES, seeds=1)[:12], resamples=50)
+    assert two.returns == ()  # of two runs none is sure
+
+
+def test_runs_from_scratch_and_from_entries_do_not_mix(tmp_path):
+    rows = curves(SIZES) + curves(SIZES, prefix="ks", start="bc-lstm-100k")
+    (found,) = [d for d in scaling.fit(rows, resamples=50).diagnostics if d.code == "starts_mixed"]
+    assert found.level == "error" and "bc-lstm-100k: 60, scratch: 60" in found.message
+    table = tmp_path / "runs.jsonl"
+    table.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    assert call("fit", table, "--strict", "--resamples", 50)[1].exit_code == 1
+    for only in ("impala-*", "ks-*"):
+        _, done = call("fit", table, "--only", only, "--strict", "--resamples", 60)
+        assert done.exit_code == 0, done.stderr
+        assert "intrinsic performance: N ~ C^" in done.stdout
+        assert "return against compute" in done.stdout
+
+
+def line(slope, noise=0.0):
+    """Runs whose best return is 100 at 1e12 FLOPs and grows as C^slope."""
+    random = np.random.default_rng(2)
+    return [
+        replace(
+            row, mean_return=100 * (row.flops / 1e12) ** slope * np.exp(noise * random.normal())
+        )
+        for row in runs(TRUTH, 0.005, seed=3)
+    ]
+
+
+def test_the_compute_that_a_return_takes():
+    fit = scaling.fit(line(0.25))
+    said = compute_for(fit, 127_000)
+    assert said.flops == pytest.approx(1e12 * 1270**4, rel=1e-6)
+    assert said.warnings[0].startswith("extrapolation: ")
+    assert said.beyond == pytest.approx(127_000 / fit.points.mean_return.max())
+    noisy = scaling.fit(line(0.25, 0.2))
+    law = next(law for law in noisy.returns if law.of == "compute")
+    said = compute_for(noisy, 1_000)
+    assert said.low < said.flops < said.high
+    at = [law.at(math.log(x), noisy.options["interval"]) for x in (said.low, said.high)]
+    assert at[0].high == pytest.approx(math.log(1_000))
+    assert at[1].low == pytest.approx(math.log(1_000))
+    unsure = compute_for(scaling.fit(line(0.02, 0.2)), 1e4)
+    assert unsure.high is None and math.isfinite(unsure.low)
+    with pytest.raises(CheckFailed, match=r"the return grows as C\^-0.25"):
+        compute_for(scaling.fit(line(-0.25)), 1e4)
+    with pytest.raises(CheckFailed, match="no law of return against compute"):
+        compute_for(scaling.fit(runs(TRUTH)), 1e4)
+    for nonsense in (0, -5, math.nan):
+        with pytest.raises(InputError, match="--return"):
+            compute_for(fit, nonsense)
+
+
+def test_the_command_that_says_it(tmp_path):
+    path = tmp_path / "fit.json"
+    write_fit(path, scaling.fit(line(0.25, 0.1)))
+    _, done = call("forecast", path, "--return", 127_000, "--json")
+    value = json.loads(done.stdout)
+    assert done.exit_code == 0
+    assert value["flops"]["low"] < value["flops"]["value"] < value["flops"]["high"]
+    _, done = call("forecast", path, "--return", 127_000)
+    assert "times its FLOPs" in done.stdout and "extrapolation" in done.stderr
+    for words in ((), ("--flops", 1e15, "--return", 1), ("--return", 1, "--force")):
+        error, _ = call("forecast", path, *words)
+        assert isinstance(error, InputError)
+
+
 # The ledger of forecasts
 
 
@@ -432,6 +545,6 @@ def test_refusals_have_the_contracts_exit_codes(tmp_path):
     flawed[20] = replace(flawed[20], loss=0.01)
     table = write_table(tmp_path / "flawed.jsonl", flawed)
     assert call("fit", table)[1].exit_code == 0
-    assert call("fit", table, "--strict")[1].exit_code == 1
+    assert call("fit", table, "--strict", "--resamples", 50)[1].exit_code == 1
     error, _ = call("fit", table, "--cost", "cheap")
     assert isinstance(error, InputError)

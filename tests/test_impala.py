@@ -19,7 +19,7 @@ from nhzoo import checkpoints, impala_publishing, impala_training, ledger, packi
 from nhzoo.agents import load
 from nhzoo.cli import main
 from nhzoo.critic import Critic, load_critic
-from nhzoo.errors import CheckFailed, InputError
+from nhzoo.errors import CheckFailed, InputError, NhzooError
 from nhzoo.impala import ImpalaRun
 from nhzoo.impala_recipe import ImpalaConfig, update_flops
 from nhzoo.impala_training import hold, train
@@ -193,6 +193,106 @@ def test_the_value_alone_is_learnt_at_first(tmp_path):
         assert (run.policy.head.weight != before["head.weight"]).any()
 
 
+def test_a_teacher_waits_for_the_value_and_the_run_goes_on_there(tmp_path):
+    start, teacher = (str(make_entry(tmp_path / f"entry-{n}", seed=n)) for n in (4, 5))
+    config = replace(
+        TINY, params=0, start=start, teacher=teacher, value_warmup=4, warmup=5, lr=0.01
+    )
+    held = hold(config, [])
+    shape = held.start.policy.config
+    with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
+        before = run.policy.head.weight.detach().clone()
+        for _ in range(3):
+            run.step()
+        assert run.flops == 3 * update_flops(config, shape, shape, alone=True)
+        assert run._sums["teacher_kl"][-1] > 0.01
+        run.save()
+    whole = train(config, tmp_path / "whole", held)
+    with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
+        run.step()
+        np.testing.assert_array_equal(run.policy.head.weight.detach(), before)
+        assert run.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 4 / 5)
+        run.step()
+        assert run.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 / 5)
+        moved = (run.policy.head.weight.detach() - before).abs().max()
+        assert 0 < moved < 0.003  # Adam's first step is the rate
+        run.save()
+    resumed = train(config, tmp_path / "run", held)
+    assert_same_weights(whole, resumed)
+    assert (
+        whole.flops
+        == resumed.flops
+        == 4 * update_flops(config, shape, shape, alone=True)
+        + (config.updates - 4) * update_flops(config, shape, shape)
+    )
+
+
+def test_an_entry_is_gone_on_with_at_the_temperature_at_which_it_samples(tmp_path):
+    entry = str(make_entry(tmp_path / "cool", seed=4, temperature=0.25))
+    config = replace(TINY, params=0, start=entry, teacher=entry)
+    held = hold(config, [])
+    with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
+        (unroll,) = run.crew.collect(1)
+        inputs = {name: torch.from_numpy(array) for name, array in vars(unroll.features).items()}
+        going_on = torch.from_numpy(~unroll.first).float()
+        policy = held.start.policy
+        x, bearings, _ = policy.read(inputs, torch.from_numpy(unroll.state), going_on)
+        chances = (policy.answer(inputs, x, bearings)[:-1] / 0.25).log_softmax(-1).detach()
+        wanted = chances.gather(-1, torch.from_numpy(unroll.actions).long()[..., None])[..., 0]
+        np.testing.assert_allclose(unroll.log_probs, wanted, atol=2e-5)
+        run.step()
+        assert run._sums["teacher_kl"][-1] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_loss_is_what_plain_loops_make_of_each_game(tmp_path):
+    """Games of an unroll taken apart: a death is worth nothing more, a cut its last frame."""
+    config = replace(
+        TINY, time=30, games=6, actors=1, value_cost=0.7, entropy_cost=0.2, discount=0.9,
+        advantages="raw",
+    )  # fmt: skip
+    random = np.random.default_rng(0)
+    with closing(ImpalaRun(config, tmp_path)) as run:
+        run.critic.weight.data[:] = torch.from_numpy(random.normal(0, 0.3, run.critic.weight.shape))
+        (unroll,) = run.crew.collect(1)
+        unroll.rewards[:] = random.normal(size=unroll.rewards.shape) * unroll.valid
+        unroll.log_probs += random.normal(0, 0.5, unroll.log_probs.shape)  # another's
+        assert unroll.died.any() and not unroll.valid.all()
+        batch = {name: torch.from_numpy(array) for name, array in unroll.arrays.items()}
+        _, parts = run._loss(batch, [unroll])
+        found = [float(part) for part in parts[:3]]
+        inputs = {name: batch[name] for name in vars(unroll.features)}
+        x, bearings, _ = run.policy.read(inputs, batch["state"], (~batch["first"]).float())
+        chances = run.policy.answer(inputs, x, bearings).log_softmax(-1).double().detach().numpy()
+        values = run.critic(x).double().detach().numpy()
+    policy_loss = value_loss = entropy = 0.0
+    count = 0
+    for b in range(config.games):
+        begin = 0
+        for t in range(config.time):
+            over, cut = unroll.died[t, b], not unroll.valid[t, b]
+            if not (over or cut or t == config.time - 1):
+                continue
+            end = t if cut else t + 1  # steps of this game: begin to end, without end
+            after = 0.0 if over else values[end, b]
+            worth, next_value = after, after
+            for s in range(end - 1, begin - 1, -1):
+                log_prob = chances[s, b, unroll.actions[s, b]]
+                rho = min(1.0, np.exp(log_prob - unroll.log_probs[s, b]))
+                reward = min(10.0, max(-10.0, unroll.rewards[s, b] / run.scale.scale))
+                advantage = rho * (reward + 0.9 * worth - values[s, b])
+                policy_loss -= log_prob * advantage
+                delta = rho * (reward + 0.9 * next_value - values[s, b])
+                worth = values[s, b] + delta + 0.9 * rho * (worth - next_value)
+                next_value = values[s, b]
+                value_loss += 0.5 * (worth - values[s, b]) ** 2
+                entropy -= (np.exp(chances[s, b]) * chances[s, b]).sum()
+                count += 1
+            begin = t + 1
+    assert count == unroll.valid.sum()
+    wanted = [policy_loss / count, value_loss / count, entropy / count]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
 def test_what_a_run_comes_to(tmp_path):
     config = replace(NETHACK, checkpoints="1", extras="depth=50")
     rows = []
@@ -243,6 +343,9 @@ def test_a_step_costs_what_its_parts_cost():
     assert update_flops(TINY, shape, other) == plain + steps * other.forward_flops
     config = replace(TINY, demonstrations="x", demonstration_batch=2, demonstration_time=8)
     assert update_flops(config, shape) == plain + 16 * shape.train_flops
+    assert update_flops(config, shape, alone=True) == (
+        (steps + frames) * shape.forward_flops + 4 * frames * shape.hidden + 16 * (shape.hidden + 1)
+    )
 
 
 def test_a_diverging_loss_stops_the_run_and_the_last_state_is_safe(tmp_path):
@@ -262,6 +365,14 @@ def test_a_diverging_loss_stops_the_run_and_the_last_state_is_safe(tmp_path):
             run_loop.Loop(run, None, print, print, print).go([])
     with closing(ImpalaRun(TINY, tmp_path)) as run:
         assert run.update == 1
+
+
+@pytest.mark.parametrize("actors", [{"inline": True, "actors": 2}, {"inline": False, "actors": 1}])
+def test_a_rate_at_which_nothing_is_learnt_ends_in_a_line(tmp_path, actors):
+    config = replace(TINY, lr=1e15, warmup=1, save_every=1_000, steps=1e6, **actors)
+    with pytest.raises(NhzooError, match=r"diverged|not finite|the loss") as error:
+        train(config, tmp_path)
+    assert "\n" not in str(error.value) and "--lr" in str(error.value)
 
 
 def test_teachers_that_cannot_be_used(tmp_path):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 from contextlib import closing
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -33,7 +35,8 @@ def cluster(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")  # where Ray puts its token
     os.environ |= {"HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
     os.environ |= {"PYTHONPATH": os.pathsep.join([os.getcwd(), before.get("PYTHONPATH", "")])}
-    os.environ |= {"OMP_NUM_THREADS": "1"}
+    # Ray's workers are of niceness 15, which starves them on a machine with other work.
+    os.environ |= {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     made.second = made.add_node(num_cpus=1)
     try:
@@ -92,3 +95,17 @@ def test_an_address_that_does_not_answer(monkeypatch):
         port = unused.getsockname()[1]
     with pytest.raises(InputError, match=r"--cluster 127.0.0.1:\d+: no Ray cluster answers"):
         connect(f"127.0.0.1:{port}")
+
+
+def test_what_listens_and_is_not_ray(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray_actors, "_ANSWER", 0.3)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(InputError, match=r"no Ray cluster answers \(timed out\)"),
+    ):
+        connect(f"127.0.0.1:{silent.getsockname()[1]}")
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as web:
+        threading.Thread(target=web.handle_request).start()
+        with pytest.raises(InputError, match="what listens there is none"):
+            connect(f"127.0.0.1:{web.server_port}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ class NotThere(InputError):
 
 def endpoint() -> str:
     """Where the hub is."""
+    # Read here as well: the client looks at it but once, when it is imported.
     from huggingface_hub import constants
 
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
@@ -45,7 +47,15 @@ def speaking_of(what: Ref | str, writing: bool = False) -> Iterator[None]:
     except Exception as error:
         told = _line(error, what if isinstance(what, Ref) else None, writing)
         kind = NotThere if _is_absence(error) else InputError
-        raise kind(f"{what}: {told}") from error
+        raise kind(f"{what}: {without_secrets(told)}") from error
+
+
+def without_secrets(text: str) -> str:
+    """A line without tokens, passwords in addresses and what signs an address."""
+    text = re.sub(r"(?i)\b(bearer|basic) .*", r"\1 ***", text)
+    text = re.sub(r"\bhf_\w{16,}", "hf_***", text)
+    text = re.sub(r"://[^/\s@]*@", "://***@", text)
+    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1?***", text)
 
 
 def _line(error: BaseException, ref: Ref | None, writing: bool) -> str:
@@ -54,7 +64,11 @@ def _line(error: BaseException, ref: Ref | None, writing: bool) -> str:
     chain = _chain(error)
     for each in chain:  # what caused a failure says more than the failure
         if is_named(each, "OfflineModeIsEnabled"):
+            if ref is None or writing:
+                return "has to be asked, and HF_HUB_OFFLINE is set; run again without that"
             return "is not in the cache and HF_HUB_OFFLINE is set; fetch it once without that"
+        if is_named(each, "FileMetadataError"):
+            return f"{where} does not answer as the hub does; check HF_ENDPOINT and the proxy"
         if is_named(each, "GatedRepoError"):
             page = ref.url if ref else where
             return f"is gated: ask for access on {page}, then log in (hf auth login, or HF_TOKEN)"
@@ -97,8 +111,9 @@ def _status_line(status: int, error: BaseException, where: str, writing: bool) -
     if status == 401:
         return f"{where} wants to know who asks{message}; log in (hf auth login, or HF_TOKEN)"
     if status == 403:
-        right = "write" if writing else "read"
-        return f"this account or token has no right to {right} it{message}; see --repo and --pr"
+        if writing:
+            return f"this account or token has no right to write it{message}; see --repo and --pr"
+        return f"this account or token has no right to read it{message}; log in as one that has"
     if status == 412:
         return f"somebody changed it meanwhile{message}; run again"
     if status == 429:

@@ -5,22 +5,26 @@ The real client talks to the hub of `tests/hub.py` on loopback.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import shutil
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nhzoo
-from nhzoo import agents, hub_contents, hub_pull, hub_refs
+from nhzoo import agents, hub_contents, hub_errors, hub_pull, hub_refs
+from nhzoo import hub as client
 from nhzoo.errors import InputError
 from nhzoo.evaluation import evaluate
 from nhzoo.hub_pull import pull_dataset, pull_entry
 from tests.conftest import make_entry
-from tests.hub import Blob
+from tests.hub import LARGE, Blob, Hub
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -102,6 +106,21 @@ def test_what_the_hubs_own_tools_have_fetched_is_used_offline(hub, tiny, offline
     offline()
     assert nhzoo.load("hf://nhzoo/tiny").source == f"hf://nhzoo/tiny@{tiny.sha}"
     assert hub.requests == asked
+
+
+def test_a_part_is_not_taken_for_the_whole_offline(hub, tiny, small_set, offline, tmp_path):
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    for name in ("config.json", "model.safetensors", "parity.safetensors"):
+        hf_hub_download("nhzoo/tiny", name, endpoint=hub.url)
+    hub.add("nhzoo/small", content(small_set), kind="dataset")
+    some = ["games.jsonl", "keys/0.xz"]
+    snapshot_download("nhzoo/small", repo_type="dataset", allow_patterns=some, endpoint=hub.url)
+    offline()
+    fails("not in the cache, or not all of it, and HF_HUB_OFFLINE", "hf://nhzoo/tiny")
+    fails("is not in the cache and HF_HUB_OFFLINE is set", "small", pull_dataset)
+    assert not list((tmp_path / "nhzoo-cache").rglob("games.jsonl"))
+    nothing_is_left(tmp_path)
 
 
 def test_a_server_that_is_down_leaves_what_is_cached(hub, tiny):
@@ -212,6 +231,13 @@ def test_statuses(hub, tiny, tmp_path, status, says, where):
     nhzoo.load("hf://nhzoo/tiny")
 
 
+@pytest.mark.parametrize("headers", [{"Retry-After": "86400"}, {"RateLimit": '"api";r=0;t=86400'}])
+def test_a_wait_that_is_too_long_is_left_to_the_user(hub, tiny, headers):
+    hub.fail("GET .*/tree/", status=429, headers=headers, times=99)
+    fails("too many requests; wait 86400 seconds and run again", "hf://nhzoo/tiny")
+    assert len([line for line in hub.requests if "/tree/" in line]) == 1
+
+
 def test_a_missing_repository_and_revision(hub, tiny):
     fails("no such repository .*check the name, or log in", "hf://nhzoo/nothing")
     fails("no agent 'nothing': give a folder, .*one of .*; nor from the hub: .*no such", "nothing")
@@ -253,10 +279,63 @@ def test_a_retry_asks_for_what_is_missing_only(hub, tiny, tmp_path):
     assert fetched == [f"GET /_lfs/{large}"]
 
 
+def test_a_large_file_that_is_cut(hub, shared_entry):
+    """Within a run the client goes on at the byte; the next run begins that file anew."""
+    large = bytes(LARGE + 1)
+    hub.add("nhzoo/tiny", content(shared_entry) | {"replay.cast": large})
+    path = next(sha for sha, data in hub.objects.items() if data == large)
+    hub.fail(f"GET /_lfs/{path}", cut=LARGE // 2, times=1)
+    pulled = pull_entry("hf://nhzoo/tiny")
+    assert (pulled.folder / "replay.cast").read_bytes() == large
+    assert hub.ranges == [f"bytes={LARGE // 2}-"]
+
+
+def test_when_one_file_fails_the_others_end(hub, shared_entry, monkeypatch):
+    """Ctrl-C, or a file that is refused, does not wait for gigabytes."""
+    hub.add("nhzoo/tiny", content(shared_entry) | {"replay.cast": bytes(1_000_000)})
+    begun = threading.Event()
+
+    def fetch(ref, file, note):
+        if file.path == "model.safetensors":
+            begun.wait()
+            raise InputError("refused")
+        if file.path == "replay.cast":
+            while True:  # a download without end
+                note(1, 2)
+                begun.set()
+        return Path(file.path)
+
+    monkeypatch.setattr("nhzoo.hub.fetch", fetch)
+    fails("refused|was not fetched", "hf://nhzoo/tiny")
+
+
+def test_what_comes_through_xet_is_told_as_well():
+    """The client's own reporter, as it calls the bar that we give it."""
+    from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter
+
+    told = []
+    bar = client._meter("it", 100, lambda done, total: told.append((done, total)))
+    report = SimpleNamespace(
+        total_bytes=100,
+        total_bytes_completed=60,
+        total_transfer_bytes_completed=900,  # chunks come whole
+        total_bytes_completion_rate=1.0,
+        total_transfer_bytes_completion_rate=1.0,
+    )
+    options = {"reconstruction_desc": "", "total": 100, "log_level": 30, "tqdm_class": bar}
+    with XetDownloadProgressReporter(**options) as reporter:
+        reporter.update_progress(report)
+        report.total_bytes_completed = 100
+        reporter.update_progress(report)
+    assert told == [(60, 100), (100, 100)]
+    with pytest.raises(InputError, match="bytes come"):
+        XetDownloadProgressReporter(**options | {"total": 101})
+
+
 def test_a_server_that_does_not_answer(hub, tiny, tmp_path, monkeypatch):
     from huggingface_hub import constants
 
-    monkeypatch.setattr("nhzoo.hub.TIMEOUT", 0.2)
+    monkeypatch.setattr("nhzoo.hub_client.TIMEOUT", 0.2)
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     for where in ("GET /api/models/nhzoo/tiny/tree", "GET /_lfs"):
@@ -279,6 +358,47 @@ def test_what_is_not_as_listed_is_deleted(hub, tiny, tmp_path, large):
     nothing_is_left(tmp_path)
     hub.served.clear()
     assert nhzoo.load("hf://nhzoo/tiny").name == "tiny"
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A file beside the cache, which no hub should reach."""
+    path = tmp_path / "outside" / "precious"
+    path.parent.mkdir()
+    path.write_text("mine")
+    return path
+
+
+@pytest.mark.parametrize("header", ["ETag", "X-Linked-ETag", "X-Repo-Commit"])
+@pytest.mark.parametrize("climbs", [True, False])
+@pytest.mark.parametrize("name", ["precious", "new"])
+def test_hashes_that_are_paths(hub, tiny, outside, header, climbs, name):
+    """The client names files of its cache by these headers."""
+    path = outside.with_name(name)
+    value = "../" * 30 + str(path)[1:] if climbs else str(path)
+    status = 404 if header == "X-Repo-Commit" else 0  # what is missing is noted under it
+    headers = {header: f'"{value}"' if header != "X-Repo-Commit" else value}
+    headers |= {"X-Error-Code": "EntryNotFound"} if status else {}
+    hub.fail("HEAD .*/config.json", status=status, headers=headers, times=99)
+    fails("gives a hash that is none but a path; not trusted", "hf://nhzoo/tiny")
+    assert [path.name for path in outside.parent.iterdir()] == ["precious"]
+    assert outside.read_text() == "mine"
+
+
+def test_what_is_deleted_lies_in_the_cache(hub, tiny, outside, tmp_path):
+    """Even when a link of the cache leads out of it."""
+    cached = tmp_path / "hf-home/hub/models--nhzoo--tiny/snapshots" / tiny.sha / "config.json"
+    cached.parent.mkdir(parents=True)
+    cached.symlink_to(outside)
+    fails("is not what the hub lists", "hf://nhzoo/tiny")
+    assert outside.read_text() == "mine"
+    assert nhzoo.load("hf://nhzoo/tiny").name == "tiny"
+
+
+def test_a_wrong_etag_and_a_wrong_commit_change_nothing(hub, tiny, shared_entry):
+    hub.fail("HEAD .*/config.json", headers={"ETag": '"0000"'}, times=99)
+    hub.fail("HEAD .*/README.md", headers={"X-Repo-Commit": "1" * 40}, times=99)
+    assert content(pull_entry("hf://nhzoo/tiny").folder) == content(shared_entry)
 
 
 def test_more_bytes_than_listed(hub, tiny, tmp_path):
@@ -317,6 +437,88 @@ def test_sizes_beyond_reason(hub, shared_entry):
     assert not any("resolve" in line for line in hub.requests)
 
 
+def test_names_that_are_one_on_some_disks(hub, shared_entry, tmp_path):
+    more = {"results/a/result.json": b"{}", "results/A/result.json": b"{}"}
+    hub.add("bob/twice", content(shared_entry) | more)
+    fails("results/A/result.json and results/a/result.json, which are one", "hf://bob/twice")
+    hub.add("bob/odd", content(shared_entry) | {"Config.json": b"{}", "r\xe9sum\xe9.md": b"x"})
+    assert pull_entry("hf://bob/odd").left_out == 2
+
+
+def test_folders_without_end(hub, tiny):
+    rows = [{"type": "directory", "path": f"d{i}", "oid": "0" * 40} for i in range(2_001)]
+    hub.fail("GET .*/tree/", status=200, body=json.dumps(rows).encode(), times=99)
+    fails("lists more than 2,000 files", "hf://nhzoo/tiny")
+
+
+def test_an_answer_that_unfolds_without_end(hub, tiny, monkeypatch):
+    packed = gzip.compress(b"[" + b" " * 50_000_000 + b"]")
+    headers = {"Content-Encoding": "gzip"}
+    hub.fail("GET .*/tree/", status=200, body=packed, headers=headers, times=99)
+    fails("packs its answer, which was not asked for", "hf://nhzoo/tiny")
+    hub.faults.clear()
+    hub.served[tiny.files["config.json"].etag] = packed
+    hub.fail("GET .*config.json", headers=headers, times=99)
+    fails("bytes come, the hub lists", "hf://nhzoo/tiny")
+    hub.faults.clear()
+    monkeypatch.setattr("nhzoo.hub_client.LARGEST_ANSWER", 1_000_000)
+    hub.fail("GET .*/tree/", status=200, body=b" " * 1_100_000, times=99)
+    fails("does not end its answer", "hf://nhzoo/tiny")
+    hub.faults.clear()
+    hub.fail("GET .*/tree/", status=200, body=b"[" * 100_000, times=99)
+    fails("makes no sense", "hf://nhzoo/tiny")
+
+
+# Tokens
+
+
+@pytest.fixture
+def elsewhere(tiny):
+    """Another hub, under another host name, and its address."""
+    with Hub() as other:
+        other.add("nhzoo/tiny", {path: blob.data for path, blob in tiny.files.items()})
+        yield other, other.url.replace("127.0.0.1", "localhost")
+
+
+TOKEN = "hf_" + "secret" * 5
+
+
+def test_the_token_stays_with_the_hub(hub, elsewhere, monkeypatch):
+    other, url = elsewhere
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    link = {"Link": f'<{url}/api/models/nhzoo/tiny/tree/main>; rel="next"'}
+    hub.fail("GET .*/tree/", headers=link, times=99)
+    fails("sends us to localhost with the token; not done", "hf://nhzoo/tiny")
+    hub.faults.clear()
+    for where in ("GET .*/revision/", "GET .*/tree/", "HEAD .*config", "GET .*config"):
+        hub.fail(where, status=302, headers={"Location": f"{url}/steal"}, times=99)
+        fails("status 404|does not answer|no such file", "hf://nhzoo/tiny")
+        hub.faults.clear()
+    assert other.requests
+    assert not other.authorized
+    assert hub.authorized
+
+
+@pytest.mark.parametrize(
+    "token", ["hf_secret\x01" + "x" * 20, "hf_secr\xe9t" + "x" * 20, "hf_secret x"]
+)
+def test_a_token_that_fits_in_no_header(hub, tiny, monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert "secr" not in fails("the token for the hub has characters", "hf://nhzoo/tiny")
+    assert not hub.requests
+
+
+def test_errors_show_no_secrets(hub, tiny, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    said = {"X-Error-Message": f"what is {TOKEN} and Bearer {TOKEN[3:]}"}
+    hub.fail("GET .*/revision/", status=400, headers=said, times=9)
+    assert "secret" not in fails("refused .status 400. .what is hf_", "hf://nhzoo/tiny")
+    monkeypatch.setenv("HF_ENDPOINT", "http://me:secret@127.0.0.1:9")
+    assert "secret" not in fails(r"no connection to http://\*\*\*@127.0.0.1:9", "hf://nhzoo/tiny")
+    signed = "lost https://cdn.example.org/a/b?X-Amz-Signature=abc&Expires=1 (status)"
+    assert hub_errors.without_secrets(signed) == "lost https://cdn.example.org/a/b?*** (status)"
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -343,15 +545,20 @@ def test_a_link_is_a_file_with_a_path_in_it(hub, shared_entry):
 def test_a_hub_that_answers_nonsense(hub, tiny):
     for where in ("GET /api/models/nhzoo/tiny/revision", "GET .*/tree/", "HEAD .*config"):
         hub.fail(where, status=200, times=99)
-        fails(
-            "makes no sense|not trusted|has no|cannot be reached|run again", "hf://nhzoo/tiny@main"
-        )
+        fails("makes no sense|has no|does not answer as the hub does", "hf://nhzoo/tiny@main")
         hub.faults.clear()
     hub.repos["model", "nhzoo/tiny"].refs["odd"] = "../../etc"
     hub.repos["model", "nhzoo/tiny"].commits["../../etc"] = tiny.__class__(
         "../../etc", None, "", tiny.files
     )
     fails("not trusted", "hf://nhzoo/tiny@odd")
+
+
+def test_a_fetched_entry_that_was_damaged_says_how_to_mend_it(tiny):
+    pulled = pull_entry("tiny")
+    (pulled.folder / "config.json").unlink()
+    told = fails("does not load: .*config.json: no such file", "tiny", nhzoo.load)
+    assert told.endswith(f"delete {pulled.folder} and fetch it anew")
 
 
 def test_an_entry_whose_self_test_fails_is_not_loaded(hub, shared_entry, tmp_path):

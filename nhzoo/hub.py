@@ -17,7 +17,7 @@ from typing import Any
 
 from nhzoo.errors import InputError
 from nhzoo.hub_client import client
-from nhzoo.hub_errors import is_named, is_offline, speaking_of, status_of, utilities
+from nhzoo.hub_errors import HUB, is_named, is_offline, speaking_of, status_of, utilities
 from nhzoo.hub_refs import Ref
 
 Progress = Callable[[float, float], None]
@@ -75,7 +75,7 @@ class Remote:
 
 def whoami() -> str:
     """The user whose token is in use."""
-    with speaking_of("the hub"):
+    with speaking_of(HUB):
         try:
             return str(client().whoami()["name"])
         except Exception as error:
@@ -267,7 +267,7 @@ def open_pull_requests(ref: Ref, title: str) -> list[int]:
 
 def list_entries(owner: str | None = None, limit: int = 1_000) -> list[Remote]:
     """Repositories whose card says `library_name: nhzoo`, as far as this user may see them."""
-    with speaking_of("the hub"):
+    with speaking_of(HUB):
         found = client().list_models(filter="nhzoo", author=owner, limit=limit, full=True)
         return [_remote(info) for info in found]
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from nhzoo import __version__
 from nhzoo.errors import InputError
-from nhzoo.hub_errors import endpoint, utilities
+from nhzoo.hub_errors import endpoint, seconds_to_wait, utilities
 from nhzoo.hub_refs import SITE
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _check_answer(response: Any) -> None:
     # The client makes names of files of these.
     if (commit and not _SHA.fullmatch(commit)) or any(name and _escapes(name) for name in names):
         raise InputError(f"{where} gives a hash that is none but a path; not trusted")
-    if _wait(response) > LONGEST_WAIT:
+    if seconds_to_wait(response) > LONGEST_WAIT:
         response.read()
         utilities().hf_raise_for_status(response)  # what the client does after its last try
     if request.url.path.startswith("/api/") and request.headers.get("user-agent", "").startswith(
@@ -145,16 +145,6 @@ def _check_answer(response: Any) -> None:
 def _escapes(etag: str) -> bool:
     name = etag.lstrip("W/").strip('"')
     return name.startswith("/") or len(name) > 255 or bool(re.search(r"(^|/)\.\.(/|$)|\\|\0", name))
-
-
-def _wait(response: Any) -> int:
-    """Seconds that an answer asks us to wait; 0 for one that does not."""
-    if response.status_code not in (429, 500, 502, 503, 504):
-        return 0
-    after = response.headers.get("retry-after", "").strip()
-    limit = re.search(r"\bt\s*=\s*(\d{1,12})", response.headers.get("ratelimit", ""))
-    told = int(after) if re.fullmatch(r"[0-9]{1,12}", after) else 0
-    return max(told, int(limit[1]) if limit and response.status_code == 429 else 0)
 
 
 def _bounded(stream: Any, where: str) -> Any:

@@ -223,10 +223,12 @@ def commit(
     removed: Sequence[str],
     message: str,
     pull_request: bool = False,
+    checked: Mapping[str, str] | None = None,
 ) -> Committed:
     """One commit on top of the pinned `ref`, or a pull request with it: all of it or nothing.
 
-    InputError when somebody else has changed the branch since.
+    `checked` are the SHA-256 that files had when they were found to be good. InputError when one of
+    them is another now, or when somebody else has changed the branch since.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -234,6 +236,11 @@ def commit(
         CommitOperationAdd(path, data if isinstance(data, bytes) else os.fspath(data))
         for path, data in added.items()
     ]
+    for operation in operations:  # it has read the file, and what is uploaded has this hash
+        wanted = (checked or {}).get(operation.path_in_repo)
+        if wanted and operation.upload_info.sha256.hex() != wanted:
+            path = added[operation.path_in_repo]
+            raise InputError(f"{path}: changed since it was checked; run again")
     operations += [CommitOperationDelete(path) for path in removed]
     with speaking_of(ref, writing=True):
         done = client().create_commit(

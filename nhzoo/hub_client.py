@@ -31,7 +31,6 @@ LONGEST_WAIT = 30
 LARGEST_ANSWER = 256 << 20
 """Bytes of an answer that is not a file: a page of a list, what a repository is."""
 
-_OURS = "nhzoo/"  # how the client's requests for us call themselves
 _SHA = re.compile(r"[0-9a-f]{40}")
 
 
@@ -97,11 +96,16 @@ def _check_request(request: Any) -> None:
         if limits.get(part) is None:
             limits[part] = seconds
     request.extensions["timeout"] = limits
-    if not request.headers.get("user-agent", "").startswith(_OURS):
+    if not _is_ours(request):
         return
     request.headers["Accept-Encoding"] = "identity"
     if "authorization" in request.headers and not _is_hub(str(request.url)):
         raise InputError(f"the hub sends us to {request.url.host} with the token; not done")
+
+
+def _is_ours(request: Any) -> bool:
+    """Whether it is made for us: the session is shared with whatever else uses the client."""
+    return str(request.headers.get("user-agent", "")).startswith("nhzoo/")
 
 
 def _is_hub(url: str) -> bool:
@@ -134,9 +138,7 @@ def _check_answer(response: Any) -> None:
     if seconds_to_wait(response) > LONGEST_WAIT:
         response.read()
         utilities().hf_raise_for_status(response)  # what the client does after its last try
-    if request.url.path.startswith("/api/") and request.headers.get("user-agent", "").startswith(
-        _OURS
-    ):
+    if request.url.path.startswith("/api/") and _is_ours(request):
         if headers.get("content-encoding", "identity") != "identity":
             raise InputError(f"{where} packs its answer, which was not asked for; not unpacked")
         response.stream = _bounded(response.stream, str(where))

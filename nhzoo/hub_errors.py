@@ -12,7 +12,6 @@ from typing import Any
 from nhzoo.errors import InputError
 from nhzoo.hub_refs import Ref
 
-
 HUB = "the hub"
 """What a failure is about that is of no repository."""
 
@@ -67,6 +66,8 @@ def _line(error: BaseException, what: Ref | str, writing: bool) -> str:
     where = endpoint()
     chain = _chain(error)
     for each in chain:  # what caused a failure says more than the failure
+        if isinstance(each, InputError):  # one of our own checks, within the client
+            return str(each)
         if is_named(each, "OfflineModeIsEnabled"):
             if writing or what == HUB:
                 return "has to be asked, and HF_HUB_OFFLINE is set; run again without that"

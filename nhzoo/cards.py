@@ -17,6 +17,7 @@ from nhzoo.card_facts import KEPT, Facts, Score, read_facts
 from nhzoo.display import clean
 from nhzoo.errors import InputError
 from nhzoo.hub_refs import ORGANISATION, SITE, parse
+from nhzoo.protocols import get_protocol
 from nhzoo.traces import bundled_names
 
 ENVIRONMENT = "NetHackChallenge-v0"
@@ -215,7 +216,7 @@ def _setting(score: Score) -> str:
         sampling += f", patience {_int(result['patience'])}"
     return (
         f"{_plain(protocol.character)}, at most {protocol.step_cap:,} steps, {sampling}, NLE "
-        f"{_plain(_dict(result.get('versions')).get('nle'))} on {_plain(result.get('machine'))}"
+        f"{_word(_dict(result.get('versions')).get('nle'))} on {_word(result.get('machine'))}"
     )
 
 
@@ -232,11 +233,12 @@ def _watch(facts: Facts) -> str:
 
 def _use(facts: Facts) -> str:
     ref = f"hf://{facts.repo}"
-    protocol = facts.scores[0].protocol.id if facts.scores else "monk-lite-v1"
+    measured = facts.scores[0].protocol if facts.scores else get_protocol("monk-lite-v1")
+    protocol, episodes = measured.id, min(16, measured.games)
     use = (
         f'import nhzoo\n\nif __name__ == "__main__":  # evaluate() starts worker processes\n'
         f'    agent = nhzoo.load("{ref}")\n'
-        f'    result = nhzoo.evaluate(agent, "{protocol}", episodes=16, workers=2)\n'
+        f'    result = nhzoo.evaluate(agent, "{protocol}", episodes={episodes}, workers=2)\n'
         f'    print(result.result["summary"]["mean_score_ci95"])'
     )
     measure = (
@@ -380,6 +382,12 @@ def _int(value: object) -> str:
 
 def _number(value: object) -> str:
     return json.dumps(value) if _is_number(value) else "?"
+
+
+def _word(value: object) -> str:
+    """A version or a type of machine, outside of spans of code: no address, no emphasis."""
+    text = str(value)
+    return text if re.fullmatch(r"[0-9][0-9.]{0,15}[a-z0-9]{0,5}|[a-zA-Z]\w{0,19}", text) else "?"
 
 
 def _plain(value: object) -> str:

@@ -121,6 +121,11 @@ def kind_of(folder: Path) -> Contents:
             return contents
     if any(folder.glob("*/*/result.json")):
         return RESULTS
+    if (folder / "result.json").is_file():
+        raise InputError(
+            f"{folder}: is one result: send it with its entry (push ENTRY --results {folder}), or "
+            "push the folder that holds it as AGENT/PROTOCOL"
+        )
     raise InputError(
         f"{folder}: is neither an entry (config.json), a dataset (games.jsonl, packed.json) nor "
         "results (AGENT/PROTOCOL/result.json); a site goes to --repo hf://spaces/ORG/NAME"

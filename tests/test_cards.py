@@ -171,7 +171,8 @@ def test_hostile_words_stay_words(config, end, agent):
     assert not re.search(r"(?<!\\)<(?!!-- What)", body)
     assert not re.search(r"(?<!\\)\[(?!Play|nhzoo\]|[\d.,-]+,)", re.sub(r"`[^`\n]*`", "", body))
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]", card)
-    assert not re.search(r"https?:(?!//huggingface\.co/|//nhzoo-)|www\.|[^\\]@(?=example)", body)
+    bare = re.sub(r"`[^`\n]*`", "", body)
+    assert not re.search(r"https?:(?!//huggingface\.co/|//nhzoo-)|www\.|[^\\]@(?=example)", bare)
     assert not re.search(r"^\s*([-+=]|\d+[.)])", body, re.M)
     titles = re.findall(r"^#+ .*$", body, re.M)
     assert len(titles) == 7, titles

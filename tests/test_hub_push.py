@@ -329,6 +329,9 @@ def test_a_dataset_goes_up_and_comes_back(hub, alice, small_set):
 
     data = open_demonstrations(str(done.ref))
     assert len(data.traces) == 4
+    back = content(nhzoo.hub_pull.pull_dataset(str(done.ref)).folder)
+    assert back.pop("README.md")
+    assert back == content(small_set)
     assert not push(small_set, "nhzoo/small").made
     damaged = shutil.copytree(small_set, small_set.parent / "damaged")
     shutil.copy(damaged / "keys" / "0.xz", damaged / "keys" / "1.xz")
@@ -345,6 +348,9 @@ def test_results_go_up_as_a_benchmark_and_verify_when_they_are_back(hub, alice, 
     assert {"README.md", "eval.yaml", "tiny-agent/smoke-v1/traces/0.xz"} <= set(held)
     assert not any("html" in path for path in held)
     pulled = nhzoo.hub_pull.pull_dataset(str(done.ref))
+    back = content(pulled.folder / "tiny-agent" / "smoke-v1")
+    assert back == content(played)
+    fails("is one result: send it with its entry", played)
     report = nhzoo.verify(pulled.folder / "tiny-agent" / "smoke-v1", workers=1)
     assert report.ok
 

@@ -239,8 +239,9 @@ def commit(
     for operation in operations:  # it has read the file, and what is uploaded has this hash
         wanted = (checked or {}).get(operation.path_in_repo)
         if wanted and operation.upload_info.sha256.hex() != wanted:
-            path = added[operation.path_in_repo]
-            raise InputError(f"{path}: changed since it was checked; run again")
+            raise InputError(
+                f"{ref}: {operation.path_in_repo} has changed since it was checked; run again"
+            )
     operations += [CommitOperationDelete(path) for path in removed]
     with speaking_of(ref, writing=True):
         done = client().create_commit(

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from nhzoo import __version__
 from nhzoo.errors import InputError
-from nhzoo.hub_errors import endpoint, seconds_to_wait, utilities
+from nhzoo.hub_errors import Untrusted, endpoint, seconds_to_wait, utilities
 from nhzoo.hub_refs import SITE
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _check_request(request: Any) -> None:
         return
     request.headers["Accept-Encoding"] = "identity"
     if "authorization" in request.headers and not _is_hub(str(request.url)):
-        raise InputError(f"the hub sends us to {request.url.host} with the token; not done")
+        raise Untrusted(f"the token is wanted at {request.url.host}, which is not the hub")
 
 
 def _is_ours(request: Any) -> bool:
@@ -134,13 +134,13 @@ def _check_answer(response: Any) -> None:
     names = [headers.get("x-linked-etag"), headers.get("etag")] if request.method == "HEAD" else []
     # The client makes names of files of these.
     if (commit and not _SHA.fullmatch(commit)) or any(name and _escapes(name) for name in names):
-        raise InputError(f"{where} gives a hash that is none but a path; not trusted")
+        raise Untrusted(f"{where} gives a hash that is none but a path")
     if seconds_to_wait(response) > LONGEST_WAIT:
         response.read()
         utilities().hf_raise_for_status(response)  # what the client does after its last try
     if request.url.path.startswith("/api/") and _is_ours(request):
         if headers.get("content-encoding", "identity") != "identity":
-            raise InputError(f"{where} packs its answer, which was not asked for; not unpacked")
+            raise Untrusted(f"{where} packs its answer, which was not asked for")
         response.stream = _bounded(response.stream, str(where))
 
 
@@ -158,7 +158,7 @@ def _bounded(stream: Any, where: str) -> Any:
             for block in stream:
                 size += len(block)
                 if size > LARGEST_ANSWER:
-                    raise InputError(f"{where} does not end its answer; not trusted")
+                    raise Untrusted(f"{where} does not end its answer")
                 yield block
 
         def close(self) -> None:

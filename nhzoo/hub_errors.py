@@ -20,6 +20,13 @@ class NotThere(InputError):
     """The hub has no such thing, or could not be asked: it may be somewhere else."""
 
 
+class Untrusted(InputError):
+    """The hub answers what no hub should; told from within the client, so not yet of what."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; not trusted: check HF_ENDPOINT")
+
+
 def endpoint() -> str:
     """Where the hub is."""
     # Read here as well: the client looks at it but once, when it is imported.
@@ -45,6 +52,8 @@ def speaking_of(what: Ref | str, writing: bool = False) -> Iterator[None]:
     """Whatever goes wrong in the client, as one line about `what`."""
     try:
         yield
+    except Untrusted as error:
+        raise InputError(f"{what}: {error}") from error
     except InputError:
         raise
     except Exception as error:

@@ -18,9 +18,8 @@ from nhzoo import hub_push, organisation
 from nhzoo.cli import cli
 from nhzoo.errors import InputError
 from nhzoo.evaluation import evaluate
-from tests.conftest import make_entry
+from tests.conftest import content, make_entry
 from tests.hub import Hub
-from tests.test_hub_pull import content
 
 # The client's own upload calls its transport in a way that is going out of use.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -144,7 +143,7 @@ def test_weights_that_change_under_way_are_not_sent(hub, alice, entry):
     plan = hub_push.gather(entry)
     other = make_entry(entry.parent / "other", seed=2)
     shutil.copy(other / "model.safetensors", entry)
-    with pytest.raises(InputError, match="changed since it was checked; run again"):
+    with pytest.raises(InputError, match="model.safetensors has changed since it was checked"):
         hub_push.push(plan)
     assert set(hub.repos["model", "alice/tiny-agent"].head.files) == {".gitattributes"}
 
@@ -180,7 +179,7 @@ def test_a_push_is_not_led_elsewhere_with_the_token(hub, alice, entry, where):
         row = {"oid": sha, "size": size, "actions": {"upload": upload, "verify": verify}}
         batch = json.dumps({"transfer": "basic", "objects": [row]}).encode()
         hub.fail("POST .*batch", status=200, body=batch, times=99)
-        fails("sends us to localhost with the token; not done", entry)
+        fails("the token is wanted at localhost, which is not the hub; not trusted", entry)
         assert not other.authorized
 
 

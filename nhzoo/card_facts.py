@@ -73,10 +73,7 @@ def read_facts(folder: Path, repo: str | None = None, played: Sequence[Path] = (
     for result in [*(path.parent for path in inner), *played]:
         score = read_score(result, weights)
         scores[score.protocol.id] = score
-    readme = files.inside(folder, "README.md")
-    text = ""
-    if readme.is_file():
-        text = files.read_bounded(readme, files.MEGABYTE).decode("utf-8", "replace")
+    text = read_card(folder)
     license = re.match(r"---\n(?s:.*?)^license: ([\w.-]{1,40})$", text, re.M)
     return Facts(
         name,
@@ -85,9 +82,23 @@ def read_facts(folder: Path, repo: str | None = None, played: Sequence[Path] = (
         tuple(sorted(scores.values(), key=lambda score: -score.protocol.games)),
         read_curve(files.inside(folder, "curve.csv")),
         _read_replay(files.inside(folder, "replay.cast")),
-        text.partition(KEPT)[2].strip(),
+        kept_text(text),
         license[1] if license else Facts.license,
     )
+
+
+def read_card(folder: Path) -> str:
+    """A folder's README.md; "" when there is none."""
+    readme = files.inside(folder, "README.md")
+    if not readme.is_file():
+        return ""
+    return files.read_bounded(readme, files.MEGABYTE).decode("utf-8", "replace")
+
+
+def kept_text(card: str) -> str:
+    """What of a card is its author's own: all below the line, or all, where there is no line."""
+    _, line, below = card.partition(KEPT)
+    return (below if line else re.sub(r"\A---\n(?s:.*?)^---$", "", card, flags=re.M)).strip()
 
 
 def read_score(folder: Path, weights: str) -> Score:

@@ -17,6 +17,7 @@ from nhzoo.card_facts import KEPT, Facts, Score, read_facts
 from nhzoo.display import clean
 from nhzoo.errors import InputError
 from nhzoo.hub_refs import ORGANISATION, SITE, parse
+from nhzoo.protocols import get_protocol
 from nhzoo.traces import bundled_names
 
 ENVIRONMENT = "NetHackChallenge-v0"
@@ -77,7 +78,9 @@ def write_card(folder: Path, repo: str | None = None, played: Sequence[Path] = (
 def quote(value: object, longest: int = 300) -> str:
     """Anybody's words in a line of Markdown: no markup, no line breaks."""
     text = " ".join(clean(str(value)).split())[:longest]
-    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", text)
+    text = re.sub(r"([\\`*_\[\]<>|#~&$@])", r"\\\1", text)
+    text = re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", text)  # no list, no line across
+    return re.sub(r"(?i)(https?|ftp|www)([:.])", r"\1\\\2", text)  # nor a link by itself
 
 
 def code(value: object, language: str = "sh") -> str:
@@ -213,7 +216,7 @@ def _setting(score: Score) -> str:
         sampling += f", patience {_int(result['patience'])}"
     return (
         f"{_plain(protocol.character)}, at most {protocol.step_cap:,} steps, {sampling}, NLE "
-        f"{_plain(_dict(result.get('versions')).get('nle'))} on {_plain(result.get('machine'))}"
+        f"{_word(_dict(result.get('versions')).get('nle'))} on {_word(result.get('machine'))}"
     )
 
 
@@ -230,11 +233,12 @@ def _watch(facts: Facts) -> str:
 
 def _use(facts: Facts) -> str:
     ref = f"hf://{facts.repo}"
-    protocol = facts.scores[0].protocol.id if facts.scores else "monk-lite-v1"
+    measured = facts.scores[0].protocol if facts.scores else get_protocol("monk-lite-v1")
+    protocol, episodes = measured.id, min(16, measured.games)
     use = (
         f'import nhzoo\n\nif __name__ == "__main__":  # evaluate() starts worker processes\n'
         f'    agent = nhzoo.load("{ref}")\n'
-        f'    result = nhzoo.evaluate(agent, "{protocol}", episodes=16, workers=2)\n'
+        f'    result = nhzoo.evaluate(agent, "{protocol}", episodes={episodes}, workers=2)\n'
         f'    print(result.result["summary"]["mean_score_ci95"])'
     )
     measure = (
@@ -266,9 +270,9 @@ def _training(facts: Facts) -> str:
         seen += f", {_int(training['unique_samples'])} unique"
     rows.append(("data", f"`{_plain(training.get('data'))}`, {seen}"))
     flops, a_frame = training.get("flops"), facts.config.get("train_flops_per_frame")
-    if isinstance(flops, (int, float)):
+    if _is_number(flops):
         rows.append(("training compute", f"{flops:.3e} exact FLOPs, {_int(a_frame)} a frame"))
-    if isinstance(training.get("seconds"), (int, float)):
+    if _is_number(training.get("seconds")):
         by = f"{_int(training.get('threads'))} CPU thread(s)"
         if _int(training.get("processes")) not in ("1", "?"):
             by = f"{_int(training.get('processes'))} processes of {by}"
@@ -293,7 +297,7 @@ def _played(training: Mapping[str, Any]) -> list[tuple[str, str]]:
         entry = _dict(training.get(name))
         if entry:
             flops = entry.get("flops")
-            cost = f" ({flops:.3e} FLOPs)" if isinstance(flops, (int, float)) else ""
+            cost = f" ({flops:.3e} FLOPs)" if _is_number(flops) else ""
             rows.append((said, f"`{_plain(entry.get('entry'))}`{cost}"))
     if "rewards" in training:
         extras = training.get("extras") or "none"
@@ -366,13 +370,24 @@ def _dict(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _is_number(value: Any) -> bool:
+    """Whether it is one that can be counted with: an int may be too large to become a float."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and -1e300 < value < 1e300
+
+
 def _int(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else "?"
+    return f"{value:,}" if _is_number(value) and isinstance(value, int) else "?"
 
 
 def _number(value: object) -> str:
-    fine = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return json.dumps(value) if fine else "?"
+    return json.dumps(value) if _is_number(value) else "?"
+
+
+def _word(value: object) -> str:
+    """A version or a type of machine, outside of spans of code: no address, no emphasis."""
+    text = str(value)
+    return text if re.fullmatch(r"[0-9][0-9.]{0,15}[a-z0-9]{0,5}|[a-zA-Z]\w{0,19}", text) else "?"
 
 
 def _plain(value: object) -> str:

@@ -83,14 +83,13 @@ def pull(name: str, dataset: bool, out: Path | None, as_json: bool) -> None:
     Example: nhzoo pull nhzoo/bc-lstm-1m@main
     """
     from nhzoo import hub_pull
-    from nhzoo.checkpoints import load_entry
 
     with display.LiveProgress(f"pull {name}", "bytes") as bar:
         if dataset or "datasets/" in name:
             pulled = hub_pull.pull_dataset(name, bar.update)
         else:
             pulled = hub_pull.pull_entry(name, bar.update)
-            load_entry(pulled.folder)
+            hub_pull.load(pulled)
     if out is not None:
         hub_pull.copy_to(pulled, out)
     if as_json:

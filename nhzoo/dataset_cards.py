@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nhzoo import files, results
-from nhzoo.card_facts import KEPT
+from nhzoo import results
+from nhzoo.card_facts import KEPT, kept_text, read_card
 from nhzoo.cards import code, quote, yaml_head
 from nhzoo.errors import InputError
 from nhzoo.exports import open_packed
@@ -40,10 +40,7 @@ def dataset_files(folder: Path, contents: Contents, ref: Ref) -> dict[str, Path 
             "tags": [*_TAGS, *tags],
         }
     )
-    readme, kept = folder / "README.md", ""
-    if readme.is_file():
-        kept = files.read_bounded(readme, files.MEGABYTE).decode("utf-8", "replace")
-        kept = kept.partition(KEPT)[2].strip()
+    kept = kept_text(read_card(folder))
     card = f"{head}\n\n# {quote(ref.name)}\n\n{body}\n\n{KEPT}\n" + (f"\n{kept}\n" if kept else "")
     written: dict[str, Path | bytes] = {"README.md": card.encode()}
     if contents not in (TRACES, PACKED):

@@ -13,28 +13,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nhzoo.errors import InputError
-from nhzoo.hub_errors import (
-    endpoint,
-    is_named,
-    is_offline,
-    speaking_of,
-    status_of,
-    utilities,
-)
+from nhzoo.hub_client import client
+from nhzoo.hub_errors import HUB, is_named, is_offline, speaking_of, status_of, utilities
 from nhzoo.hub_refs import Ref
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 Progress = Callable[[float, float], None]
 """Called with (bytes done, bytes in all)."""
-
-TIMEOUT = 30.0
-"""Seconds without a byte after which a connection counts as dead."""
 
 _BLOCK = 1 << 20
 
@@ -86,42 +73,9 @@ class Remote:
     tags: tuple[str, ...]
 
 
-def client() -> HfApi:
-    """The client, quiet, with a limit to its patience, and told what a renamed repository is."""
-    import huggingface_hub
-
-    utils = utilities()
-
-    class Client(huggingface_hub.HfApi):
-        def repo_info(self, repo_id: str, **options: Any) -> Any:
-            found = super().repo_info(repo_id, **options)
-            name = getattr(found, "id", repo_id)
-            if name != repo_id:
-                raise InputError(f"{repo_id}: was renamed to {name}; use that if you trust it")
-            return found
-
-    if not (os.environ.get("HF_DEBUG") or os.environ.get("HF_HUB_VERBOSITY")):
-        utils.logging.set_verbosity_error()
-    if not os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS"):
-        utils.disable_progress_bars()  # it warns when the variable has decided already
-    hooks = utils.get_session().event_hooks["request"]
-    if _be_impatient not in hooks:
-        hooks.append(_be_impatient)
-    return Client(endpoint=endpoint(), library_name="nhzoo")
-
-
-def _be_impatient(request: Any) -> None:
-    """A server that never answers would hold us for ever: the client sets no limit of its own."""
-    limits = dict(request.extensions.get("timeout") or {})
-    for part, seconds in (("connect", 10.0), ("read", TIMEOUT), ("write", TIMEOUT)):
-        if limits.get(part) is None:
-            limits[part] = seconds
-    request.extensions["timeout"] = limits
-
-
 def whoami() -> str:
     """The user whose token is in use."""
-    with speaking_of("the hub"):
+    with speaking_of(HUB):
         try:
             return str(client().whoami()["name"])
         except Exception as error:
@@ -134,9 +88,9 @@ def whoami() -> str:
 
 
 def find(ref: Ref) -> Found | None:
-    """Look a repository up on the hub; None when there is none."""
+    """Look a repository up on the hub, to write in it; None when there is none."""
     api = client()
-    with speaking_of(ref):
+    with speaking_of(ref, writing=True):
         try:
             info = api.repo_info(ref.repo, repo_type=ref.kind, revision=ref.revision)
         except Exception as error:
@@ -165,19 +119,21 @@ def resolve(ref: Ref) -> Ref:
 
 
 def list_files(ref: Ref, limit: int) -> dict[str, RemoteFile]:
-    """Every file of a revision by path; InputError when they are more than `limit`."""
+    """Every file of a revision by path; InputError when they, or folders, are more than `limit`."""
     from huggingface_hub.hf_api import RepoFile
 
     found: dict[str, RemoteFile] = {}
+    folders = 0
     with speaking_of(ref):
         for item in client().list_repo_tree(
             ref.repo, repo_type=ref.kind, revision=ref.revision, recursive=True
         ):
-            if not isinstance(item, RepoFile):  # a folder
-                continue
-            sha256 = item.lfs.sha256 if item.lfs else None
-            found[item.path] = RemoteFile(item.path, int(item.size), item.blob_id, sha256)
-            if len(found) > limit:
+            if isinstance(item, RepoFile):
+                sha256 = item.lfs.sha256 if item.lfs else None
+                found[item.path] = RemoteFile(item.path, int(item.size), item.blob_id, sha256)
+            else:
+                folders += 1
+            if max(len(found), folders) > limit:
                 raise InputError(
                     f"{ref}: lists more than {limit:,} files, which one of ours does not have; "
                     "check the name"
@@ -200,10 +156,7 @@ def fetch(ref: Ref, file: RemoteFile, progress: Progress = lambda done, total: N
         )
         path = Path(place)
         if not file.is_same(path):
-            with contextlib.suppress(OSError):
-                blob = path.resolve()
-                path.unlink()
-                blob.unlink(missing_ok=True)
+            _delete_cached(path)
             raise InputError(
                 f"{ref}: {file.path} is not what the hub lists (size or hash differ); what came "
                 "was deleted: run again, or do not trust it"
@@ -211,27 +164,41 @@ def fetch(ref: Ref, file: RemoteFile, progress: Progress = lambda done, total: N
         return path
 
 
-def cached_files(ref: Ref) -> dict[str, RemoteFile]:
-    """What the hub's cache holds of a pinned revision, by path; no request is made.
-
-    The cache names contents by their hash, so they can still be checked.
-    """
+def _delete_cached(path: Path) -> None:
+    """Delete a file of the cache and what it is a link to, but nothing outside."""
     from huggingface_hub import constants
+
+    with contextlib.suppress(OSError):
+        blob, cache = path.resolve(), Path(constants.HF_HUB_CACHE).resolve()
+        path.unlink()
+        if cache in blob.parents:
+            blob.unlink(missing_ok=True)
+
+
+def cached_files(ref: Ref) -> dict[str, RemoteFile]:
+    """Every file of a pinned revision as the hub's cache remembers it; no request is made.
+
+    {} where it remembers no list: what lies there may then be a part. The cache names contents by
+    their hash, so those that are there can still be checked.
+    """
+    from huggingface_hub import constants, get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
     from huggingface_hub.file_download import repo_folder_name
 
-    name = repo_folder_name(repo_id=ref.repo, repo_type=ref.kind)
-    folder = Path(constants.HF_HUB_CACHE) / name / "snapshots" / str(ref.revision)
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=ref.repo, repo_type=ref.kind)
+    try:
+        listed = get_cached_repo_tree(
+            ref.repo, repo_type=ref.kind, revision=ref.revision, cache_dir=constants.HF_HUB_CACHE
+        )
+    except CachedRepoTreeNotFoundError:
+        return {}
     found = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent) / name
-            if not path.exists():  # a link whose content was deleted
-                continue
-            blob = os.path.basename(os.readlink(path)) if path.is_symlink() else ""
-            inner = path.relative_to(folder).as_posix()
-            sha256 = blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None
-            oid = blob if re.fullmatch(r"[0-9a-f]{40}", blob) else None
-            found[inner] = RemoteFile(inner, path.stat().st_size, oid, sha256)
+    for item in listed:
+        path = folder / "snapshots" / str(ref.revision) / item.path
+        blob = os.path.basename(os.readlink(path)) if path.is_symlink() else ""
+        sha256 = blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None
+        oid = blob if re.fullmatch(r"[0-9a-f]{40}", blob) else None
+        found[item.path] = RemoteFile(item.path, int(item.size), oid, sha256)
     return found
 
 
@@ -256,10 +223,12 @@ def commit(
     removed: Sequence[str],
     message: str,
     pull_request: bool = False,
+    checked: Mapping[str, str] | None = None,
 ) -> Committed:
     """One commit on top of the pinned `ref`, or a pull request with it: all of it or nothing.
 
-    InputError when somebody else has changed the branch since.
+    `checked` are the SHA-256 that files had when they were found to be good. InputError when one of
+    them is another now, or when somebody else has changed the branch since.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -267,6 +236,12 @@ def commit(
         CommitOperationAdd(path, data if isinstance(data, bytes) else os.fspath(data))
         for path, data in added.items()
     ]
+    for operation in operations:  # it has read the file, and what is uploaded has this hash
+        wanted = (checked or {}).get(operation.path_in_repo)
+        if wanted and operation.upload_info.sha256.hex() != wanted:
+            raise InputError(
+                f"{ref}: {operation.path_in_repo} has changed since it was checked; run again"
+            )
     operations += [CommitOperationDelete(path) for path in removed]
     with speaking_of(ref, writing=True):
         done = client().create_commit(
@@ -300,7 +275,7 @@ def open_pull_requests(ref: Ref, title: str) -> list[int]:
 
 def list_entries(owner: str | None = None, limit: int = 1_000) -> list[Remote]:
     """Repositories whose card says `library_name: nhzoo`, as far as this user may see them."""
-    with speaking_of("the hub"):
+    with speaking_of(HUB):
         found = client().list_models(filter="nhzoo", author=owner, limit=limit, full=True)
         return [_remote(info) for info in found]
 
@@ -333,14 +308,15 @@ def _digest(data: Path | bytes, digest: Any) -> str:
 
 
 def _meter(what: str, size: int, progress: Progress) -> Any:
-    """A stand-in for the client's progress bar that ends a download of more than was listed."""
+    """A progress bar for the client that shows none, but ends a download of more than was listed.
 
-    class Meter:
+    What comes through Xet is told as it reaches the disk, and as it arrives, which may be more.
+    """
+
+    class Meter(utilities().tqdm):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            self.total = options.get("total")
-            self.n = int(options.get("initial") or 0)
-            if self.total is not None:
-                self._hold(int(self.total))
+            super().__init__(*arguments, **options | {"disable": True})
+            self._hold(int(self.total or 0))
 
         def _hold(self, count: int) -> None:
             if count > size:
@@ -349,23 +325,15 @@ def _meter(what: str, size: int, progress: Progress) -> Any:
                     "trust it"
                 )
 
-        def update(self, count: float = 1) -> None:
-            self.n += int(count)
-            self._hold(self.n)
+        def update(self, n: float | None = 1) -> None:
+            self.n += int(n or 0)
+            self._hold(int(self.n))
             progress(self.n, size)
 
-        def close(self) -> None:
+        def update_transfer(self, count: float) -> None:
             pass
 
-        def __enter__(self) -> Meter:
-            return self
-
-        def __exit__(
-            self,
-            kind: type[BaseException] | None,
-            error: BaseException | None,
-            trace: TracebackType | None,
-        ) -> None:
+        def set_transfer_postfix_str(self, *arguments: Any, **options: Any) -> None:
             pass
 
     return Meter

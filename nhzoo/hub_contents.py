@@ -18,7 +18,11 @@ _GIGABYTE = 1 << 30
 
 @dataclass(frozen=True)
 class Contents:
-    """A kind of repository: its files by pattern, each with the most bytes it may have."""
+    """A kind of repository: its files by pattern, each with the most bytes it may have.
+
+    Without the `required` ones it cannot be used. A card is not among them: the push writes it, and
+    an agent plays without.
+    """
 
     what: str
     kind: str  # model, dataset or space
@@ -107,17 +111,25 @@ SITE = Contents(
 
 
 def kind_of(folder: Path) -> Contents:
-    """What a local folder is, by a look at its files."""
+    """What a local folder is, by a look at its files.
+
+    Never a site: many a folder has an index.html, and not all that lies beside it is to be public.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    for contents in (ENTRY, TRACES, PACKED, SITE):
+    for contents in (ENTRY, TRACES, PACKED):
         if (folder / contents.required[0]).is_file():
             return contents
     if any(folder.glob("*/*/result.json")):
         return RESULTS
+    if (folder / "result.json").is_file():
+        raise InputError(
+            f"{folder}: is one result: send it with its entry (push ENTRY --results {folder}), or "
+            "push the folder that holds it as AGENT/PROTOCOL"
+        )
     raise InputError(
-        f"{folder}: is neither an entry (config.json), a dataset (games.jsonl, packed.json), "
-        "results (AGENT/PROTOCOL/result.json) nor a site (index.html)"
+        f"{folder}: is neither an entry (config.json), a dataset (games.jsonl, packed.json) nor "
+        "results (AGENT/PROTOCOL/result.json); a site goes to --repo hf://spaces/ORG/NAME"
     )
 
 

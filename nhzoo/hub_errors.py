@@ -5,19 +5,31 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from nhzoo.errors import InputError
 from nhzoo.hub_refs import Ref
 
+HUB = "the hub"
+"""What a failure is about that is of no repository."""
+
 
 class NotThere(InputError):
     """The hub has no such thing, or could not be asked: it may be somewhere else."""
 
 
+class Untrusted(InputError):
+    """The hub answers what no hub should; told from within the client, so not yet of what."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; not trusted: check HF_ENDPOINT")
+
+
 def endpoint() -> str:
     """Where the hub is."""
+    # Read here as well: the client looks at it but once, when it is imported.
     from huggingface_hub import constants
 
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
@@ -40,23 +52,39 @@ def speaking_of(what: Ref | str, writing: bool = False) -> Iterator[None]:
     """Whatever goes wrong in the client, as one line about `what`."""
     try:
         yield
+    except Untrusted as error:
+        raise InputError(f"{what}: {error}") from error
     except InputError:
         raise
     except Exception as error:
-        told = _line(error, what if isinstance(what, Ref) else None, writing)
+        told = _line(error, what, writing)
         kind = NotThere if _is_absence(error) else InputError
-        raise kind(f"{what}: {told}") from error
+        raise kind(f"{what}: {without_secrets(told)}") from error
 
 
-def _line(error: BaseException, ref: Ref | None, writing: bool) -> str:
+def without_secrets(text: str) -> str:
+    """A line without tokens, passwords in addresses and what signs an address."""
+    text = re.sub(r"(?i)\b(bearer|basic) .*", r"\1 ***", text)
+    text = re.sub(r"\bhf_\w{16,}", "hf_***", text)
+    text = re.sub(r"://[^/\s@]*@", "://***@", text)
+    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1?***", text)
+
+
+def _line(error: BaseException, what: Ref | str, writing: bool) -> str:
     """What happened and what to do about it."""
     where = endpoint()
     chain = _chain(error)
     for each in chain:  # what caused a failure says more than the failure
+        if isinstance(each, InputError):  # one of our own checks, within the client
+            return str(each)
         if is_named(each, "OfflineModeIsEnabled"):
+            if writing or what == HUB:
+                return "has to be asked, and HF_HUB_OFFLINE is set; run again without that"
             return "is not in the cache and HF_HUB_OFFLINE is set; fetch it once without that"
+        if is_named(each, "FileMetadataError"):
+            return f"{where} does not answer as the hub does; check HF_ENDPOINT and the proxy"
         if is_named(each, "GatedRepoError"):
-            page = ref.url if ref else where
+            page = what.url if isinstance(what, Ref) else where
             return f"is gated: ask for access on {page}, then log in (hf auth login, or HF_TOKEN)"
         if is_named(each, "RepositoryNotFoundError"):
             hint = "check the name, or log in (hf auth login, or HF_TOKEN)"
@@ -94,21 +122,32 @@ def _is_absence(error: BaseException) -> bool:
 def _status_line(status: int, error: BaseException, where: str, writing: bool) -> str:
     said = str(getattr(error, "server_message", "") or "").splitlines()
     message = f" ({said[0][:200]})" if said else ""
+    seconds = seconds_to_wait(error.response) if hasattr(error, "response") else 0
+    pause = f"{seconds} seconds" if seconds else ""
     if status == 401:
         return f"{where} wants to know who asks{message}; log in (hf auth login, or HF_TOKEN)"
     if status == 403:
-        right = "write" if writing else "read"
-        return f"this account or token has no right to {right} it{message}; see --repo and --pr"
+        if writing:
+            return f"this account or token has no right to write it{message}; see --repo and --pr"
+        return f"this account or token has no right to read it{message}; log in as one that has"
     if status == 412:
         return f"somebody changed it meanwhile{message}; run again"
     if status == 429:
-        wait = getattr(error, "response", None)
-        seconds = wait.headers.get("Retry-After", "") if wait is not None else ""
-        pause = f" {seconds} seconds" if seconds.isdecimal() else " a while"
-        return f"{where} has had too many requests; wait{pause} and run again"
+        return f"{where} has had too many requests; wait {pause or 'a while'} and run again"
     if status >= 500:
-        return f"{where} is in trouble (status {status}); run again later"
+        then = f"in {pause}" if pause else "later"
+        return f"{where} is in trouble (status {status}); run again {then}"
     return f"{where} refused (status {status}){message}; check the names and rights"
+
+
+def seconds_to_wait(response: Any) -> int:
+    """How long an answer asks us to wait before we ask again; 0 when it does not."""
+    if response.status_code not in (429, 500, 502, 503, 504):
+        return 0
+    after = response.headers.get("retry-after", "").strip()
+    limit = re.search(r"\bt\s*=\s*([0-9]{1,12})", response.headers.get("ratelimit", ""))
+    told = int(after) if re.fullmatch(r"[0-9]{1,12}", after) else 0
+    return max(told, int(limit[1]) if limit and response.status_code == 429 else 0)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

@@ -11,17 +11,23 @@ import contextlib
 import os
 import shutil
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nhzoo import files, hub, registry
 from nhzoo.errors import InputError
-from nhzoo.hub_contents import ENTRY, RESULTS, SITE, Contents, check_paths, dataset_of
+from nhzoo.hub_contents import ENTRY, RESULTS, Contents, check_paths, dataset_of
 from nhzoo.hub_errors import NotThere, is_offline
 from nhzoo.hub_refs import Ref, is_name, parse
+
+if TYPE_CHECKING:
+    from nhzoo.checkpoints import Entry
 
 Progress = Callable[[float, float], None]
 """Called with (bytes there, bytes in all)."""
@@ -61,7 +67,10 @@ def pull_dataset(text: str, progress: Progress = lambda done, total: None) -> Pu
 
 
 def pull(ref: Ref, progress: Progress = lambda done, total: None) -> Pulled:
-    """Bring a revision here, unless it is: see the module. InputError for all that goes wrong."""
+    """Bring a revision of a model or dataset here, unless it is: see the module.
+
+    InputError for all that goes wrong.
+    """
     pinned = hub.resolve(ref)
     place = _place(pinned)
     if place.is_dir():
@@ -70,7 +79,10 @@ def pull(ref: Ref, progress: Progress = lambda done, total: None) -> Pulled:
     offline = is_offline()
     listed = hub.cached_files(pinned) if offline else hub.list_files(pinned, limit)
     if offline and not listed:
-        raise NotThere(f"{ref}: is not in the cache and HF_HUB_OFFLINE is set; fetch it once")
+        raise NotThere(
+            f"{ref}: is not in the cache, or not all of it, and HF_HUB_OFFLINE is set; fetch it "
+            "once without that"
+        )
     check_paths(listed, str(ref))
     contents = _contents(ref, listed)
     wanted = choose(ref, listed, contents)
@@ -78,6 +90,19 @@ def pull(ref: Ref, progress: Progress = lambda done, total: None) -> Pulled:
     _settle(paths, place)
     strange = [path for path in listed if contents.limit(path) is None and path != _HUBS_OWN]
     return Pulled(pinned, place, len(paths), len(strange))
+
+
+def load(pulled: Pulled) -> Entry:
+    """The entry of a pulled folder; the error of one that does not load says what to do."""
+    from nhzoo.checkpoints import load_entry
+
+    try:
+        return load_entry(pulled.folder)
+    except InputError as error:
+        raise InputError(
+            f"{pulled.ref} does not load: {error}; if it was not published so, delete "
+            f"{pulled.folder} and fetch it anew"
+        ) from error
 
 
 def choose(
@@ -95,6 +120,11 @@ def choose(
                 f"not a {contents.what} of ours"
             )
         wanted.append(file)
+    folded = Counter(file.path.casefold() for file in wanted)
+    if twice := [file.path for file in wanted if folded[file.path.casefold()] > 1]:
+        raise InputError(
+            f"{ref}: lists {twice[0]} and {twice[1]}, which are one file on some disks; not trusted"
+        )
     missing = [path for path in contents.required if path not in listed]
     if missing:
         pickle = next((path for path in listed if path.endswith(_PICKLES)), None)
@@ -144,7 +174,7 @@ def _named(text: str, progress: Progress) -> Pulled:
 def _contents(ref: Ref, listed: Mapping[str, hub.RemoteFile]) -> Contents:
     if ref.kind == "dataset":
         return dataset_of(listed, str(ref))
-    return ENTRY if ref.kind == "model" else SITE
+    return ENTRY
 
 
 def _place(pinned: Ref) -> Path:
@@ -156,9 +186,12 @@ def _place(pinned: Ref) -> Path:
 def _fetch_all(pinned: Ref, wanted: list[hub.RemoteFile], progress: Progress) -> dict[str, Path]:
     total = sum(file.size for file in wanted)
     done: dict[str, float] = {}
+    ended = threading.Event()  # one has failed, or Ctrl-C: the others need not go on
 
     def fetch(file: hub.RemoteFile) -> Path:
         def note(count: float, size: float) -> None:
+            if ended.is_set():
+                raise InputError(f"{pinned}: {file.path} was not fetched; run again")
             done[file.path] = count
             progress(sum(done.copy().values()), total)
 
@@ -174,6 +207,7 @@ def _fetch_all(pinned: Ref, wanted: list[hub.RemoteFile], progress: Progress) ->
             for file, job in zip(rest, jobs, strict=True):
                 paths[file.path] = job.result()
         except BaseException:
+            ended.set()
             threads.shutdown(wait=True, cancel_futures=True)
             raise
     return paths
@@ -193,6 +227,7 @@ def _settle(paths: Mapping[str, Path], place: Path, link: bool = True) -> None:
             target = whole / name
             target.parent.mkdir(parents=True, exist_ok=True)
             _put(path.resolve(), target, link)
+        files.sync(whole / name for name in paths)
         with contextlib.suppress(OSError):
             place.rmdir()  # an empty one may be replaced
         try:

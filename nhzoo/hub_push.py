@@ -7,7 +7,7 @@ again makes no commit. A commit stands on the one it was compared with, or fails
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,14 @@ class Plan:
     """A folder beside its repository. `exists` is None when the hub was not asked.
 
     `ref` is pinned to the commit that was compared. `added` and `changed` would be sent, `removed`
-    deleted, `same` left alone; files that are none of ours are not mentioned.
+    deleted, `same` left alone; files that are none of ours are not mentioned. `checked` are the
+    SHA-256 of files that have passed a test, and are sent as that or not at all.
     """
 
     ref: Ref
     contents: Contents
     files: Mapping[str, Path | bytes]
+    checked: Mapping[str, str] = field(default_factory=dict)
     exists: bool | None = None
     private: bool = False
     added: tuple[str, ...] = ()
@@ -101,19 +103,24 @@ def gather(
 
     Without `repo` it is the folder's name in `default_owner`, or else of the user logged in.
     `played` are result folders of an entry: their scores go into the card, their games beside it,
-    and the median game of the longest is recorded.
+    and the median game of the longest is recorded. A site has to be sent to a Space by name.
     """
-    contents = kind_of(folder)
+    is_site = repo is not None and repo.startswith(f"hf://{PREFIXES['space']}")
+    contents = SITE if is_site else kind_of(folder)
     name = folder.resolve().name
     if repo is None:
         repo = f"{default_owner or hub.whoami()}/{name}"
-    ref = parse(repo, contents.kind)
+    try:
+        ref = parse(repo, contents.kind)
+    except InputError as error:
+        raise InputError(f"{error} (--repo, or the name of the folder {folder})") from None
     if ref.kind != contents.kind:
         raise InputError(f"{ref}: {folder} is a {contents.what} and goes to a {contents.kind}")
     if ref.revision:
         raise InputError(f"{ref}: pushes go to main; give the name without @{ref.revision}")
     if contents is ENTRY:
-        return Plan(ref, contents, _entry_files(folder, ref, played, say))
+        held, weights = _entry_files(folder, ref, played, say)
+        return Plan(ref, contents, held, {"model.safetensors": weights})
     if played:
         raise InputError(f"{folder}: results go with an entry, and this is a {contents.what}")
     found: dict[str, Path | bytes] = {**local_files(folder, contents)}
@@ -192,7 +199,7 @@ def push(plan: Plan, pull_request: bool = False, private: bool = False) -> Pushe
     if pull_request and (open_already := _proposed(plan, title)):
         return open_already
     sent = {path: plan.files[path] for path in (*plan.added, *plan.changed)}
-    done = hub.commit(plan.ref, sent, plan.removed, title, pull_request)
+    done = hub.commit(plan.ref, sent, plan.removed, title, pull_request, plan.checked)
     return Pushed(plan, done.ref, done.url, True, done.pull_request)
 
 
@@ -211,13 +218,16 @@ def _proposed(plan: Plan, title: str) -> Pushed | None:
 
 def _entry_files(
     folder: Path, ref: Ref, played: Sequence[Path], say: Step
-) -> dict[str, Path | bytes]:
-    """An entry's files: what it holds, its results, the card and what the hub reads of it."""
+) -> tuple[dict[str, Path | bytes], str]:
+    """An entry's files: what it holds, its results, the card and what the hub reads of it.
+
+    And the SHA-256 of the weights that passed the self-test.
+    """
     from nhzoo.checkpoints import load_entry
 
     held: dict[str, Path | bytes] = {**local_files(folder, ENTRY)}
     say("self-test")
-    load_entry(folder)
+    weights = load_entry(folder).revision
     facts = read_facts(folder, ref.repo, played)
     for result in played:
         protocol = results.read_result(result)[1].id
@@ -239,7 +249,7 @@ def _entry_files(
             raise InputError(
                 f"{folder}: {path} would be {len(data):,} bytes, {limit:,} are allowed"
             )
-    return dict(sorted(held.items()))
+    return dict(sorted(held.items())), weights
 
 
 def _most_games(facts: Facts, played: Sequence[Path]) -> Path | None:

@@ -35,7 +35,7 @@ def everything(
     if any(played.glob("*/*/result.json")):
         found.append(partial(_gather, played, f"{owner}/results", (), say))
     if (site / "site" / "index.html").is_file():
-        found.append(partial(_gather, site / "site", f"{owner}/{SPACE}", (), say))
+        found.append(partial(_gather, site / "site", f"hf://spaces/{owner}/{SPACE}", (), say))
     return found
 
 

@@ -92,6 +92,18 @@ def hub(tmp_path, monkeypatch):
     assert not served.foreign
 
 
+def content(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, as they are put on a hub."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+@pytest.fixture
+def tiny(hub, shared_entry):
+    """nhzoo/tiny on the hub: an entry of debug size."""
+    return hub.add("nhzoo/tiny", content(shared_entry))
+
+
 @pytest.fixture
 def offline(monkeypatch):
     """A function after which HF_HUB_OFFLINE is set, as if it had been from the start."""

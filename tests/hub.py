@@ -114,7 +114,8 @@ class Fault:
 
     pattern: str
     status: int = 0  # answer this
-    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b"{}"  # with this
+    headers: Mapping[str, str] = field(default_factory=dict)  # of that answer, or of the usual one
     cut: int | None = None  # send so many bytes of the body, then hang up
     delay: float = 0.0  # seconds before answering
     times: int = 1
@@ -131,6 +132,8 @@ class Hub:
         self.served: dict[str, bytes] = {}  # instead of the object or blob of that ETag
         self.faults: list[Fault] = []
         self.requests: list[str] = []
+        self.authorized: list[str] = []  # those that brought a token
+        self.ranges: list[str] = []  # the parts that were asked for
         self.foreign: list[str] = []  # asked of it as of a proxy: meant for another host
         self.lock = threading.RLock()
         self.connections: set[socket.socket] = set()
@@ -255,6 +258,8 @@ class Handler(BaseHTTPRequestHandler):
         request = f"{self.command} {path}"
         with hub.lock:
             hub.requests.append(request)
+            if self.headers.get("Authorization"):
+                hub.authorized.append(request)
             self.fault = next(
                 (f for f in hub.faults if f.times > 0 and re.search(f.pattern, request)), None
             )
@@ -263,7 +268,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.fault and self.fault.delay:
             time.sleep(self.fault.delay)
         if self.fault and self.fault.status:
-            return self._send(self.fault.status, b"{}", dict(self.fault.headers))
+            return self._send(self.fault.status, self.fault.body)
         try:
             self._route(path, body)
         except _Refuse as refused:
@@ -307,7 +312,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         # Pages of other sites may read what is public, as on the real hub.
         kind = {"Content-Type": "application/json", "Access-Control-Allow-Origin": "*"}
-        for name, value in {**kind, **(headers or {})}.items():
+        broken = self.fault.headers if self.fault else {}
+        for name, value in {**kind, **(headers or {}), **broken}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data) if length is None else length))
         self.end_headers()
@@ -575,6 +581,7 @@ class Handler(BaseHTTPRequestHandler):
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if not wanted:
             return self._send(200, data, headers, length)
+        self.hub.ranges.append(wanted[0])
         start = int(wanted[1])
         end = min(int(wanted[2] or len(data) - 1), len(data) - 1)
         headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"

@@ -105,6 +105,11 @@ HOSTILE = [
     "---\nlibrary_name: evil\n---",
     "a: b\n- c: !!python/object/apply:os.system ['x']",
     "![x](https://example.org/x.png) [y](javascript:alert(1))",
+    "- a list",
+    "1. another",
+    "---",
+    "see https://example.org or www.example.org, ask me@example.org",
+    "$$x$$",
     "| a | b |\n|---|---|",
     "\x1b[31mred\u202e",
     "&lt;img src=x&gt;",
@@ -113,7 +118,7 @@ HOSTILE = [
     "true",
 ]
 words = st.sampled_from(HOSTILE) | st.text(max_size=80)
-values = words | st.integers(-(10**12), 10**12) | st.none() | st.booleans() | st.lists(words)
+values = words | st.integers(-(10**400), 10**400) | st.none() | st.booleans() | st.lists(words)
 
 
 @settings(max_examples=150, deadline=None)
@@ -166,6 +171,9 @@ def test_hostile_words_stay_words(config, end, agent):
     assert not re.search(r"(?<!\\)<(?!!-- What)", body)
     assert not re.search(r"(?<!\\)\[(?!Play|nhzoo\]|[\d.,-]+,)", re.sub(r"`[^`\n]*`", "", body))
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]", card)
+    bare = re.sub(r"`[^`\n]*`", "", body)
+    assert not re.search(r"https?:(?!//huggingface\.co/|//nhzoo-)|www\.|[^\\]@(?=example)", bare)
+    assert not re.search(r"^\s*([-+=]|\d+[.)])", body, re.M)
     titles = re.findall(r"^#+ .*$", body, re.M)
     assert len(titles) == 7, titles
     for text in cards.eval_results(facts).values():

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -16,23 +18,12 @@ from hypothesis import strategies as st
 
 import nhzoo
 from nhzoo import agents, hub_contents, hub_pull, hub_refs
+from nhzoo import hub as client
 from nhzoo.errors import InputError
 from nhzoo.evaluation import evaluate
 from nhzoo.hub_pull import pull_dataset, pull_entry
-from tests.conftest import make_entry
+from tests.conftest import content, make_entry
 from tests.hub import Blob
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """The files of a folder, as they are put on a hub."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-
-
-@pytest.fixture
-def tiny(hub, shared_entry):
-    """nhzoo/tiny on the hub: an entry of debug size."""
-    return hub.add("nhzoo/tiny", content(shared_entry))
 
 
 def fails(match, text, call=pull_entry):
@@ -102,6 +93,21 @@ def test_what_the_hubs_own_tools_have_fetched_is_used_offline(hub, tiny, offline
     offline()
     assert nhzoo.load("hf://nhzoo/tiny").source == f"hf://nhzoo/tiny@{tiny.sha}"
     assert hub.requests == asked
+
+
+def test_a_part_is_not_taken_for_the_whole_offline(hub, tiny, small_set, offline, tmp_path):
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    for name in ("config.json", "model.safetensors", "parity.safetensors"):
+        hf_hub_download("nhzoo/tiny", name, endpoint=hub.url)
+    hub.add("nhzoo/small", content(small_set), kind="dataset")
+    some = ["games.jsonl", "keys/0.xz"]
+    snapshot_download("nhzoo/small", repo_type="dataset", allow_patterns=some, endpoint=hub.url)
+    offline()
+    fails("not in the cache, or not all of it, and HF_HUB_OFFLINE", "hf://nhzoo/tiny")
+    fails("is not in the cache and HF_HUB_OFFLINE is set", "small", pull_dataset)
+    assert not list((tmp_path / "nhzoo-cache").rglob("games.jsonl"))
+    nothing_is_left(tmp_path)
 
 
 def test_a_server_that_is_down_leaves_what_is_cached(hub, tiny):
@@ -199,8 +205,8 @@ def test_a_copy_to_change(tiny, tmp_path):
         (403, "no right to read"),
         (404, "refused .status 404"),
         (429, "too many requests; wait 7 seconds and run again"),
-        (500, "status 500.*run again later"),
-        (503, "status 503.*run again later"),
+        (500, "status 500.*run again"),
+        (503, "status 503.*run again"),
     ],
 )
 @pytest.mark.parametrize("where", ["GET /api/models/nhzoo/tiny", "GET .*tree", "HEAD .*config"])
@@ -210,6 +216,13 @@ def test_statuses(hub, tiny, tmp_path, status, says, where):
     nothing_is_left(tmp_path)
     hub.faults.clear()
     nhzoo.load("hf://nhzoo/tiny")
+
+
+@pytest.mark.parametrize("headers", [{"Retry-After": "86400"}, {"RateLimit": '"api";r=0;t=86400'}])
+def test_a_wait_that_is_too_long_is_left_to_the_user(hub, tiny, headers):
+    hub.fail("GET .*/tree/", status=429, headers=headers, times=99)
+    fails("too many requests; wait 86400 seconds and run again", "hf://nhzoo/tiny")
+    assert len([line for line in hub.requests if "/tree/" in line]) == 1
 
 
 def test_a_missing_repository_and_revision(hub, tiny):
@@ -253,10 +266,63 @@ def test_a_retry_asks_for_what_is_missing_only(hub, tiny, tmp_path):
     assert fetched == [f"GET /_lfs/{large}"]
 
 
+def test_a_large_file_that_is_cut(hub, shared_entry):
+    """Within a run the client goes on at its latest block; the next run begins that file anew."""
+    large = bytes(24 << 20)
+    hub.add("nhzoo/tiny", content(shared_entry) | {"replay.cast": large})
+    path = next(sha for sha, data in hub.objects.items() if data == large)
+    hub.fail(f"GET /_lfs/{path}", cut=12 << 20, times=1)
+    pulled = pull_entry("hf://nhzoo/tiny")
+    assert (pulled.folder / "replay.cast").read_bytes() == large
+    assert hub.ranges == [f"bytes={10 << 20}-"]
+
+
+def test_when_one_file_fails_the_others_end(hub, shared_entry, monkeypatch):
+    """Ctrl-C, or a file that is refused, does not wait for gigabytes."""
+    hub.add("nhzoo/tiny", content(shared_entry) | {"replay.cast": bytes(1_000_000)})
+    begun = threading.Event()
+
+    def fetch(ref, file, note):
+        if file.path == "model.safetensors":
+            begun.wait()
+            raise InputError("refused")
+        if file.path == "replay.cast":
+            while True:  # a download without end
+                note(1, 2)
+                begun.set()
+        return Path(file.path)
+
+    monkeypatch.setattr("nhzoo.hub.fetch", fetch)
+    fails("refused|was not fetched", "hf://nhzoo/tiny")
+
+
+def test_what_comes_through_xet_is_told_as_well():
+    """The client's own reporter, as it calls the bar that we give it."""
+    from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter
+
+    told = []
+    bar = client._meter("it", 100, lambda done, total: told.append((done, total)))
+    report = SimpleNamespace(
+        total_bytes=100,
+        total_bytes_completed=60,
+        total_transfer_bytes_completed=900,  # chunks come whole
+        total_bytes_completion_rate=1.0,
+        total_transfer_bytes_completion_rate=1.0,
+    )
+    options = {"reconstruction_desc": "", "total": 100, "log_level": 30, "tqdm_class": bar}
+    with XetDownloadProgressReporter(**options) as reporter:
+        reporter.update_progress(report)
+        report.total_bytes_completed = 100
+        reporter.update_progress(report)
+    assert told == [(60, 100), (100, 100)]
+    with pytest.raises(InputError, match="bytes come"):
+        XetDownloadProgressReporter(**options | {"total": 101})
+
+
 def test_a_server_that_does_not_answer(hub, tiny, tmp_path, monkeypatch):
     from huggingface_hub import constants
 
-    monkeypatch.setattr("nhzoo.hub.TIMEOUT", 0.2)
+    monkeypatch.setattr("nhzoo.hub_client.TIMEOUT", 0.2)
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     for where in ("GET /api/models/nhzoo/tiny/tree", "GET /_lfs"):
@@ -265,100 +331,6 @@ def test_a_server_that_does_not_answer(hub, tiny, tmp_path, monkeypatch):
         hub.faults.clear()
         nothing_is_left(tmp_path)
     nhzoo.load("hf://nhzoo/tiny")
-
-
-# A hub, or an author, who wants harm
-
-
-@pytest.mark.parametrize("large", [True, False])
-def test_what_is_not_as_listed_is_deleted(hub, tiny, tmp_path, large):
-    path = "model.safetensors" if large else "config.json"
-    blob = tiny.files[path]
-    hub.served[blob.etag] = blob.data[:-8] + b"\0" * 8
-    fails(f"{path} is not what the hub lists .*deleted: run again", "hf://nhzoo/tiny")
-    nothing_is_left(tmp_path)
-    hub.served.clear()
-    assert nhzoo.load("hf://nhzoo/tiny").name == "tiny"
-
-
-def test_more_bytes_than_listed(hub, tiny, tmp_path):
-    blob = tiny.files["model.safetensors"]
-    hub.served[blob.etag] = blob.data * 50
-    fails("bytes come, the hub lists .*do not trust it", "hf://nhzoo/tiny")
-    nothing_is_left(tmp_path)
-    hub.served[blob.etag] = blob.data[:1000]
-    fails("run again|not what the hub lists", "hf://nhzoo/tiny")
-    nothing_is_left(tmp_path)
-
-
-def test_a_pickle_is_never_read(hub, shared_entry):
-    held = content(shared_entry)
-    del held["model.safetensors"]
-    hub.add("bob/pickle", held | {"pytorch_model.bin": b"cos\nsystem\n(S'false'\ntR."})
-    fails("a pickle .pytorch_model.bin., which is never read", "hf://bob/pickle")
-    hub.add("bob/nothing", {"config.json": b"{}"})
-    fails("has no model.safetensors, so it is no zoo entry", "hf://bob/nothing")
-    assert not any("resolve" in line for line in hub.requests)
-
-
-def test_a_pickle_in_safetensors_clothes(hub, shared_entry):
-    held = content(shared_entry) | {"model.safetensors": b"\x80\x04cos\nsystem\n."}
-    hub.add("bob/disguised", held)
-    fails("not valid safetensors", "hf://bob/disguised", nhzoo.load)
-
-
-def test_sizes_beyond_reason(hub, shared_entry):
-    held = content(shared_entry)
-    huge = Blob(b"x", lfs=True, claimed=50 << 30)
-    hub.add("bob/huge", held | {"model.safetensors": huge})
-    fails("model.safetensors has 53,687,091,200 bytes, at most", "hf://bob/huge")
-    hub.add("bob/many", held | {f"results/p{i}/result.json": b"{}" for i in range(10_000)})
-    fails("lists more than 2,000 files", "hf://bob/many")
-    assert not any("resolve" in line for line in hub.requests)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../../.bashrc",
-        "/etc/passwd",
-        "results/../../x",
-        "a\\..\\b",
-        "a//b",
-        "x\ny",
-        "./config.json",
-    ],
-)
-def test_names_that_escape(hub, shared_entry, name, tmp_path):
-    hub.add("bob/escape", content(shared_entry) | {name: b"x"})
-    fails("no name inside a folder; not trusted", "hf://bob/escape")
-    nothing_is_left(tmp_path)
-
-
-def test_a_link_is_a_file_with_a_path_in_it(hub, shared_entry):
-    hub.add("bob/link", content(shared_entry) | {"config.json": b"/etc/passwd"})
-    fails("not valid JSON", "hf://bob/link", nhzoo.load)
-
-
-def test_a_hub_that_answers_nonsense(hub, tiny):
-    for where in ("GET /api/models/nhzoo/tiny/revision", "GET .*/tree/", "HEAD .*config"):
-        hub.fail(where, status=200, times=99)
-        fails(
-            "makes no sense|not trusted|has no|cannot be reached|run again", "hf://nhzoo/tiny@main"
-        )
-        hub.faults.clear()
-    hub.repos["model", "nhzoo/tiny"].refs["odd"] = "../../etc"
-    hub.repos["model", "nhzoo/tiny"].commits["../../etc"] = tiny.__class__(
-        "../../etc", None, "", tiny.files
-    )
-    fails("not trusted", "hf://nhzoo/tiny@odd")
-
-
-def test_an_entry_whose_self_test_fails_is_not_loaded(hub, shared_entry, tmp_path):
-    held = content(shared_entry)
-    other = content(make_entry(tmp_path / "other", seed=3))
-    hub.add("bob/swapped", held | {"model.safetensors": other["model.safetensors"]})
-    fails("the self-test fails", "hf://bob/swapped", nhzoo.load)
 
 
 # Names

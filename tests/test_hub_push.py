@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import subprocess
@@ -17,8 +18,8 @@ from nhzoo import hub_push, organisation
 from nhzoo.cli import cli
 from nhzoo.errors import InputError
 from nhzoo.evaluation import evaluate
-from tests.conftest import make_entry
-from tests.test_hub_pull import content
+from tests.conftest import content, make_entry
+from tests.hub import Hub
 
 # The client's own upload calls its transport in a way that is going out of use.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -113,6 +114,80 @@ def test_only_what_is_in_the_list_is_sent(hub, alice, entry):
         "model.safetensors",
         "parity.safetensors",
     }
+
+
+def test_secrets_beside_an_entry_or_a_site_stay_here(hub, alice, entry, tmp_path):
+    keys = tmp_path / "home" / ".ssh"
+    keys.mkdir(parents=True)
+    (keys / "id_rsa").write_text("secret")
+    (entry / ".env").write_text("HF_TOKEN=secret")
+    (entry / "credentials.json").write_text("secret")
+    (entry / ".git").mkdir()
+    (entry / ".git" / "config.json").write_text("secret")
+    (entry / "config.json.bak").write_text("secret")
+    push(entry)
+    assert not any(b"secret" in blob for blob in hub.objects.values())
+    for name in ("ssh", ".eval_results", "results", "README.md"):
+        other = shutil.copytree(entry, tmp_path / f"linked{name}")
+        (other / name).unlink(missing_ok=True)
+        (other / name).symlink_to(keys if name != "README.md" else keys / "id_rsa")
+        fails("is a link; only files inside", other)
+    (tmp_path / "home" / "index.html").write_text("<html>")
+    (tmp_path / "home" / "passwords.txt").write_text("secret")
+    fails("is neither an entry .* a site goes to --repo hf://spaces", tmp_path / "home")
+    fails("is neither an entry", tmp_path / "home", "alice/x")
+    assert len(hub.repos) == 1
+
+
+def test_weights_that_change_under_way_are_not_sent(hub, alice, entry):
+    plan = hub_push.gather(entry)
+    other = make_entry(entry.parent / "other", seed=2)
+    shutil.copy(other / "model.safetensors", entry)
+    with pytest.raises(InputError, match="model.safetensors has changed since it was checked"):
+        hub_push.push(plan)
+    assert set(hub.repos["model", "alice/tiny-agent"].head.files) == {".gitattributes"}
+
+
+def test_a_readme_of_the_authors_own_is_kept(hub, alice, entry, small_set):
+    (entry / "README.md").write_text("---\nlicense: mit\n---\n# By hand\n\nAll my words.\n")
+    push(entry)
+    card = hub.repos["model", "alice/tiny-agent"].head.files["README.md"].data.decode()
+    assert card.endswith("# By hand\n\nAll my words.\n")
+    assert "license: mit" in card
+    assert card.count("\n---\n") == 1
+    (entry / "README.md").unlink()
+    push(entry)
+    held = hub.repos["model", "alice/tiny-agent"].head.files
+    assert held["README.md"].data.startswith(b"---\nlibrary_name: nhzoo")
+    data = shutil.copytree(small_set, entry.parent / "data")
+    (data / "README.md").write_text("My games.\n")
+    push(data)
+    assert hub.repos["dataset", "alice/data"].head.files["README.md"].data.endswith(b"My games.\n")
+
+
+@pytest.mark.parametrize("where", ["POST .*create", "POST .*preupload", "POST .*batch"])
+def test_a_push_is_not_led_elsewhere_with_the_token(hub, alice, entry, where):
+    with Hub() as other:
+        url = other.url.replace("127.0.0.1", "localhost")
+        hub.fail(where, status=307, headers={"Location": f"{url}/steal"}, times=99)
+        fails("status 404|makes no sense", entry)
+        verify = {"href": f"{url}/steal"}
+        hub.faults.clear()
+        sha = hashlib.sha256((entry / "model.safetensors").read_bytes()).hexdigest()
+        size = (entry / "model.safetensors").stat().st_size
+        upload = {"href": f"{hub.url}/_lfs/{sha}"}
+        row = {"oid": sha, "size": size, "actions": {"upload": upload, "verify": verify}}
+        batch = json.dumps({"transfer": "basic", "objects": [row]}).encode()
+        hub.fail("POST .*batch", status=200, body=batch, times=99)
+        fails("the token is wanted at localhost, which is not the hub; not trusted", entry)
+        assert not other.authorized
+
+
+def test_offline_a_push_says_so(hub, alice, entry, offline):
+    offline()
+    fails("has to be asked, and HF_HUB_OFFLINE is set", entry)
+    fails("has to be asked, and HF_HUB_OFFLINE is set", entry, "nhzoo/tiny")
+    assert not hub.requests
 
 
 def test_what_cannot_be_an_entry_is_not_sent(hub, alice, entry, tmp_path, played):
@@ -253,6 +328,9 @@ def test_a_dataset_goes_up_and_comes_back(hub, alice, small_set):
 
     data = open_demonstrations(str(done.ref))
     assert len(data.traces) == 4
+    back = content(nhzoo.hub_pull.pull_dataset(str(done.ref)).folder)
+    assert back.pop("README.md")
+    assert back == content(small_set)
     assert not push(small_set, "nhzoo/small").made
     damaged = shutil.copytree(small_set, small_set.parent / "damaged")
     shutil.copy(damaged / "keys" / "0.xz", damaged / "keys" / "1.xz")
@@ -269,6 +347,9 @@ def test_results_go_up_as_a_benchmark_and_verify_when_they_are_back(hub, alice, 
     assert {"README.md", "eval.yaml", "tiny-agent/smoke-v1/traces/0.xz"} <= set(held)
     assert not any("html" in path for path in held)
     pulled = nhzoo.hub_pull.pull_dataset(str(done.ref))
+    back = content(pulled.folder / "tiny-agent" / "smoke-v1")
+    assert back == content(played)
+    fails("is one result: send it with its entry", played)
     report = nhzoo.verify(pulled.folder / "tiny-agent" / "smoke-v1", workers=1)
     assert report.ok
 
@@ -300,13 +381,13 @@ def test_a_site_is_a_static_space(hub, alice, tmp_path):
     (site / "index.html").write_text("<html>")
     (site / "agents" / "one.html").write_text("<html>")
     (site / "server.py").write_text("")
-    push(site, "nhzoo/leaderboard")
+    push(site, "hf://spaces/nhzoo/leaderboard")
     repo = hub.repos["space", "nhzoo/leaderboard"]
     assert repo.sdk == "static"
     assert "sdk: static" in repo.head.files["README.md"].data.decode()
     assert "server.py" not in repo.head.files
     (site / "agents" / "one.html").unlink()
-    assert push(site, "nhzoo/leaderboard").plan.removed == ("agents/one.html",)
+    assert push(site, "hf://spaces/nhzoo/leaderboard").plan.removed == ("agents/one.html",)
 
 
 def test_everything_of_a_checkout(entry, played, tmp_path):
@@ -320,7 +401,7 @@ def test_everything_of_a_checkout(entry, played, tmp_path):
         "org/autoascend-allroles-v1",
         "org/autoascend-monk-v1",
         "org/results",
-        "org/leaderboard",
+        "hf://spaces/org/leaderboard",
     ]
     with pytest.raises(InputError, match="is no checkout"):
         organisation.everything(tmp_path)

@@ -143,7 +143,7 @@ def test_weights_that_change_under_way_are_not_sent(hub, alice, entry):
     plan = hub_push.gather(entry)
     other = make_entry(entry.parent / "other", seed=2)
     shutil.copy(other / "model.safetensors", entry)
-    with pytest.raises(InputError, match="model.safetensors has changed since it was checked"):
+    with pytest.raises(InputError, match=r"model\.safetensors has changed since it was checked"):
         hub_push.push(plan)
     assert set(hub.repos["model", "alice/tiny-agent"].head.files) == {".gitattributes"}
 

@@ -17,7 +17,8 @@ from nhzoo.options import AS_JSON, FOLDER, WORKERS
 
 if TYPE_CHECKING:
     from nhzoo.board_log import LogLine
-    from nhzoo.submission_check import Report, Subject
+    from nhzoo.submission_check import Report
+    from nhzoo.submission_claims import Subject
 
 ROOT = click.option(
     "--root", type=FOLDER, default=".", show_default=True, help="The checkout with leaderboard/."

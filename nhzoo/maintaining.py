@@ -15,14 +15,8 @@ from nhzoo.board_log import LogLine
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import Progress, evaluate
 from nhzoo.submission import NAME, check_text
-from nhzoo.submission_check import (
-    Report,
-    Subject,
-    config_problems,
-    own_subject,
-    player_of,
-    subject_of,
-)
+from nhzoo.submission_check import Report, config_problems, player_of
+from nhzoo.submission_claims import Subject, own_subject, subject_of
 from nhzoo.verification import verify
 
 

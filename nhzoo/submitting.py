@@ -30,7 +30,8 @@ from nhzoo.submission import (
     make_id,
     read_manifest,
 )
-from nhzoo.submission_check import name_problems, static_problems, subject_of
+from nhzoo.submission_check import name_problems
+from nhzoo.submission_claims import static_problems, subject_of
 
 _MAX_FILES = 10_000
 _ENTRY_FILES = ("config.json", "model.safetensors", "parity.safetensors", "curve.csv", "README.md")

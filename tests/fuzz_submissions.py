@@ -29,7 +29,8 @@ from nhzoo.envs import Episode, Game
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.protocols import Protocol
 from nhzoo.submission import NAME, make_id
-from nhzoo.submission_check import check, subject_of
+from nhzoo.submission_check import check
+from nhzoo.submission_claims import subject_of
 from nhzoo.submitting import make
 from tests.conftest import make_entry
 

@@ -19,14 +19,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nhzoo import audit, board, evaluate, files, load, results, submission_check, verification
+from nhzoo import (
+    audit,
+    board,
+    evaluate,
+    files,
+    load,
+    results,
+    submission_check,
+    submission_claims,
+    verification,
+)
 from nhzoo.agents import RandomAgent
 from nhzoo.envs import ACTION_KEYS, Episode, Game
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.hub_push import gather, push
 from nhzoo.hub_refs import parse
 from nhzoo.submission import NAME, read_manifest, read_submission
-from nhzoo.submission_check import check, subject_of
+from nhzoo.submission_check import check
+from nhzoo.submission_claims import subject_of
 from nhzoo.submitting import from_hub, make, to_hub
 from tests import fuzz_submissions as fuzz
 from tests.conftest import make_entry, read_rows
@@ -459,7 +470,7 @@ def test_a_bot_does_not_pass_for_a_network(bot):
         refused(bot, match)
 
 
-def lite(tmp_path: Path, name: str) -> submission_check.Subject:
+def lite(tmp_path: Path, name: str) -> submission_claims.Subject:
     """Games of bc-lstm-1m, in somebody's name."""
     folder = tmp_path / name
     shutil.copytree(ROOT / "leaderboard/results/bc-lstm-1m/monk-lite-v1", folder)
@@ -492,7 +503,7 @@ def test_the_games_of_others_are_known_again(tmp_path):
     assert not copied and "the same first keys" in alike[0]
     for mine in rows:  # and no honest agent is taken for another
         if mine.protocol == "monk-lite-v1":
-            own = submission_check.own_subject(mine.folder)
+            own = submission_claims.own_subject(mine.folder)
             assert submission_check._copies(own, rows) == ([], [])
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from nhzoo import files, get_protocol
 from nhzoo.board import read_board
-from nhzoo.submission_check import check, subject_of
+from nhzoo.submission_check import check
+from nhzoo.submission_claims import subject_of
 from nhzoo.submitting import make
 from tests.benchmarks.bench_evaluation import ACCOUNTING, CORES, ROOT, games_of, raw_rate
 

@@ -173,7 +173,8 @@ def forecast(
     samples = float(fit.cost.samples(flops, size))
     if samples < 1:
         raise CheckFailed(f"no forecast: {flops:.3g} FLOPs buy less than one sample of that size")
-    loss, penalty = _off_optimum(fit, said.loss, said.size.value, size, flops)
+    chosen_loss = _by_holdouts(fit, said.losses, said.loss)
+    loss, penalty = _off_optimum(fit, chosen_loss, said.size.value, size, flops)
     if size != _rounded(said.size.value) and penalty > 1.001:
         warnings.append(
             f"size: {size:,} parameters instead of {said.size.value:,.0f} raise the loss by "
@@ -255,6 +256,20 @@ def _rounded(size: float) -> int:
         return 0
     power: int = 10 ** max(0, math.floor(math.log10(size)) - 2)
     return round(size / power) * int(power)
+
+
+def _by_holdouts(fit: Fit, losses_said: dict[str, Interval], loss: Interval) -> Interval:
+    """The union with the value of the method that did better on the budgets held out."""
+    tests = [
+        h for h in fit.holdouts if h.surface_error is not None and h.frontier_error is not None
+    ]
+    surface, frontier = (
+        sum(abs(getattr(h, name) or 0.0) for h in tests)
+        for name in ("surface_error", "frontier_error")
+    )
+    if tests and surface < frontier and "vp" in losses_said:
+        return Interval(losses_said["vp"].value, loss.low, loss.high)
+    return loss
 
 
 def _off_optimum(

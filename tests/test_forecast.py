@@ -162,18 +162,36 @@ def test_holdouts_forecast_the_top_and_widen(fit):
     assert worst_error((), 10) == 0.0
 
 
+def test_the_value_is_that_of_the_method_that_did_better_on_what_was_held_out(fit):
+    frontier, surface = (
+        replace(
+            fit,
+            holdouts=tuple(replace(h, surface_error=a, frontier_error=b) for h in fit.holdouts),
+        )
+        for a, b in ((0.02, -0.01), (-0.01, 0.02))
+    )
+    by = {
+        name: forecasts.forecast(f, 1e15) for name, f in (("frontier", frontier), ("vp", surface))
+    }
+    for name, said in by.items():
+        assert said.loss.value == pytest.approx(said.losses[name].value, rel=1e-6)
+    assert by["vp"].loss.value != by["frontier"].loss.value
+    nothing = forecasts.forecast(replace(fit, holdouts=()), 1e15)
+    assert nothing.loss.value == pytest.approx(nothing.losses["frontier"].value, rel=1e-6)
+
+
 # Grades
 
 
 def result_of(said, **changes):
-    row = RunRow("next", said.params, said.samples, said.flops, said.loss.value * 1.01)
+    row = RunRow("next", said.params, said.samples, said.flops, said.loss.value * 1.005)
     return replace(row, **changes)
 
 
 def test_a_grade_tells_hits_misses_and_baselines(said):
     hit = grading.grade(said, result_of(said, mean_return=said.ret.value * 1.1))
     assert hit.hit and hit.loss.hit and hit.ret.hit and hit.beats_baselines
-    assert hit.loss.error == pytest.approx(1 / 1.01 - 1)
+    assert hit.loss.error == pytest.approx(1 / 1.005 - 1)
     assert set(hit.baselines) == {"last_size", "power_law", "last_loss"}
     miss = grading.grade(said, result_of(said, loss=said.loss.high * 1.2))
     assert not miss.hit

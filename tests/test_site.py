@@ -395,7 +395,8 @@ def test_a_command_of_others_is_only_ever_a_training():
 def test_the_site_holds_only_what_the_hub_takes(site):
     paths = [path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()]
     assert all(SITE.limit(path) for path in paths)
-    assert kind_of(site) is SITE
+    with pytest.raises(InputError, match="hf://spaces"):  # so that none is pushed by mistake
+        kind_of(site)
 
 
 def test_the_workflow_builds_without_secrets_and_deploys_from_main_alone():
@@ -406,6 +407,7 @@ def test_the_workflow_builds_without_secrets_and_deploys_from_main_alone():
     assert "secrets" not in str(jobs["build"]) and "refs/heads/main" in jobs["deploy"]["if"]
     pushed = shlex.split(jobs["deploy"]["steps"][-1]["run"])
     assert pushed[:4] == ["nhzoo", "push", "leaderboard/site", "--repo"]
+    assert pushed[4].startswith("hf://spaces/")
 
 
 def test_an_empty_board_has_a_site(tmp_path):

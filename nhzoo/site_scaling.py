@@ -86,6 +86,8 @@ def scaling_page(rows: Sequence[Row], laws: Laws) -> Page:
         note = (
             "Cross-entropy of the expert's next key on games that no training saw, in nats. "
             + _about(laws.fit)
+            + " An agent's own is what its entry states, of the games that its data holds out: these "
+            "need not be the games of the fit and of the forecasts."
         )
         parts.append(
             section("loss", "Loss against compute", f'<div class="charts">{loss}</div>', note)

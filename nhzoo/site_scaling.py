@@ -86,7 +86,7 @@ def scaling_page(rows: Sequence[Row], laws: Laws) -> Page:
         note = (
             "Cross-entropy of the expert's next key on games that no training saw, in nats. "
             + _about(laws.fit)
-            + " An agent's own is what its entry states, of the games that its data holds out: these "
+            + " An agent's own is what its entry states, of games that its data holds out: these "
             "need not be the games of the fit and of the forecasts."
         )
         parts.append(

@@ -206,6 +206,8 @@ def sweep_measure(
     from nhzoo.cli_data import packed_games
     from nhzoo.ledger import LedgerRow, append_row, read_runs, write_rows
 
+    if out.exists() and out.samefile(ledger):
+        raise InputError(f"-o {out}: is the table of runs itself; give another file")
     rows = measures.last_rows(read_runs(ledger), only)
     games = packed_games(data, split, workers, most)
     have = read_runs(out) if out.exists() else []

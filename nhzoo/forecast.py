@@ -140,6 +140,8 @@ def forecast(
         raise InputError(f"--data-limit {data_limit}: must be 1 or more")
     if epochs is not None and not (math.isfinite(epochs) and epochs > 0):
         raise InputError(f"--epochs {epochs}: must be a number larger than zero")
+    if epochs is not None and params is not None:
+        raise InputError("--epochs finds a size and --params names one: give one of them")
     level = float(fit.options["interval"])
     if not fit.laws:
         reasons = sorted({d.code for d in fit.errors}) or ["no law"]
@@ -164,7 +166,7 @@ def forecast(
         )
     unique = data_limit or fit.unique_limit
     size = params or _rounded(said.size.value)
-    if epochs is not None and params is None:
+    if epochs is not None:
         if unique is None:
             raise InputError("--epochs: the rows do not say how much data there is; --data-limit")
         size = _least_size(fit, flops, size, epochs * unique)
@@ -263,10 +265,8 @@ def _by_holdouts(fit: Fit, losses_said: dict[str, Interval], loss: Interval) -> 
     tests = [
         h for h in fit.holdouts if h.surface_error is not None and h.frontier_error is not None
     ]
-    surface, frontier = (
-        sum(abs(getattr(h, name) or 0.0) for h in tests)
-        for name in ("surface_error", "frontier_error")
-    )
+    surface = sum(abs(h.surface_error or 0.0) for h in tests)
+    frontier = sum(abs(h.frontier_error or 0.0) for h in tests)
     if tests and surface < frontier and "vp" in losses_said:
         return Interval(losses_said["vp"].value, loss.low, loss.high)
     return loss

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from nhzoo import files
+from nhzoo.demonstrations import count_frames
 from nhzoo.errors import InputError, NhzooError
 from nhzoo.ledger import LedgerRow, RunRow
 from nhzoo.losses import Loss
 from nhzoo.workers import Crashed, OneByOne, run_tasks
 
-_FRAMES_AT_ONCE = 16  # games side by side
+_GAMES_AT_ONCE = 16
 
 
 def measure_runs(
@@ -34,9 +35,16 @@ def measure_runs(
     """`rows` with the loss of `entries`/<run id> on packed `games`, its standard error, its return.
 
     The return is the mean score of `results`/<run id>/`protocol`, where that is. What `done` holds
-    is not measured again. InputError where a run has no entry.
+    is not measured again. InputError where a run has no entry, or `done` is of other games.
     """
     have = done or {}
+    frames = count_frames(games)
+    for row in have.values():
+        if row.validation_frames != frames:
+            raise InputError(
+                f"{row.run_id}: was measured on {row.validation_frames:,} keys, these games have "
+                f"{frames:,}; write to another table"
+            )
     todo = []
     for number, row in enumerate(rows):
         if row.run_id not in have:
@@ -55,7 +63,7 @@ def measure_runs(
             loss=outcome.loss,
             loss_se=outcome.loss_se,
             accuracy=outcome.accuracy,
-            validation_frames=outcome.frames,
+            validation_frames=outcome.frames + outcome.unscored,
         )
         progress(found[key])
     if results is not None:
@@ -104,4 +112,4 @@ class _LossTask(OneByOne):
         from nhzoo.checkpoints import load_entry
         from nhzoo.losses import measure_loss
 
-        return measure_loss(load_entry(item).policy, self._games, batch=_FRAMES_AT_ONCE)
+        return measure_loss(load_entry(item).policy, self._games, batch=_GAMES_AT_ONCE)

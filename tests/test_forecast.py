@@ -144,6 +144,8 @@ def test_data_may_be_seen_so_often_and_the_size_follows(fit, said):
         forecasts.forecast(replace(fit, unique_limit=None), 1e15, epochs=1)
     with pytest.raises(InputError, match="--epochs"):
         forecasts.forecast(fit, 1e15, data_limit=1e6, epochs=0)
+    with pytest.raises(InputError, match="give one of them"):
+        forecasts.forecast(fit, 1e15, params=10**6, epochs=1)
 
 
 def test_another_size_costs_what_the_surface_says(fit, said):

@@ -103,6 +103,13 @@ def test_runs_are_measured_anew_on_a_result_and_with_their_return(recipe, tmp_pa
     done = CliRunner().invoke(cli, [str(word) for word in command], catch_exceptions=False)
     assert done.exit_code == 0
     assert read_runs(measured) == [first, second]
+    for changed, reason in (
+        (["1" if word == "2" else word for word in command], "write to another table"),
+        ([table if word is measured else word for word in command], "table of runs itself"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            CliRunner().invoke(cli, [str(word) for word in changed], catch_exceptions=False)
+    assert len(read_runs(table)) == 2
     measured.unlink()
     with pytest.raises(InputError, match="no zoo entry of that run"):
         CliRunner().invoke(cli, [str(word) for word in command], catch_exceptions=False)

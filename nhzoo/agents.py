@@ -198,6 +198,10 @@ def load(source: str | Path) -> Agent:
     text = str(source)
     if text == "random":
         return RandomAgent()
+    if text == "frequency":
+        from nhzoo.frequency import FrequencyAgent
+
+        return FrequencyAgent()
     if text == "scripted":
         from nhzoo.scripted import ScriptedAgent
 

@@ -16,6 +16,7 @@ from nhzoo.errors import InputError
 
 BUILT_IN = {
     "random": "presses one of the 121 keys, each as likely as any other",
+    "frequency": "presses each key as often as AutoAscend did, whatever it sees",
     "scripted": "rules of thumb: fights, prays, eats, explores and goes down",
     "autoascend": "the bot that won the NetHack Challenge of 2021 (needs the extra expert)",
 }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from nle import nethack
 
-from nhzoo import evaluate
+from nhzoo import dataset_stats, evaluate, frequency
 from nhzoo.agents import RandomAgent, load
 from nhzoo.envs import ACTION_KEYS
 from nhzoo.protocols import get_protocol
@@ -140,3 +140,14 @@ def test_its_games_do_not_depend_on_the_batch_and_are_better_than_random():
     assert not any(row["end_status"] in ("crashed", "stalled") for row in one)
     random = evaluate(RandomAgent(), protocol, 4, 1, batch=4).episodes
     assert min(row["score"] for row in one) > max(row["score"] for row in random)
+
+
+def test_the_frequency_agent_presses_keys_as_often_as_the_expert_did():
+    counted = dataset_stats.statistics("autoascend-monk-v1").actions
+    pressed = tuple(zip(frequency.KEYS, frequency.COUNTS, strict=True))
+    assert pressed == tuple((row.key, row.count) for row in counted)
+    uniform = (np.arange(100_000) + 0.5) / 100_000
+    agent = load("frequency")
+    keys = ACTION_KEYS[agent.act({}, agent.initial_state(len(uniform)), uniform)[0]]
+    for row in counted:
+        assert (keys == row.key).mean() == pytest.approx(row.share, abs=1e-5)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast bench determinism publish lint format clean
+.PHONY: setup demo test test-fast bench determinism publish report lint format clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,11 @@ bench: $(STAMP)
 
 determinism: $(STAMP)
 	$(BIN)/python -m tests.determinism
+
+# Writes training/REPORT.md and its figures anew. With the paper's measured points, which have no
+# licence and are not here, the figure beside them as well: PUBLISHED=their folder.
+report: $(STAMP)
+	$(BIN)/python training/report.py $(if $(PUBLISHED),--published $(PUBLISHED))
 
 # Says what would change on the hub; YES=1 does it.
 publish: $(STAMP)

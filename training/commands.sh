@@ -11,9 +11,36 @@ train() { # parameters, FLOPs, name, parameters in words
         --run "build/runs/$3" --out "agents/$3" --ledger training/runs.jsonl
 }
 
+# The agent that a frozen forecast names.
+next() { # forecast, name, parameters in words
+    nhzoo train next "leaderboard/forecasts/$1/forecast.json" --temperature 0.8 --patience 64 \
+        --description "A minimal LSTM of $3 parameters, as the forecast $1 had it" \
+        --run "build/runs/$2" --out "agents/$2" --ledger training/runs.jsonl
+}
+
+play() { # name, description, options: learn by playing; two actors
+    nhzoo train impala "${@:3}" --description "$2" --actors 2 --checkpoints 5 --patience 64 \
+        --run "build/runs/$1" --out "agents/$1" --ledger training/runs.jsonl
+}
+
+scratch() { # parameters, steps, name, parameters and steps in words, seed
+    play "$3" "A minimal LSTM of $4 steps from scratch" \
+        --params "$1" --seed "$5" --entropy-cost 0.005 --steps "$2"
+}
+
+kickstart() { # size of the clone, steps
+    play "ks-lstm-$1" "bc-lstm-$1 gone on with by playing, held to what it was" \
+        --start "agents/bc-lstm-$1" --teacher "agents/bc-lstm-$1" \
+        --entropy-cost 0 --value-warmup 200 --steps "$2"
+}
+
+train 30000 1e12 bc-lstm-30k 30,000
 train 100000 1.6e12 bc-lstm-100k 100,000
 train 300000 1e13 bc-lstm-300k 300,000
 train 1000000 6e13 bc-lstm-1m 1,000,000
+train 3000000 1e14 bc-lstm-3m 3,000,000
+next four-times-6e13 bc-lstm-483k 483,000
+next once-5e13 bc-lstm-1410k 1,410,000
 
 for agent in bc-lstm-1m bc-lstm-300k bc-lstm-100k random scripted autoascend; do
     nhzoo evaluate "$agent" --protocol monk-lite-v1 --out "leaderboard/results/$agent/monk-lite-v1"

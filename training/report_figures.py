@@ -1,0 +1,99 @@
+"""The figures of REPORT.md."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nhzoo.forecast import Forecast
+from nhzoo.ledger import LedgerRow, RunRow
+from nhzoo.plot_style import BLUE, GREEN, GREY, ORANGE, PURPLE, STYLE, ticks, unique_legend
+from nhzoo.scaling import Fit
+from nhzoo.scaling_plots import plot_fit
+
+LAW_FIGURES = ("isoflop", "optimum", "loss")
+
+
+def draw_laws(folder: Path, laws: Fit, returns: Fit, said: Sequence[Forecast]) -> None:
+    """Profiles, optima and losses of one fit, score against loss of another."""
+    with tempfile.TemporaryDirectory() as drawn:
+        for fit, names in ((laws, LAW_FIGURES), (returns, ("loss-return",))):
+            plot_fit(fit, Path(drawn), said)
+            for name in names:
+                shutil.copy(Path(drawn) / f"{name}.svg", folder)
+
+
+def draw_paper(
+    path: Path,
+    ours: Sequence[RunRow],
+    theirs: Sequence[RunRow],
+    bests: tuple[Mapping[float, float], Mapping[float, float]],
+) -> None:
+    """Loss and score against FLOPs, ours over the paper's; PNG, for its points stay out."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    kinds = (
+        ("Tuyls et al., their runs", theirs, ".", GREY),
+        ("our sweep", [r for r in ours if not r.run_id.startswith("bc-")], "o", BLUE),
+        ("our agents", [r for r in ours if r.run_id.startswith("bc-")], "D", ORANGE),
+    )
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.0, 4.4))
+        left, right = figure.subplots(1, 2)
+        for name, runs, mark, colour in kinds:
+            losses = np.array([(r.flops, r.loss) for r in runs]).T
+            scores = np.array([(r.flops, r.mean_return) for r in runs if (r.mean_return or 0) > 0])
+            left.plot(*losses, mark, color=colour, ms=4, label=name)
+            right.plot(*scores.T, mark, color=colour, ms=4)
+        for known, axis in zip(bests, (left, right), strict=True):
+            line = np.array(sorted(known.items())).T
+            axis.plot(*line, color=GREY, lw=1.4, label="their best at a budget, up to 1e16")
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+            axis.set_xlabel("training FLOPs, as each counts them")
+            ticks(axis)
+        left.set_ylabel("loss: ours on games held out, theirs on training data")
+        right.set_ylabel("mean score, each under its own limits")
+        left.legend(loc="upper right")
+        figure.savefig(path, dpi=100)
+
+
+def draw_playing(path: Path, rows: Sequence[LedgerRow]) -> None:
+    """Learning curves of the agents that learn by playing: the actors' score against steps."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    colours = dict(zip((30, 60, 100, 300), (GREEN, PURPLE, BLUE, ORANGE), strict=True))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 4.6))
+        axis = figure.subplots()
+        for run in dict.fromkeys(row.run_id for row in rows):
+            points = [row for row in rows if row.run_id == run]
+            points.sort(key=lambda row: row.samples)
+            x, y = np.array([(row.samples, row.mean_return or np.nan) for row in points]).T
+            error = np.array([row.se_return or np.nan for row in points])
+            size = round(points[0].params / 1000)
+            style = "-" if run.startswith("ks-") else "--"
+            start = "from a clone" if run.startswith("ks-") else "from scratch"
+            axis.errorbar(
+                *(x, y),
+                yerr=error,
+                fmt="o" + style,
+                color=colours[size],
+                ms=4,
+                lw=1.2,
+                label=f"{size}k {start}",
+            )
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_ylim(bottom=0.5)
+        axis.set_xlabel("steps of games")
+        axis.set_ylabel("mean score of the actors' latest 256 games")
+        ticks(axis)
+        unique_legend(axis, "lower right")
+        figure.savefig(path)

@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/nhzoo demo bc-lstm-1m --protocol smoke-v1 --out build/demo
+	$(BIN)/nhzoo demo bc-lstm-483k --protocol smoke-v1 --out build/demo
 
 test: $(STAMP)
 	$(BIN)/ruff check .

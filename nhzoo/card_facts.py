@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from nhzoo import files, results
+from nhzoo.curves import Curve, read_curve
 from nhzoo.errors import InputError
 from nhzoo.hub_refs import ORGANISATION
 from nhzoo.protocols import Protocol, get_protocol
 
 KEPT = "<!-- What stands below this line is kept when the card is written again. -->"
-CURVE_FIELDS = ("samples", "flops", "train_loss", "validation_loss")
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Facts:
     repo: str
     config: Mapping[str, Any]
     scores: tuple[Score, ...] = ()
-    curve: tuple[tuple[float | None, ...], ...] = ()
+    curve: Curve | None = None
     replay: Replay | None = None
     kept: str = ""
     license: str = "apache-2.0"
@@ -114,42 +111,6 @@ def read_score(folder: Path, weights: str) -> Score:
         estimate, low, high = (100 * x for x in (ratio.estimate, ratio.low, ratio.high))
         share = f"{estimate:.1f} % [{low:.1f}, {high:.1f}]"
     return Score(protocol, result, results.summarize(rows), share)
-
-
-def read_curve(path: Path) -> tuple[tuple[float | None, ...], ...]:
-    """The rows of `curve.csv`; none when there is no such file."""
-    if not path.is_file():
-        return ()
-    text = files.read_bounded(path, files.MEGABYTE).decode("utf-8", "replace")
-    lines = list(csv.reader(io.StringIO(text)))
-    if not lines or tuple(lines[0]) != CURVE_FIELDS:
-        raise InputError(f"{path}: its first line has to be {','.join(CURVE_FIELDS)}")
-    try:
-        rows = tuple(tuple(float(x) if x else None for x in line) for line in lines[1:])
-    except ValueError:
-        raise InputError(f"{path}: holds something that is no number") from None
-    for row in rows:
-        if len(row) != len(CURVE_FIELDS) or row[0] is None:
-            raise InputError(f"{path}: a line has not {len(CURVE_FIELDS)} numbers")
-        if not all(value is None or math.isfinite(value) for value in row):
-            raise InputError(f"{path}: holds something that is no number")
-    return rows
-
-
-def curve_csv(log: Path) -> bytes:
-    """A run's `log.jsonl` as `curve.csv`: all validations, and of the rest a few dozen."""
-    rows = files.read_jsonl(log)
-    kept, next_at = [], 0.0
-    for row in rows:
-        if row["frames"] >= next_at or "validation_loss" in row or row is rows[-1]:
-            kept.append(row)
-            next_at = row["frames"] * 1.2
-    lines = [",".join(CURVE_FIELDS)]
-    for row in kept:
-        held_out = row.get("validation_loss")
-        shown = (f"{row['flops']:.6g}", f"{row['loss']:.5g}", f"{held_out:.5g}" if held_out else "")
-        lines.append(f"{row['frames']},{','.join(shown)}")
-    return ("\n".join(lines) + "\n").encode()
 
 
 def _read_replay(path: Path) -> Replay | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from nhzoo import files
 from nhzoo.card_facts import KEPT, Facts, Score, read_facts
+from nhzoo.curves import curve_table
 from nhzoo.display import clean
 from nhzoo.errors import InputError
 from nhzoo.hub_refs import ORGANISATION, SITE, parse
@@ -28,7 +29,6 @@ PLAYER = f"https://{ORGANISATION}-leaderboard.static.hf.space/play.html"
 """The page that plays the recording of any entry on the hub: `?entry=org/name`."""
 
 _METHODS = {"bc": "by behavioural cloning ", "impala": "by playing (IMPALA) "}
-_CURVE_ROWS = 10  # of the card's table
 
 
 def model_card(facts: Facts) -> str:
@@ -39,7 +39,7 @@ def model_card(facts: Facts) -> str:
         ("Watch it", _watch(facts)),
         ("Use it", _use(facts)),
         ("Training", _training(facts)),
-        ("Limits", _LIMITS),
+        ("Limits", _limits(facts)),
         ("Cite it", _cite(facts)),
     ):
         if body:
@@ -287,7 +287,7 @@ def _training(facts: Facts) -> str:
         )
     rows.append(("sampling", sampling))
     table = "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
-    return table + (f"\n\n{_curve(facts)}" if facts.curve else "")
+    return table + (f"\n\n{curve_table(facts.curve)}" if facts.curve else "")
 
 
 def _played(training: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -309,34 +309,20 @@ def _played(training: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _curve(facts: Facts) -> str:
-    """A few moments of the curve, evenly spread on a logarithmic scale of samples."""
-    rows, last = facts.curve, facts.curve[-1]
-    first = max(1.0, rows[0][0] or 1.0)
-    spread = max((last[0] or first) / first, 1.0)
-    shown = []
-    for place in range(_CURVE_ROWS):
-        wanted = first * spread ** (place / (_CURVE_ROWS - 1))
-        later = [row for row in rows if (row[0] or 0) >= wanted * 0.999] or [last]
-        near = [row for row in later if (row[0] or 0) <= wanted * 1.3 and row[3] is not None]
-        row = (near or later)[0]
-        if row not in shown:
-            shown.append(row)
-    lines = ["| samples | FLOPs | training loss | held-out loss |", "|---|---|---|---|"]
-    for samples, flops, loss, held_out in shown:
-        cells = (f"{samples:,.0f}", f"{flops:.1e}" if flops else "-")
-        losses = (f"{value:.3f}" if value is not None else "-" for value in (loss, held_out))
-        lines.append(f"| {' | '.join((*cells, *losses))} |")
-    return "The curve (all of it: `curve.csv`; held-out loss on a small sample):\n\n" + "\n".join(
-        lines
-    )
-
-
 _LIMITS = (
-    "It imitates, so it has the expert's habits without its plans. It knows the characters it "
-    "was trained on, and seeds give the same dungeons on one machine type only. Under a protocol a "
-    "game has one legal trace per agent: playing again to pick the best shows."
+    "It knows the characters it was trained on, and seeds give the same dungeons on one machine "
+    "type only. Under a protocol a game has one legal trace per agent: playing again to pick the "
+    "best shows."
 )
+_HABITS = {
+    "bc": "It imitates, so it has the expert's habits without its plans. ",
+    "impala": "It was paid for the growth of the score and for nothing else, and plays like that. ",
+}
+
+
+def _limits(facts: Facts) -> str:
+    method = _dict(facts.config.get("training")).get("method")
+    return _HABITS.get(str(method), "") + _LIMITS
 
 
 def _cite(facts: Facts) -> str:

@@ -288,7 +288,9 @@ def train_impala(
         except Interrupted as stop:
             display.say(str(stop))
             sys.exit(130)
-    impala_publishing.publish_played(played, out, sampling, description, _command(distributed))
+    impala_publishing.publish_played(
+        played, out, sampling, description, _command(distributed), folder / "log.jsonl"
+    )
     row = record(played)
     if as_json:
         display.print_json(row)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 
+from nhzoo import files
 from nhzoo.cards import write_card
 from nhzoo.checkpoints import Entry, Sampling, save_entry
 from nhzoo.critic import save_critic
+from nhzoo.curves import played_csv
 from nhzoo.impala_training import Played, probe
 from nhzoo.ledger import LedgerRow, config_hash
 from nhzoo.provenance import cpu_name, git_revision
@@ -20,9 +22,17 @@ _LEAST = 1.0  # mean score of which a loss is made
 
 
 def publish_played(
-    played: Played, folder: Path, sampling: Sampling, description: str, command: str
+    played: Played,
+    folder: Path,
+    sampling: Sampling,
+    description: str,
+    command: str,
+    log: Path | None = None,
 ) -> None:
-    """Write the zoo entry of a run, its critic beside it; the policy is on the CPU afterwards."""
+    """Write the zoo entry of a run, its critic beside it; the policy is on the CPU afterwards.
+
+    `log` is the run's `log.jsonl`: the entry keeps its curve.
+    """
     config, policy = played.config, played.policy.cpu()
     training = {
         "method": "impala",
@@ -54,6 +64,8 @@ def publish_played(
         probe(config.world_config()),
     )
     save_critic(folder, played.critic)
+    if log is not None and log.is_file():
+        files.atomic_write(folder / "curve.csv", played_csv(log))
     write_card(folder)
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from nhzoo import distributed, features, files
-from nhzoo.card_facts import curve_csv
 from nhzoo.cards import write_card
 from nhzoo.checkpoints import Sampling, save_entry
+from nhzoo.curves import cloned_csv
 from nhzoo.demonstrations import count_frames, read_games
 from nhzoo.ledger import LedgerRow, config_hash, flop_model_hash
 from nhzoo.policy import ARCHITECTURE, FLOP_VERSION, PolicyConfig
@@ -65,7 +65,7 @@ def publish(
         probe,
     )
     if log is not None and log.is_file():
-        files.atomic_write(folder / "curve.csv", curve_csv(log))
+        files.atomic_write(folder / "curve.csv", cloned_csv(log))
     write_card(folder)
 
 

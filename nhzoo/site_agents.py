@@ -8,7 +8,7 @@ from typing import Any
 
 from nhzoo import files
 from nhzoo.board import TIERS, Row
-from nhzoo.card_facts import read_curve
+from nhzoo.curves import read_curve
 from nhzoo.errors import NhzooError
 from nhzoo.markup import count, number, table, text
 from nhzoo.registry import read_config

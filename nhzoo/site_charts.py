@@ -5,13 +5,14 @@ Each has the same numbers as a table below it, for those who do not see it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from nhzoo.axes import Frame, LogAxis, short
+from nhzoo.curves import CLONED, Curve
 from nhzoo.law_intervals import Interval
 from nhzoo.markup import number, table, text
 
@@ -246,28 +247,36 @@ def _table(
     return f"<details><summary>The same as a table</summary>{inner}</details>"
 
 
-def learning_curve(rows: Iterable[tuple[float | None, ...]]) -> str:
-    """Training and held-out loss against samples, of the rows of `curve.csv`; "" of none."""
-    known = [row for row in rows if row[0]]
-    training = [(row[0] or 0.0, row[2]) for row in known if row[2]]
-    held_out = [(row[0] or 0.0, row[3]) for row in known if row[3]]
-    values = [y for _, y in [*training, *held_out] if y]
+def learning_curve(curve: Curve | None) -> str:
+    """An entry's losses, or its score where it learnt by playing, against samples; "" of none."""
+    known = [row for row in curve.rows if row[0]] if curve is not None else []
+    if curve is None or curve.fields == CLONED:
+        lines = {"curve second": ("training", 2), "curve": ("held out", 3)}
+        unit, what, form = "loss, nats a key", "held-out loss", ".3f"
+        note = ", on a small sample"
+    else:
+        lines = {"curve": ("mean score", 2)}
+        unit, what, form = "mean score", "mean score", ",.0f"
+        note = ", of the games that ended last"
+    drawn = {
+        kind: [(row[0] or 0.0, row[place] or 0.0) for row in known if row[place]]
+        for kind, (_, place) in lines.items()
+    }
+    values = [y for points in drawn.values() for _, y in points]
     if len(known) < 2 or not values:
         return ""
     frame = Frame(top=34)
-    across = LogAxis.of([x for x, _ in [*training, *held_out]])
+    across = LogAxis.of([x for points in drawn.values() for x, _ in points])
     up = LogAxis(min(values) * 0.93, max(values) * 1.07)
-    body = frame.axes(across.ticks(6), up.ticks(6), "samples", "loss, nats a key")
-    for kind, points in (("curve second", training), ("curve", held_out)):
-        line = [(across.at(x), up.at(y)) for x, y in points if y]
-        if len(line) > 1:
-            body.append(f'<path class="{kind}" d="{frame.path(line)}"/>')
-    names = [("curve second", "training")] if len(training) > 1 else []
-    names += [("curve", "held out")] if len(held_out) > 1 else []
-    last = held_out[-1] if held_out else None
+    body = frame.axes(across.ticks(6), up.ticks(6), "samples", unit)
+    drawn = {kind: points for kind, points in drawn.items() if len(points) > 1}
+    for kind, points in drawn.items():
+        line = [(across.at(x), up.at(y)) for x, y in points]
+        body.append(f'<path class="{kind}" d="{frame.path(line)}"/>')
+    names = [(kind, lines[kind][0]) for kind in drawn]
     summary = f"{known[-1][0]:,.0f} samples"
-    if last is not None and last[1]:
-        summary += f"; held-out loss {last[1]:.3f} at the end, on a small sample"
+    if "curve" in drawn:
+        summary += f"; {what} {drawn['curve'][-1][1]:{form}} at the end{note}"
     return frame.figure(
         "Learning curve", f"{summary}. Both axes are logarithmic.", body + frame.legend(names)
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from nhzoo import files, results
 from nhzoo.board import row_id
-from nhzoo.card_facts import read_curve
+from nhzoo.curves import read_curve
 from nhzoo.errors import InputError
 from nhzoo.protocols import PROTOCOLS, Protocol
 from nhzoo.submission import ENTRY_FOLDER, Manifest, check_text, read_submission

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nhzoo import card_facts, cards, results
+from nhzoo import card_facts, cards, curves, results
 from nhzoo.card_facts import Facts, read_facts
 from nhzoo.cards import model_card
 from nhzoo.errors import InputError
@@ -43,14 +44,17 @@ def test_a_card_has_what_a_reader_needs(entry):
         low, high = score.summary["mean_score_ci95"]
         line = next(line for line in card.splitlines() if f"| `{score.protocol.id}` |" in line)
         assert f"{score.summary['mean_score']:,.1f} [{low:,.1f}, {high:,.1f}]" in line
+    training = facts.config["training"]
+    cloned = training["method"] == "bc"
+    of_its_kind = ("autoascend-monk-v1", "held-out loss") if cloned else ("by playing (IMPALA)",)
     for words in (
         f'nhzoo.load("hf://nhzoo/{entry.name}")',
         "nhzoo evaluate hf://",
-        "nhzoo train bc",
+        training["command"],
         "exact FLOPs",
-        "autoascend-monk-v1",
-        "held-out loss",
+        *of_its_kind,
         "## Limits",
+        "It imitates" if cloned else "It was paid for",
         "@misc{",
     ):
         assert words in card
@@ -221,13 +225,31 @@ def results_row(index: int) -> dict:
 
 def test_curves(tmp_path):
     path = tmp_path / "curve.csv"
-    assert card_facts.read_curve(path) == ()
+    assert curves.read_curve(path) is None
     path.write_text("samples,flops,train_loss,validation_loss\n10,1e9,2.5,\n20,2e9,2.0,2.1\n")
-    assert card_facts.read_curve(path) == ((10.0, 1e9, 2.5, None), (20.0, 2e9, 2.0, 2.1))
+    assert curves.read_curve(path).rows == ((10.0, 1e9, 2.5, None), (20.0, 2e9, 2.0, 2.1))
+    path.write_text("samples,flops,train_loss,validation_loss\n")
+    assert curves.read_curve(path) is None
     for bad in ("x\n", "samples,flops,train_loss,validation_loss\n1,2\n", "\n,,,\n"):
         path.write_text(bad)
         with pytest.raises(InputError, match=str(path)):
-            card_facts.read_curve(path)
+            curves.read_curve(path)
     path.write_text("samples,flops,train_loss,validation_loss\n1,2,x,\n")
     with pytest.raises(InputError, match="no number"):
-        card_facts.read_curve(path)
+        curves.read_curve(path)
+
+
+def test_a_played_curve_has_the_mean_score_of_the_games_between_its_rows(tmp_path):
+    log, path = tmp_path / "log.jsonl", tmp_path / "curve.csv"
+    rows = [
+        {"frames": 100, "flops": 1e9, "games": 0},
+        {"frames": 110, "flops": 1.1e9, "games": 1, "score": 40.0},
+        {"frames": 200, "flops": 2e9, "games": 4, "score": 60.0},
+        {"frames": 210, "flops": 2.1e9, "games": 6, "score": 10.0},
+    ]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_bytes(curves.played_csv(log))
+    curve = curves.read_curve(path)
+    assert curve.fields == curves.PLAYED
+    assert curve.rows == ((100, 1e9, None, 0), (200, 2e9, 55.0, 4), (210, 2.1e9, 10.0, 2))
+    assert "| 200 | 2.0e+09 | 55.0 | 4 |" in curves.curve_table(curve)

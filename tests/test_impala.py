@@ -311,7 +311,8 @@ def test_what_a_run_comes_to(tmp_path):
     assert ledger.read_runs(table) == rows
     folder = tmp_path / "agent"
     impala_publishing.publish_played(
-        played, folder, checkpoints.Sampling(), "debug", "nhzoo train impala"
+        *(played, folder, checkpoints.Sampling(), "debug", "nhzoo train impala"),
+        tmp_path / "run" / "log.jsonl",
     )
     agent = load(folder)  # plays without its critic
     critic = Critic(agent.entry.policy.config.hidden)

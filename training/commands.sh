@@ -42,6 +42,20 @@ train 3000000 1e14 bc-lstm-3m 3,000,000
 next four-times-6e13 bc-lstm-483k 483,000
 next once-5e13 bc-lstm-1410k 1,410,000
 
-for agent in bc-lstm-1m bc-lstm-300k bc-lstm-100k random scripted autoascend; do
+scratch 30000 5e6 impala-lstm-30k "30,000 parameters that learnt by playing, 5 million" 0
+scratch 100000 5e6 impala-lstm-100k-1 "100,000 parameters that learnt by playing, 5 million" 1
+scratch 300000 5e6 impala-lstm-300k "300,000 parameters that learnt by playing, 5 million" 0
+scratch 100000 2e7 impala-lstm-100k "100,000 parameters that learnt by playing, 20 million" 0
+kickstart 30k 5e6
+kickstart 100k 5e6
+kickstart 300k 2e7
+
+nhzoo sweep measure training/runs.jsonl --only 'bc-lstm-*[0-9][km]' --entries agents --games 32 \
+    --data leaderboard/results/autoascend/monk-lite-v1 --results leaderboard/results \
+    -o training/sweeps/agents.jsonl
+
+for agent in agents/*/ random frequency scripted autoascend; do
+    agent=$(basename "$agent")
     nhzoo evaluate "$agent" --protocol monk-lite-v1 --out "leaderboard/results/$agent/monk-lite-v1"
 done
+nhzoo evaluate bc-lstm-483k --protocol monk-v1 --out leaderboard/results/bc-lstm-483k/monk-v1

@@ -275,7 +275,7 @@ def score_of(agent: str) -> str:
 
 def playing_laws(laws: dict[str, Fit]) -> str:
     """Score against training FLOPs, by how the agents began, and where that line would lead."""
-    lines = []
+    lines: list[tuple[Any, ...]] = []
     for start, fit in laws.items():
         law = next((law for law in fit.returns if law.of == "compute"), None)
         if law is None:

@@ -272,15 +272,23 @@ def _roles(rows: Sequence[results.Row]) -> dict[str, Any]:
 
 
 def entry_claims(config: Mapping[str, Any]) -> tuple[str, Claims]:
-    """What an entry's config.json says of its kind and of what training it took."""
+    """What an entry's config.json says of its kind and of what training it took.
+
+    FLOPs are those of the entry that it was gone on from as well.
+    """
     training = config.get("training")
     training = training if isinstance(training, dict) else {}
     held_out = training.get("validation")
     held_out = held_out if isinstance(held_out, dict) else {}
     kind = {"bc": "bc", "impala": "rl"}.get(str(training.get("method")), "other")
+    start = training.get("start")
+    before: Any = start.get("flops") if isinstance(start, dict) else None
+    flops: Any = training.get("flops")
+    if _is_number(flops) and _is_number(before):
+        flops += before
     numbers = {
         "params": config.get("params"),
-        "flops": training.get("flops"),
+        "flops": flops,
         "samples": training.get("samples"),
         "held_out_loss": held_out.get("loss"),
     }

@@ -172,7 +172,7 @@ def _card(config: dict[str, Any]) -> str:
             "Method",
             {"bc": "behavioural cloning", "impala": "IMPALA"}.get(str(training.get("method"))),
         ),
-        ("Demonstrations", training.get("data")),
+        ("Learnt from", training.get("data")),
         ("Samples seen", training.get("samples")),
         ("Of them unique", training.get("unique_samples")),
         ("Training FLOPs", training.get("flops")),

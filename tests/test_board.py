@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nhzoo import board_log, files, maintaining, rerun, results
-from nhzoo.board import Board, Row, claimed_summary, ranked, read_board
+from nhzoo.board import Board, Row, claimed_summary, entry_claims, ranked, read_board
 from nhzoo.board_export import COLUMNS, as_csv, as_json
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.protocols import get_protocol
@@ -59,6 +59,15 @@ def accepted(place: maintaining.Place, id: str, tier: str = "replayed") -> None:
     board_log.append(
         place.leaderboard, "accept", id, "for a test", {"tier": tier, "digest": digest(folder)}
     )
+
+
+def test_training_flops_are_those_of_the_start_as_well():
+    training = {"method": "impala", "flops": 2e12, "start": {"entry": "bc", "flops": 1e12}}
+    kind, claims = entry_claims({"params": 10, "training": training})
+    assert (kind, claims.flops) == ("rl", 3e12)
+    for start, total in ((None, 2e12), ({}, 2e12), ({"flops": "1e12"}, 2e12), ([1], 2e12)):
+        training["start"] = start
+        assert entry_claims({"training": training})[1].flops == total
 
 
 def test_ranks_are_shared_by_those_that_do_not_separate():

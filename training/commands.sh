@@ -43,6 +43,7 @@ next four-times-6e13 bc-lstm-483k 483,000
 next once-5e13 bc-lstm-1410k 1,410,000
 
 scratch 30000 5e6 impala-lstm-30k "30,000 parameters that learnt by playing, 5 million" 0
+scratch 60000 5e6 impala-lstm-60k "60,000 parameters that learnt by playing, 5 million" 0
 scratch 100000 5e6 impala-lstm-100k-1 "100,000 parameters that learnt by playing, 5 million" 1
 scratch 300000 5e6 impala-lstm-300k "300,000 parameters that learnt by playing, 5 million" 0
 scratch 100000 2e7 impala-lstm-100k "100,000 parameters that learnt by playing, 20 million" 0

@@ -279,18 +279,27 @@ def playing_laws(laws: dict[str, Fit]) -> str:
     for start, fit in laws.items():
         law = next((law for law in fit.returns if law.of == "compute"), None)
         if law is None:
-            lines.append((start, "none", "-", "-", "-", "-"))
+            lines.append((start, "none", "-", "-", "-", "-", "-"))
             continue
         reach = compute_for(fit, HUMAN)
         top = "no end" if reach.high is None else power(reach.high)
         lines.append(
             (
                 *(start, between(law.slope_interval, ".2f"), law.points, f"{law.tau:.0%}"),
+                between(None if fit.intrinsic is None else fit.intrinsic.exponent, ".2f"),
                 f"{power(reach.flops)} [{power(reach.low)}, {top}]",
                 ", ".join(f"`{code}`" for code in sorted({d.code for d in fit.diagnostics})),
             )
         )
-    head = ("start", "R ~ C^", "points", "scatter", f"FLOPs to {HUMAN:,.0f}", "diagnostics")
+    head = (
+        "start",
+        "R ~ C^",
+        "points",
+        "scatter",
+        "intrinsic N ~ C^",
+        f"FLOPs to {HUMAN:,.0f}",
+        "diagnostics",
+    )
     return table(head, lines).replace("% |", " % |")
 
 

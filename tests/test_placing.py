@@ -13,10 +13,11 @@ from nhzoo.library import DLPATH
 from nhzoo.protocols import GameSpec
 
 MAPS = Path("/proc/self/maps")
+LIBRARY = str(Path(DLPATH).resolve())  # maps know no links
 
 
 def codes() -> list[int]:
-    lines = [line for line in MAPS.read_text().splitlines() if DLPATH in line and "r-xp" in line]
+    lines = [line for line in MAPS.read_text().splitlines() if LIBRARY in line and "r-xp" in line]
     return [int(line.split("-")[0], 16) for line in lines]
 
 

@@ -31,7 +31,7 @@ scratch() { # parameters, steps, name, parameters and steps in words, seed
 kickstart() { # size of the clone, steps
     play "ks-lstm-$1" "bc-lstm-$1 gone on with by playing, held to what it was" \
         --start "agents/bc-lstm-$1" --teacher "agents/bc-lstm-$1" \
-        --entropy-cost 0 --value-warmup 200 --steps "$2"
+        --entropy-cost 0 --value-warmup 200 --steps "$2" --temperature 0.65
 }
 
 train 30000 1e12 bc-lstm-30k 30,000

@@ -284,8 +284,8 @@ def entry_claims(config: Mapping[str, Any]) -> tuple[str, Claims]:
     start = training.get("start")
     before: Any = start.get("flops") if isinstance(start, dict) else None
     flops: Any = training.get("flops")
-    if _is_number(flops) and _is_number(before):
-        flops += before
+    if all(_is_number(part) and 0 < part < 1e40 for part in (flops, before)):
+        flops += before  # bounded first: a float and a huge integer cannot be added
     numbers = {
         "params": config.get("params"),
         "flops": flops,

@@ -51,12 +51,12 @@ kickstart 30k 5e6
 kickstart 100k 5e6
 kickstart 300k 2e7
 
-nhzoo sweep measure training/runs.jsonl --only 'bc-lstm-*[0-9][km]' --entries agents --games 32 \
-    --data leaderboard/results/autoascend/monk-lite-v1 --results leaderboard/results \
-    -o training/sweeps/agents.jsonl
-
 for agent in agents/*/ random frequency scripted autoascend; do
     agent=$(basename "$agent")
     nhzoo evaluate "$agent" --protocol monk-lite-v1 --out "leaderboard/results/$agent/monk-lite-v1"
 done
 nhzoo evaluate bc-lstm-483k --protocol monk-v1 --out leaderboard/results/bc-lstm-483k/monk-v1
+
+nhzoo sweep measure training/runs.jsonl --only 'bc-lstm-*[0-9][km]' --entries agents --games 32 \
+    --data leaderboard/results/autoascend/monk-lite-v1 --results leaderboard/results \
+    -o training/sweeps/agents.jsonl

@@ -96,4 +96,4 @@ def draw_playing(path: Path, rows: Sequence[LedgerRow]) -> None:
         axis.set_ylabel("mean score of the actors' latest 256 games")
         ticks(axis)
         unique_legend(axis, "lower right")
-        figure.savefig(path)
+        figure.savefig(path, metadata={"Date": None})

@@ -1,32 +1,40 @@
 # Every target sets itself up: a .venv beside this file, installed once and reused.
-PYTHON ?= python3.11
+# PYTHON: the first of these that is 3.11, 3.12 or 3.13 and can make a .venv.
+FITS := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	$$name -c '$(FITS)' 2>/dev/null && echo $$name && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CONSTRAINTS := constraints.txt
+# Each of these processes computes in one thread.
+JOBS ?= 2
+PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist worksteal
 
 .PHONY: setup demo test test-fast bench determinism publish report lint format clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@$(or $(PYTHON),false) -c '$(FITS)' 2>/dev/null || { echo >&2 "make: \
+	$(if $(PYTHON),$(PYTHON) is not,nothing here is) Python 3.11, 3.12 or 3.13 with venv; \
+	install python3 and python3-venv, or name another: make $(or $(MAKECMDGOALS),setup) \
+	PYTHON=/path/to/python3"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,expert]"
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable ".[dev,expert]"
 	touch $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/nhzoo demo bc-lstm-483k --protocol smoke-v1 --out build/demo
 
-test: $(STAMP)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/pytest -q
+test: lint
+	$(PYTEST)
 
 test-fast: $(STAMP)
-	$(BIN)/pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 bench: $(STAMP)
-	$(BIN)/pytest -q tests/benchmarks/bench_*.py
+	$(BIN)/pytest -q --timeout 0 -o faulthandler_timeout=0 tests/benchmarks/bench_*.py
 
 determinism: $(STAMP)
 	$(BIN)/python -m tests.determinism

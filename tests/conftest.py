@@ -7,8 +7,12 @@ import json
 import os
 import socket
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+
+# Each test process and what it starts compute in one thread: `make test` runs two at a time.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
@@ -26,6 +30,33 @@ for _name in ("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HOME", "H
     os.environ.pop(_name, None)
 
 torch.set_num_threads(1)
+
+# What a machine may lack, by the words of a skip, and how to get it.
+LACKING = {
+    "chromium": "Chromium (Debian: chromium)",
+    "playwright": "the dev extra (playwright)",
+    "axe": "the dev extra (axe-playwright-python)",
+    "could not import": "the dev extra",
+    "expert` is not": "the extra `expert`",
+    "cuda": "a CUDA device",
+    "compiler": "a C compiler (Debian: gcc)",
+    "mounted": "the right to mount a file system",
+    "shared": "the shared data (NHZOO_SHARED)",
+    "published": "the shared data (NHZOO_SHARED)",
+}
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What was not tested here, by what this machine lacks."""
+    skips = terminalreporter.stats.get("skipped", [])
+    reasons = [str(skip.longrepr[2]).removeprefix("Skipped: ") for skip in skips]
+    lacks = (
+        next((lack for word, lack in LACKING.items() if word in reason.lower()), reason)
+        for reason in reasons
+    )
+    for lack, count in Counter(lacks).most_common():
+        terminalreporter.write_line(f"not tested here, for want of {lack}: {count}")
+
 
 SHARED = Path(os.environ.get("NHZOO_SHARED", Path(__file__).parents[2] / "shared"))
 

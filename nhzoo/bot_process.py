@@ -8,7 +8,6 @@ of this imports torch or NLE.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -16,6 +15,7 @@ import math
 import operator
 import os
 import random
+import select
 import signal
 import socket
 import struct
@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from nhzoo import processes
 
 Array = np.ndarray[Any, Any]
 
@@ -40,7 +42,6 @@ _HEADER = struct.Struct("<Bi")  # kind, then an action or the length of a text
 ACTION, TEXT, FAILED = 0, 1, 2
 FORK, END, KILL = b"f", b"e", b"k"
 _ALIGNED = 16  # bytes; compiled code refuses arrays that are not
-_PR_SET_PDEATHSIG = 1
 
 
 Layout = Sequence[tuple[str, str, Sequence[int]]]
@@ -183,7 +184,8 @@ def _play(connection: socket.socket, make: Callable[[], Any]) -> None:
 
 def template(control: int, parent: int, settings: dict[str, Any]) -> None:
     """The life of a template process: it imports the bot's code and forks a child for each game."""
-    _die_with(parent)
+    processes.end_with(parent)
+    processes.keep_handles()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)  # stdout belongs to whoever wants JSON there
     connection = socket.socket(fileno=control)
@@ -204,6 +206,7 @@ def template(control: int, parent: int, settings: dict[str, Any]) -> None:
     gc.freeze()  # the children share these pages as long as nothing touches them
     child = 0
     while True:
+        _await_command(connection, child)
         command, handles = b"", list[int]()
         with contextlib.suppress(OSError):
             command, handles, _, _ = socket.recv_fds(connection, 1, 1)
@@ -229,6 +232,23 @@ def template(control: int, parent: int, settings: dict[str, Any]) -> None:
         send(connection, ACTION, code)
 
 
+def _await_command(connection: socket.socket, child: int) -> None:
+    """Wait for the next command. When the game's process ends before, end what it has forked.
+
+    Such a process holds the game's socket, by whose end the other side knows.
+    """
+    ended = processes.watch_end(child) if child else None
+    if ended is None:
+        return
+    try:
+        ready, _, _ = select.select([connection.fileno(), ended], [], [])
+        if connection.fileno() not in ready:
+            with contextlib.suppress(OSError):
+                os.killpg(child, signal.SIGKILL)  # not yet reaped, so the number is still its own
+    finally:
+        os.close(ended)
+
+
 def _end(child: int, patience: float) -> int:
     """End a game's process and all it has forked; its exit code."""
     deadline = time.monotonic() + patience
@@ -250,14 +270,7 @@ def _remember_self() -> None:
 
 
 def _die_with_forker() -> None:
-    _die_with(_forker)
-
-
-def _die_with(parent: int) -> None:
-    """Be killed when the parent ends, also when that is in the middle of foreign code."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    processes.end_with(_forker)
 
 
 def send(connection: socket.socket, kind: int, value: int | str) -> None:

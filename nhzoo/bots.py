@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from nhzoo import processes
 from nhzoo.bot_process import (
     ACTION,
     ACTIONS,
@@ -70,12 +71,14 @@ class _Template:
             f"template({theirs.fileno()}, {os.getpid()}, {settings!r})"
         )
         threads = {f"{library}_NUM_THREADS": "1" for library in _SINGLE_THREADED}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            env=os.environ | threads | {"PYTHONHASHSEED": "0"},
-            start_new_session=True,  # no signal of the terminal's reaches it
+        self.process = processes.from_lasting(
+            lambda: subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=os.environ | threads | {"PYTHONHASHSEED": "0"},
+                start_new_session=True,  # no signal of the terminal's reaches it
+            )
         )
         theirs.close()
         try:

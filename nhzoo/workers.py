@@ -7,10 +7,8 @@ only time, an item that took its worker down is tried once more and then given b
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
-import os
-import shutil
+import pickle
 import signal
 import tempfile
 import time
@@ -18,10 +16,12 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, Protocol
 
+from nhzoo.channels import Channel
+from nhzoo.children import Child, wait
 from nhzoo.errors import NhzooError
 
 Key = Hashable
@@ -114,10 +114,8 @@ class Crashed:
 
 @dataclass
 class _Worker:
-    process: multiprocessing.process.BaseProcess
-    connection: Connection
+    child: Child
     mark: Any
-    folder: str
     in_flight: dict[Key, Any] = field(default_factory=dict)
     marks: float = 0.0  # how often it had marked an item when that was last looked at
     looked: float = field(default_factory=time.monotonic)
@@ -142,10 +140,9 @@ def run_tasks(
     nobody is to blame the items are worked on again, each alone in its worker.
     """
     queue = deque(items)
+    work = bytes(ForkingPickler.dumps((make_task, args)))
     alone: set[Key] = set()
     blamed: dict[Key, int] = {}
-    context = multiprocessing.get_context("spawn")
-    root = tempfile.mkdtemp(prefix="nhzoo-")
     pool: list[_Worker] = []
     dead: list[_Worker] = []
     idle_deaths = 0
@@ -154,35 +151,30 @@ def run_tasks(
     interval = min(limits) / 8 if limits else None
     try:
         open_items = len(queue)
-        pool = [_spawn(context, root, make_task, args) for _ in range(min(workers, open_items))]
+        pool = [_spawn(work) for _ in range(min(workers, open_items))]
         while open_items:
             for worker in pool:
                 _hand_out(worker, queue, slots, alone)
-            ready = wait(
-                [w.connection for w in pool] + [w.process.sentinel for w in pool],
-                interval,
-            )
+            wait([worker.child for worker in pool], interval)
             if interval:
                 now, polled = time.monotonic(), now
                 # What this process stood still for does not count: it may have been stopped.
                 _kill_hung(pool, hang_seconds, foreign_seconds, max(0.0, now - polled - interval))
             for position, worker in enumerate(pool):
-                if worker.connection in ready or worker.process.sentinel in ready:
-                    for key, result in _receive(worker):
-                        if key is not None:
-                            del worker.in_flight[key]
-                            open_items -= 1
-                            idle_deaths = 0
-                        yield key, result
-                if worker.process.sentinel not in ready:
+                ended = worker.child.ended  # before what it said: that is all of it then
+                for key, result in _heard(worker):
+                    if key is not None:
+                        del worker.in_flight[key]
+                        open_items -= 1
+                        idle_deaths = 0
+                    yield key, result
+                if not ended:
                     continue
-                worker.process.join()
-                worker.connection.close()
-                code = worker.process.exitcode or 0
+                code = worker.child.exit_code
                 number, a, b = worker.mark[:3]
                 guilty = int(number)
-                left = _read_left(Path(worker.folder) / f"{guilty}{_LEFT}")
-                shutil.rmtree(worker.folder, ignore_errors=True)
+                left = _read_left(worker.child.folder / f"{guilty}{_LEFT}")
+                worker.child.close()
                 idle_deaths += 1
                 own_end, foreign = worker.hung or code not in _OUTSIDE, bool(worker.mark[4])
                 if worker.hung and not worker.marks:  # it has not marked anything yet
@@ -197,8 +189,8 @@ def run_tasks(
                         del worker.in_flight[guilty]
                         open_items -= 1
                         idle_deaths = 0
-                        ended = None if worker.hung else code
-                        yield guilty, Crashed(ended, a, b, left, foreign, foreign_seconds or 0.0)
+                        by = None if worker.hung else code
+                        yield guilty, Crashed(by, a, b, left, foreign, foreign_seconds or 0.0)
                 if idle_deaths >= _MAX_IDLE_DEATHS:
                     raise NhzooError(
                         f"{idle_deaths} worker processes ended one after another (the last with "
@@ -208,7 +200,7 @@ def run_tasks(
                 queue.extendleft(reversed(worker.in_flight.items()))
                 worker.in_flight.clear()
                 if queue:
-                    pool[position] = _spawn(context, root, make_task, args)
+                    pool[position] = _spawn(work)
                 else:
                     dead.append(worker)
             for worker in dead:
@@ -216,25 +208,13 @@ def run_tasks(
             dead.clear()
     finally:
         for worker in pool:
-            worker.process.kill()
-            worker.process.join()
-            worker.connection.close()
-        shutil.rmtree(root, ignore_errors=True)
+            worker.child.close()
 
 
-def _spawn(
-    context: Any, root: str, make_task: Callable[..., Task], args: tuple[Any, ...]
-) -> _Worker:
-    ours, theirs = context.Pipe()
-    mark = context.RawArray("d", _MARK_SIZE)
+def _spawn(work: bytes) -> _Worker:
+    mark = multiprocessing.get_context("spawn").RawArray("d", _MARK_SIZE)
     mark[0] = -1
-    folder = tempfile.mkdtemp(dir=root)
-    process = context.Process(
-        target=_serve, args=(theirs, mark, folder, os.getpid(), make_task, args), daemon=True
-    )
-    process.start()
-    theirs.close()
-    return _Worker(process, ours, mark, folder)
+    return _Worker(Child(_serve, (work,), (mark,)), mark)
 
 
 def _kill_hung(
@@ -252,7 +232,7 @@ def _kill_hung(
             worker.marks, worker.looked = count, now
         elif limit is not None and now - worker.looked > limit and not worker.hung:
             worker.hung = True
-            worker.process.kill()
+            worker.child.kill()
 
 
 def _read_left(path: Path) -> bytes:
@@ -269,85 +249,48 @@ def _hand_out(worker: _Worker, queue: deque[tuple[Key, Any]], slots: int, alone:
             return
         key, item = queue.popleft()
         worker.in_flight[key] = item
-        try:
-            worker.connection.send((key, item))
-        except OSError:  # it has died; its sentinel will say so
-            return
+        worker.child.send((key, item))
 
 
-def _receive(worker: _Worker) -> Iterator[tuple[Key, Any]]:
-    while True:
-        try:
-            if not worker.connection.poll():
-                return
-            key, result, error = worker.connection.recv()
-        except (EOFError, OSError):  # it was killed, perhaps in the middle of a message
-            return
+def _heard(worker: _Worker) -> Iterator[tuple[Key, Any]]:
+    for key, result, error in worker.child.messages():
         if error is not None:
             raise error
         yield key, result
 
 
-def _serve(
-    connection: Connection,
-    mark: Any,
-    folder: str,
-    parent: int,
-    make_task: Callable[..., Task],
-    args: tuple[Any, ...],
-) -> None:
-    """The life of a worker. It ends when its parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    tempfile.tempdir = folder  # NLE leaves folders behind when it is killed
-    held = 0
-
+def _serve(channel: Channel, mark: Any, work: bytes) -> None:
+    """The life of a worker."""
     marks = memoryview(mark).cast("B").cast("d")  # faster to write to
 
     def note(number: int, a: float, b: float, foreign: int = 0) -> None:
         marks[0], marks[1], marks[2], marks[4] = number, a, b, foreign
         marks[3] += 1
 
-    os.dup2(2, 1)  # stdout is the parent's: a foreign agent that prints must not spoil its JSON
-    with contextlib.suppress(_ParentGoneError):
-        try:
-            task = make_task(*args)
-            while os.getppid() == parent:
-                while held < task.slots and (held == 0 or _asked(connection)):
-                    task.start(*_next(connection))
-                    held += 1
-                for key, result in task.advance(note):
-                    held -= key is not None
-                    _tell(connection, (key, result, None))
-                mark[0] = -1
-        except NhzooError as error:
-            _tell(connection, (None, None, error))
-        except Exception as error:
-            trace = traceback.format_exc()
-            reason = f"in a worker process: {type(error).__name__}: {error}"
-            _tell(connection, (None, None, WorkerError(reason, trace)))
-    shutil.rmtree(Path(folder), ignore_errors=True)
-
-
-class _ParentGoneError(Exception):
-    """The other end of the pipe is closed: nobody waits for this worker any more."""
-
-
-def _asked(connection: Connection) -> bool:
     try:
-        return connection.poll()
-    except (EOFError, OSError):
-        raise _ParentGoneError from None
+        make_task, args = pickle.loads(work)
+        task: Task = make_task(*args)
+        held, asked = 0, deque[tuple[Key, Any]]()
+        while True:
+            if held < task.slots:
+                asked += channel.receive() if held or asked else [channel.next()]
+            while asked and held < task.slots:
+                task.start(*asked.popleft())
+                held += 1
+            for key, result in task.advance(note):
+                held -= key is not None
+                _tell(channel, (key, result, None))
+            mark[0] = -1
+    except EOFError:  # nobody waits for it any more
+        return
+    except NhzooError as error:
+        _tell(channel, (None, None, error))
+    except Exception as error:
+        trace = traceback.format_exc()
+        reason = f"in a worker process: {type(error).__name__}: {error}"
+        _tell(channel, (None, None, WorkerError(reason, trace)))
 
 
-def _next(connection: Connection) -> Any:
-    try:
-        return connection.recv()
-    except (EOFError, OSError):
-        raise _ParentGoneError from None
-
-
-def _tell(connection: Connection, message: Any) -> None:
-    try:
-        connection.send(message)
-    except OSError:
-        raise _ParentGoneError from None
+def _tell(channel: Channel, message: Any) -> None:
+    channel.send(message)
+    channel.drain()

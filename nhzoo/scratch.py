@@ -1,0 +1,140 @@
+"""The one place for temporary things: a folder per process, which goes when the process does.
+
+It is `nhzoo-<user>/<process>/` in the system's folder for temporary files. A process removes its
+own at its end. `guard` starts a small process that does so when this one is killed. What is left
+all the same is removed by the next process that needs such a folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from multiprocessing import util
+from pathlib import Path
+
+from nhzoo import processes
+
+_FOREIGN_SECONDS = 86_400.0  # what another machine or container left is removed when so old
+_CLEAR_SECONDS = 5.0
+_lock = threading.Lock()
+_own: tuple[int, Path] | None = None
+_settled = False
+_guarded: tuple[int, subprocess.Popen[bytes]] | None = None
+
+
+def new_folder(prefix: str = "") -> Path:
+    """A new empty folder that only this user can read; `remove` it when it is not needed."""
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=own_folder()))
+
+
+def own_folder() -> Path:
+    """The folder of this process. Called for the first time, remove those of ended processes."""
+    global _own
+    with _lock:
+        if _own is None or _own[0] != os.getpid() or not _own[1].is_dir():
+            root = _root()
+            sweep(root)
+            path = root / processes.own_name()
+            path.mkdir(0o700, exist_ok=True)
+            _own = os.getpid(), path
+            # Of multiprocessing, for atexit is not called in processes that it has forked.
+            util.Finalize(None, remove, (path,), exitpriority=-1)
+        return _own[1]
+
+
+def settle(folder: Path) -> None:
+    """Make `folder`, which another process removes, this process's own and Python's default."""
+    global _own, _settled
+    _own, _settled = (os.getpid(), folder), True
+    tempfile.tempdir = os.fspath(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder and all in it, if it is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(root: Path) -> None:
+    """Remove the folders of processes that have ended."""
+    with contextlib.suppress(OSError):
+        for path in root.iterdir():
+            if is_left(path):
+                remove(path)
+
+
+def is_left(path: Path, name: str | None = None, seconds: float = _FOREIGN_SECONDS) -> bool:
+    """Whether a file or folder, named after a process, was left by one that has ended.
+
+    Where that cannot be known, it was if nobody has written to it for `seconds`.
+    """
+    ended = processes.has_ended(path.name if name is None else name)
+    if ended is not None:
+        return ended
+    with contextlib.suppress(OSError):
+        return time.time() - path.lstat().st_mtime >= seconds
+    return False
+
+
+def guard() -> None:
+    """Have the folder of this process removed when it is killed, by a process of its own."""
+    global _guarded
+    own = own_folder()
+    with _lock:
+        if _guarded is not None and _guarded[0] == os.getpid() and _guarded[1].poll() is None:
+            return
+        if _settled or not hasattr(os, "pidfd_open"):
+            return  # another process removes it; or this system cannot tell of a process's end
+        command = [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid()), os.fspath(own)]
+        with contextlib.suppress(OSError):  # no process to be had: the next start will remove it
+            guarding = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # no signal of the terminal's reaches it
+                cwd="/",
+            )
+            _guarded = os.getpid(), guarding
+            util.Finalize(None, _dismiss, (guarding,), exitpriority=-2)
+
+
+_GUARD = f"""
+import os, select, shutil, signal, sys, time
+for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(ignored, signal.SIG_IGN)
+pid, folder = int(sys.argv[1]), sys.argv[2]
+try:
+    handle = os.pidfd_open(pid)
+    if os.getppid() == pid:
+        select.select([handle], [], [])
+except OSError:
+    pass
+until = time.monotonic() + {_CLEAR_SECONDS}
+while os.path.lexists(folder) and time.monotonic() < until:  # its children may still be writing
+    shutil.rmtree(folder, ignore_errors=True)
+    time.sleep(0.02)
+"""
+
+
+def _dismiss(guarding: subprocess.Popen[bytes]) -> None:
+    guarding.kill()
+    guarding.wait()
+
+
+def _root() -> Path:
+    """The folder of all of this user's processes; a new one where somebody has taken the name."""
+    user = os.getuid()
+    path = Path(tempfile.gettempdir()) / f"nhzoo-{user}"
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(0o700)
+    found = path.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & 0o022:
+        return path
+    return Path(tempfile.mkdtemp(prefix=f"nhzoo-{user}-"))

@@ -1,8 +1,9 @@
 """The leaderboard as data: its rows, how sure each is, and their ranks. It runs nothing.
 
 A row is a result folder: ours (`results/AGENT/PROTOCOL`) or a submission (`submissions/ID`). What
-it counts as is what the log says: a row that was never accepted, or whose games are not those that
-were, is *reported*, and reported rows have no rank.
+it counts as is what the log says: a row that was never accepted is *reported*, one of whose files
+any is not as it was accepted is *altered* and reported, and reported rows have no rank. A row is
+*re-run* when its re-run's secret, commitment, seeds and games say so too, not by the log's word.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nhzoo import files, registry, results
+from nhzoo import files, registry, rerun, results
 from nhzoo.board_log import LogLine, read_log
 from nhzoo.breakdown import breakdown
-from nhzoo.errors import InputError
+from nhzoo.errors import CheckFailed, InputError
 from nhzoo.protocols import Protocol
-from nhzoo.submission import ENTRY_FOLDER, MAX_MANIFEST, Claims, read_manifest
-from nhzoo.submission import NAME as MANIFEST
+from nhzoo.row_digest import digest, whole_digest
+from nhzoo.submission import ENTRY_FOLDER, Claims, read_manifest
 
 TIERS = ("reported", "replayed", "audited", "re-run")
 """How sure a row is, least first; leaderboard/SUBMITTING.md says what each takes."""
@@ -38,15 +39,16 @@ class Row:
     `rank` is shared by agents whose intervals do not separate, None for reported and removed rows.
     `summary` is as accepted; of a rescored row it is the new one, and `claimed` the first. `roles`
     maps a role to its games, mean_score and mean_score_ci95, where the protocol draws roles.
-    `normalized` is the share of AutoAscend's mean score on the same protocol. What training took
-    (`flops`, `samples`, `held_out_loss`) is what the entry says of itself.
+    `normalized` is the share of AutoAscend's mean score on the same protocol. `author` is the
+    account that the pull request came from, "" where nobody has seen one. `AS_SAID` names what is
+    the author's word alone.
     """
 
     id: str
     agent: str
     protocol: str
     tier: str
-    status: str  # listed, removed or rescored
+    status: str  # listed, removed, rescored or altered
     reason: str
     rank: int | None
     summary: Mapping[str, Any]
@@ -65,6 +67,11 @@ class Row:
     licence: str
     folder: Path
     entry: Path | None
+    author: str = ""
+
+
+AS_SAID = ("flops", "samples", "held_out_loss", "kind", "contact", "licence")
+"""Fields of a row that nobody can compute from its games and weights: its author says so."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +95,12 @@ class Reference:
 
 @dataclass(frozen=True)
 class Board:
-    """All of it."""
+    """All of it. `warnings` are of rows that are not shown as the log has them, one line each."""
 
     rows: tuple[Row, ...]
     references: tuple[Reference, ...]
     log: tuple[LogLine, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def read_board(leaderboard: Path, agents: Path | None) -> Board:
@@ -107,14 +115,15 @@ def read_board(leaderboard: Path, agents: Path | None) -> Board:
         if row.id in seen:
             raise InputError(f"{row.folder}: there is a row {row.id} already; rename the folder")
         seen.add(row.id)
-    judged = [_judged(row, [line for line in log if line.id == row.id]) for row in rows]
-    judged = _normalized(judged)
+    found = [_judged(row, log, leaderboard) for row in rows]
+    warnings = tuple(warning for _, warning in found if warning)
+    judged = _normalized([row for row, _ in found])
     placed: list[Row] = []
     for protocol in dict.fromkeys(row.protocol for row in judged):
         same = [row for row in judged if row.protocol == protocol]
         placed += ranked(same, protocol)
         placed += [row for row in same if row.rank is None and not _counts(row)]
-    return Board(tuple(placed), read_references(leaderboard), log)
+    return Board(tuple(placed), read_references(leaderboard), log, warnings)
 
 
 def ranked(rows: Iterable[Row], protocol: str, role: str | None = None) -> list[Row]:
@@ -142,20 +151,6 @@ def ranked(rows: Iterable[Row], protocol: str, role: str | None = None) -> list[
 def row_id(folder: Path) -> str:
     """The id of a result folder AGENT/PROTOCOL of our own."""
     return re.sub(r"[^a-z0-9]+", "-", f"{folder.parent.name}-{folder.name}".lower()).strip("-")
-
-
-def digest(folder: Path) -> str:
-    """SHA-256 that stands for a row: by the hashes of the games it binds every key pressed."""
-    whole = hashlib.sha256()
-    for name, limit in (
-        ("result.json", files.MEGABYTE),
-        ("episodes.jsonl", 64 * files.MEGABYTE),
-        (MANIFEST, MAX_MANIFEST),
-    ):
-        if name != MANIFEST or (folder / name).exists():
-            data = files.read_bounded(files.inside(folder, name), limit)
-            whole.update(hashlib.sha256(data).digest())
-    return whole.hexdigest()
 
 
 def read_references(leaderboard: Path) -> tuple[Reference, ...]:
@@ -306,33 +301,69 @@ def _entry_folder(agents: Path | None, name: str, weights: str) -> Path | None:
     return folder if same else None
 
 
-def _judged(row: Row, lines: Sequence[LogLine]) -> Row:
-    """The row as the log has it, oldest line first."""
+def _judged(first: Row, log: Sequence[LogLine], leaderboard: Path) -> tuple[Row, str]:
+    """The row as the log has it, oldest line first; and a warning where it cannot be shown so."""
     accepted: LogLine | None = None
-    first = row
-    for line in lines:
+    again: LogLine | None = None
+    row = first
+    for line in (line for line in log if line.id == first.id):
         if line.event == "accept":
-            accepted = line
-            row = replace(first, tier=str(line.facts.get("tier")))
+            accepted, again = line, None
+            author = line.facts.get("author")
+            author = author if isinstance(author, str) else ""
+            row = replace(first, tier=str(line.facts.get("tier")), author=author)
         elif line.event == "remove":
             row = replace(row, status="removed", reason=line.reason)
         elif line.event == "rescore":
             row = replace(row, claimed=first.summary, summary=line.facts["summary"])
             if row.status != "removed":  # that it stays
                 row = replace(row, status="rescored", reason=line.reason)
-        elif line.event == "rerun" and line.facts.get("agrees") is True:
-            row = replace(row, tier=TIERS[3])
         elif line.event == "rerun" and accepted is not None:
-            row = replace(row, tier=str(accepted.facts.get("tier")), reason=line.reason)
+            again = line
+            if line.facts.get("agrees") is not True:
+                row = replace(row, reason=line.reason)
     if accepted is None:
-        return row
+        return row, ""
     row = replace(row, date=row.date or accepted.date[:10])
-    if row.tier not in TIERS:
+    if row.tier not in TIERS[:3]:
         raise InputError(f"{row.folder}: the log accepts it as {row.tier!a}, which is no tier")
-    if digest(row.folder) != accepted.facts.get("digest") and row.status != "removed":
-        reason = "changed since it was accepted; it has to be checked and accepted again"
-        return replace(row, tier=TIERS[0], reason=reason)
-    return row
+    if row.status == "removed":
+        return row, ""
+    if not _is_as_accepted(row.folder, log, accepted):
+        return _altered(row), (
+            f"{row.folder}: is not as it was accepted, and is shown as altered; restore it from "
+            "the history, or check and accept it again"
+        )
+    if again is not None and again.facts.get("agrees") is True and _is_revealed(log, again):
+        try:
+            held = rerun.hold(leaderboard, log, row.id, row.protocol, row.folder)
+        except (CheckFailed, InputError) as error:
+            return row, f"{row.id}: is not shown as re-run: {error}"
+        return replace(row, tier=TIERS[3]) if held.agrees else row, ""
+    return row, ""
+
+
+def _is_revealed(log: Sequence[LogLine], line: LogLine) -> bool:
+    """Whether a re-run's secret is in the log: before that nobody else can check it."""
+    wanted = line.facts.get("commitment")
+    shown = (one.facts for one in log if one.event == "reveal")
+    return any(facts.get("commitment") == wanted for facts in shown)
+
+
+def _is_as_accepted(folder: Path, log: Sequence[LogLine], accepted: LogLine) -> bool:
+    whole = rerun.files_of(log, accepted)
+    try:
+        same = digest(folder) == accepted.facts.get("digest")
+        return same and (not whole or whole_digest(folder) == whole)
+    except InputError:
+        return False
+
+
+def _altered(row: Row) -> Row:
+    """Nothing of the row's files is believed but what it takes to name it."""
+    reason = "altered since it was accepted; it has to be checked and accepted again"
+    nothing: dict[str, Any] = {"params": None, **dict.fromkeys(AS_SAID[:3])}
+    return replace(row, tier=TIERS[0], status="altered", reason=reason, entry=None, **nothing)
 
 
 def _counts(row: Row) -> bool:

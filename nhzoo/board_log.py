@@ -1,8 +1,9 @@
 """The log of the leaderboard: what was accepted, removed or rescored, when and why. It only grows.
 
 Each line holds the SHA-256 of the line before and of itself, so a changed, missing or moved line is
-noticed. Whoever writes all of it anew makes another last hash: that one is on the site and in the
-repository's history.
+noticed. How many lines there are, and the hash of the last, is in `head.json` beside the log: lines
+that are cut off its end are missed. Whoever writes both anew makes another last hash: the one
+before is on the site and in the repository's history, which the tests hold the log against.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from nhzoo import files
 from nhzoo.errors import CheckFailed, InputError
 
 NAME = "log.jsonl"
-EVENTS = ("accept", "remove", "rescore", "rerun", "commit", "reveal")
+PIN = "head.json"
+EVENTS = ("accept", "remove", "rescore", "rerun", "commit", "reveal", "seal")
 START = "0" * 64
 """What stands for the line before the first."""
 
@@ -43,7 +45,52 @@ class LogLine:
 
 
 def read_log(leaderboard: Path) -> tuple[LogLine, ...]:
-    """Every line, oldest first; CheckFailed when one was changed, moved or taken out."""
+    """Every line, oldest first; CheckFailed when one was changed, moved, taken out or cut off."""
+    lines = _read_lines(leaderboard)
+    pin = read_pin(leaderboard)
+    if pin is None and lines:
+        raise CheckFailed(
+            f"{leaderboard / PIN}: is missing, so lines may have been cut off {NAME}; restore it "
+            "from the repository's history, or run `nhzoo leaderboard seal` on a log from before it"
+        )
+    count, sha256 = pin or (0, START)
+    if len(lines) < count or head(lines[:count]) != sha256:
+        raise CheckFailed(
+            f"{leaderboard / NAME}: has not the {count} lines that {PIN} counts, or others; lines "
+            "are only added, restore both files from the repository's history"
+        )
+    return lines
+
+
+def read_pin(leaderboard: Path) -> tuple[int, str] | None:
+    """How many lines the log had when it was last written, and the hash of the last; or None."""
+    path = leaderboard / PIN
+    if not path.exists():
+        return None
+    value = files.read_json(path, 1_000)
+    count, sha256 = value.get("lines"), value.get("sha256")
+    good = type(count) is int and count >= 0 and isinstance(sha256, str)
+    if not good or sorted(value) != ["lines", "sha256"]:
+        raise CheckFailed(f"{path}: needs exactly lines and sha256; restore it from the history")
+    assert isinstance(count, int) and isinstance(sha256, str)
+    return count, sha256
+
+
+def write_pin(leaderboard: Path) -> None:
+    """Pin a log from before there was a pin. One that is there has to fit, and stays."""
+    with files.lock_file(leaderboard / NAME):
+        if read_pin(leaderboard) is None:
+            _write_pin(leaderboard, _read_lines(leaderboard))
+        read_log(leaderboard)
+
+
+def _write_pin(leaderboard: Path, lines: tuple[LogLine, ...]) -> None:
+    value = {"lines": len(lines), "sha256": head(lines)}
+    files.atomic_write(leaderboard / PIN, files.dump_json(value))
+
+
+def _read_lines(leaderboard: Path) -> tuple[LogLine, ...]:
+    """The lines as they are, the chain checked, the pin not asked."""
     path = leaderboard / NAME
     if not path.exists():
         return ()
@@ -91,6 +138,7 @@ def append(
         line = _sealed(line)
         before = files.read_bounded(path, _LIMIT)
         files.atomic_write(path, before + _bytes(line) + b"\n")
+        _write_pin(leaderboard, (*lines, line))  # after a kill in between: one line more, no less
     return line
 
 

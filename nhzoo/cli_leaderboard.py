@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -301,6 +301,28 @@ def rerun(
 
 
 @leaderboard.command()
+@REASON
+@ROOT
+@AS_JSON
+def seal(reason: str, root: Path, as_json: bool) -> None:
+    """Bind every file of what was accepted before the log did so, and pin the log's last line.
+
+    Newer lines need it not. Only files that are still as they were accepted are bound.
+
+    \b
+    Example: nhzoo leaderboard seal --reason 'every file counts from now on'
+    """
+    from nhzoo import maintaining
+
+    maintaining.check_reason(reason)
+    lines = maintaining.seal(maintaining.Place(root), reason)
+    if as_json:
+        display.print_json({"sealed": [asdict(line) for line in lines]})
+    else:
+        display.show(f"{len(lines)} lines of the log bind every file now")
+
+
+@leaderboard.command()
 @ROOT
 @click.option("--head", help="A hash that was once the last: is it still in the chain?")
 @AS_JSON
@@ -341,6 +363,14 @@ def export(root: Path, as_json: bool) -> None:
         display.print_json(board_export.as_json(board))
     else:
         display.show(board_export.as_csv(board).rstrip("\n"))
+    warn(board.warnings)
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """CheckFailed, in one line, when rows are not shown as the log has them."""
+    if warnings:
+        more = f" (and {len(warnings) - 1} more rows)" if len(warnings) > 1 else ""
+        raise CheckFailed(f"{warnings[0]}{more}")
 
 
 @contextlib.contextmanager

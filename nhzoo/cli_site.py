@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from nhzoo import display
+from nhzoo.cli_leaderboard import warn
 from nhzoo.options import AS_JSON, FOLDER, WORKERS
 
 _SITE = Path("leaderboard/site")
@@ -64,6 +65,7 @@ def build(
         )
     if as_json:
         display.print_json(asdict(built) | {"folder": str(built.folder)})
+        warn(built.warnings)
         return
     for line in built.missing:
         display.say(f"not shown: {line}")
@@ -71,6 +73,7 @@ def build(
         f"{out / 'index.html'}: {built.pages:,} pages of {built.rows:,} rows, "
         f"{built.page_bytes:,} bytes, and {built.games:,} games, {built.game_bytes:,} bytes"
     )
+    warn(built.warnings)
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from nhzoo import board_log, files, rerun, results
-from nhzoo.board import TIERS, Board, Row, digest, read_board
+from nhzoo.board import TIERS, Board, Row, read_board
 from nhzoo.board_log import LogLine
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import Progress, evaluate
+from nhzoo.row_digest import digest, whole_digest
 from nhzoo.submission import NAME, check_text
 from nhzoo.submission_check import Report, config_problems, player_of
 from nhzoo.submission_claims import Subject, own_subject, subject_of
@@ -59,13 +61,13 @@ def accept(place: Place, subject: Subject, report: Report, reason: str) -> LogLi
     """Put a checked subject on the board, at the tier that the check found."""
     if not report.ok or report.digest != digest(subject.folder):
         raise CheckFailed(f"{subject.folder}: was refused; only what passes the check is accepted")
-    if subject.manifest is not None:
-        _bring(place, subject)
+    placed = subject.folder if subject.manifest is None else _bring(place, subject)
     facts = {
         "agent": subject.agent,
         "protocol": subject.protocol.id,
         "tier": report.tier,
         "digest": report.digest,
+        "files_sha256": whole_digest(placed),
         "weights_sha256": subject.weights,
         "mean_score": subject.result["summary"]["mean_score"],
         "checked": report.reasons,
@@ -138,7 +140,7 @@ def run_again(
     is then run. Run again to resume.
     """
     row = place.row(id)
-    committed, _ = rerun.check_order(board_log.read_log(place.leaderboard), row, secret)
+    committed, _ = rerun.check_order(board_log.read_log(place.leaderboard), row.id, secret)
     protocol = rerun.fresh_protocol(row.protocol, secret, digest(row.folder), games)
     subject = place.subject(row.folder)
     player: Any = agent
@@ -148,16 +150,17 @@ def run_again(
         problems = config_problems(subject, config) if config is not None else []
         if problems:
             raise CheckFailed(f"{id}: {problems[0]}")
-    out = rerun_folder(place.leaderboard, id, protocol.id)
+    out = rerun.folder_of(place.leaderboard, id, protocol.id)
     batch = subject.result.get("batch")
     done = evaluate(player, protocol, games, workers, out, batch, progress)
-    found = rerun.compare(row, done.episodes)
+    found = rerun.compare(row.folder, done.episodes)
     facts = {
         "commitment": committed.facts["commitment"],
         "digest": digest(row.folder),
         "protocol": protocol.id,
         "games": games,
         "result": digest(out),
+        "files_sha256": whole_digest(out),
         **found.as_json(),
     }
     verdict = "they differ" if found.differs else "no difference"
@@ -170,28 +173,58 @@ def run_again(
 
 def check_rerun(place: Place, id: str, workers: int | None = None) -> Mapping[str, Any]:
     """Replay a row's re-run on the seeds that the revealed secret gives; for anybody to do."""
-    log = board_log.read_log(place.leaderboard)
-    secret, line = rerun.revealed(log, id)
-    row = place.row(id)
-    rerun.check_order([other for other in log if other.number < line.number], row, secret)
-    facts = line.facts
-    games = facts.get("games")
-    if not isinstance(games, int):
-        raise CheckFailed(f"{id}: the log does not say how many games were re-run")
-    protocol = rerun.fresh_protocol(row.protocol, secret, str(facts.get("digest")), games)
-    folder = rerun_folder(place.leaderboard, id, protocol.id)
-    if facts.get("protocol") != protocol.id or digest(folder) != facts.get("result"):
-        raise CheckFailed(f"{folder}: is not the re-run of line {line.number + 1} of the log")
-    report = verify(folder, workers, stop_at_first=True, protocol=protocol)
-    fresh = results.summarize(results.read_episodes(folder))
-    if not report.ok or report.verified != games or fresh != facts.get("fresh"):
-        raise CheckFailed(f"{folder}: does not replay on the seeds of the revealed secret")
-    return {"id": id, "games": games, "verified": report.verified, "fresh": fresh}
+    log, row = board_log.read_log(place.leaderboard), place.row(id)
+    held = rerun.hold(place.leaderboard, log, id, row.protocol, row.folder)
+    report = verify(held.folder, workers, stop_at_first=True, protocol=held.protocol)
+    if not report.ok or report.verified != held.protocol.games:
+        raise CheckFailed(f"{held.folder}: does not replay on the seeds of the revealed secret")
+    fresh = held.line.facts["fresh"]
+    return {"id": id, "games": report.verified, "verified": report.verified, "fresh": fresh}
 
 
-def rerun_folder(leaderboard: Path, id: str, protocol: str) -> Path:
-    """Where the games of a re-run are."""
-    return leaderboard / rerun.FOLDER / id / protocol
+def seal(place: Place, reason: str) -> list[LogLine]:
+    """Bind every file of what was accepted, or re-run, when lines of the log bound three of them.
+
+    Their traces are read: `episodes.jsonl`, which was bound, has the hash of each. CheckFailed for
+    a row whose files are not those that were accepted.
+    """
+    board_log.write_pin(place.leaderboard)
+    board = place.board()
+    written: list[LogLine] = []
+    for row in board.rows:
+        accepts = [line for line in board.log if line.event == "accept" and line.id == row.id]
+        reruns = [line for line in board.log if line.event == "rerun" and line.id == row.id]
+        for line in (*accepts[-1:], *reruns[-1:]):
+            folder, bound = row.folder, line.facts.get("digest")
+            if line.event == "rerun":
+                bound = line.facts.get("result")
+                folder = rerun.folder_of(place.leaderboard, row.id, str(line.facts["protocol"]))
+            if row.status == "removed" or rerun.files_of(board.log, line):
+                continue
+            if digest(folder) != bound:
+                raise CheckFailed(f"{folder}: is not what line {line.number + 1} of the log has")
+            if row.tier != TIERS[0]:
+                _own_files(folder)
+            facts = {"line": line.number, "files_sha256": whole_digest(folder)}
+            written.append(board_log.append(place.leaderboard, "seal", row.id, reason, facts))
+    return written
+
+
+def _own_files(folder: Path) -> None:
+    """CheckFailed unless each trace is the one of its game, and nothing else is there."""
+    rows = results.read_episodes(folder)
+    for row in rows:
+        keys = results.read_trace(folder, row["index"])
+        if hashlib.sha256(keys).hexdigest() != row["sha256"]:
+            raise CheckFailed(f"{folder}: trace {row['index']} is not that of its game")
+    if (folder / NAME).exists():
+        subject_of(folder)  # its manifest, which was bound, has the hash of every file
+        return
+    known = {f"{row['index']}.xz" for row in rows}
+    known |= {"result.json", "evaluation.json", "episodes.jsonl", "traces"}
+    odd = sorted(path.name for path in folder.rglob("*") if path.name not in known)
+    if odd:
+        raise CheckFailed(f"{folder}: holds {odd[0]!a}, which no result has; remove it")
 
 
 def check_reason(reason: str) -> str:
@@ -199,15 +232,15 @@ def check_reason(reason: str) -> str:
     return check_text(reason, "--reason", 500)
 
 
-def _bring(place: Place, subject: Subject) -> None:
+def _bring(place: Place, subject: Subject) -> Path:
     """Copy a submission to its place, unless it is there; only the files that it names."""
     assert subject.manifest is not None
     target = place.leaderboard / "submissions" / subject.id
     if target.resolve() == subject.folder.resolve():
-        return
+        return target
     if target.exists():
-        if digest(target) == digest(subject.folder):
-            return
+        if whole_digest(target) == whole_digest(subject.folder):
+            return target
         raise InputError(f"{target}: is there already, and another one; remove it by hand")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new.", suffix=".tmp", dir=target.parent) as temporary:
@@ -218,3 +251,4 @@ def _bring(place: Place, subject: Subject) -> None:
         if digest(whole) != digest(subject.folder) or subject_of(whole).id != subject.id:
             raise CheckFailed(f"{subject.folder}: changed while it was copied")
         whole.rename(target)
+    return target

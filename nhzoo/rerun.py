@@ -12,16 +12,18 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from nhzoo import files, results, statistics
-from nhzoo.board import Row
 from nhzoo.board_log import LogLine
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.protocols import GameSpec, Protocol, action_stream, get_protocol, seeds_of
+from nhzoo.row_digest import digest as games_digest
+from nhzoo.row_digest import whole_digest
 from nhzoo.statistics import Interval
 
 GAMES = 128
@@ -115,32 +117,37 @@ def read_secret(path: Path) -> str:
     return text
 
 
-def check_order(log: Sequence[LogLine], row: Row, secret: str) -> tuple[LogLine, LogLine]:
+def check_order(log: Sequence[LogLine], id: str, secret: str) -> tuple[LogLine, LogLine]:
     """The lines that committed to a secret and accepted a row; CheckFailed when it was not so.
 
     The secret has to have been committed to before the row was first accepted with these games, be
     the newest one then, and not be revealed before.
     """
-    accepts = [line for line in log if line.event == "accept" and line.id == row.id]
-    if not accepts or row.status == "removed":
-        raise CheckFailed(f"{row.id}: is not accepted; accept it first")
+    accepts = [line for line in log if line.event == "accept" and line.id == id]
+    removed = any(
+        line.event == "remove" and line.id == id and line.number > accepts[-1].number
+        for line in log
+        if accepts
+    )
+    if not accepts or removed:
+        raise CheckFailed(f"{id}: is not accepted; accept it first")
     digest = accepts[-1].facts.get("digest")
     accepted = next(line for line in accepts if line.facts.get("digest") == digest)
     before = [line for line in log if line.event == "commit" and line.number < accepted.number]
     if not before or before[-1].facts.get("commitment") != commitment(secret):
         raise CheckFailed(
-            f"{row.id}: the secret is not the one committed to last before the row was accepted; "
+            f"{id}: the secret is not the one committed to last before the row was accepted; "
             "with another, seeds could have been chosen"
         )
     shown = [line for line in log if line.event == "reveal" and line.number < accepted.number]
     if any(line.facts.get("secret") == secret for line in shown):
-        raise CheckFailed(f"{row.id}: the secret was revealed before the row was accepted")
+        raise CheckFailed(f"{id}: the secret was revealed before the row was accepted")
     return before[-1], accepted
 
 
-def compare(row: Row, fresh: Sequence[results.Row]) -> Agreement:
-    """The games of a row beside those of its re-run."""
-    submitted = results.read_episodes(row.folder)
+def compare(folder: Path, fresh: Sequence[results.Row]) -> Agreement:
+    """The games of a row's folder beside those of its re-run."""
+    submitted = results.read_episodes(folder)
     first, second = ([float(r["score"]) for r in rows] for rows in (submitted, fresh))
     difference = statistics.unpaired_difference(first, second)
     p_value = statistics.permutation_test(first, second).value
@@ -153,6 +160,74 @@ def compare(row: Row, fresh: Sequence[results.Row]) -> Agreement:
         differs,
         not (differs and difference.estimate > 0),
     )
+
+
+@dataclass(frozen=True)
+class Held:
+    """A re-run that its line of the log, the secret and its games agree on."""
+
+    line: LogLine
+    folder: Path
+    protocol: FreshProtocol
+    agrees: bool
+
+
+def folder_of(leaderboard: Path, id: str, protocol: str) -> Path:
+    """Where the games of a re-run are."""
+    return leaderboard / FOLDER / id / protocol
+
+
+def hold(leaderboard: Path, log: Sequence[LogLine], id: str, protocol: str, folder: Path) -> Held:
+    """Ask of a row's latest re-run all that can be asked without playing; CheckFailed if not so.
+
+    That its secret is revealed, was committed to before the row was accepted, gives the protocol
+    and the seeds of the games that are there, that these are the files of the log, and what
+    comparing them with the row's in `folder` comes to. `nhzoo leaderboard rerun --check` replays
+    them as well.
+    """
+    secret, line = revealed(log, id)
+    facts = line.facts
+    _, accepted = check_order([other for other in log if other.number < line.number], id, secret)
+    games = facts.get("games")
+    if type(games) is not int:
+        raise CheckFailed(f"{id}: the log does not say how many games were re-run")
+    row_digest = games_digest(folder)
+    if not row_digest == facts.get("digest") == accepted.facts.get("digest"):
+        raise CheckFailed(f"{id}: was re-run with other games than it was accepted with")
+    fresh = fresh_protocol(protocol, secret, row_digest, games)
+    out = folder_of(leaderboard, id, fresh.id)
+    where = f"is not the re-run of line {line.number + 1} of the log"
+    if facts.get("protocol") != fresh.id or not out.is_dir():
+        raise CheckFailed(f"{out}: {where}")
+    whole = files_of(log, line)
+    if games_digest(out) != facts.get("result") or (whole and whole_digest(out) != whole):
+        raise CheckFailed(f"{out}: {where}")
+    agreement = _agreement(folder, row_digest, out, str(facts.get("result")), fresh)
+    if agreement.fresh != facts.get("fresh") or agreement.agrees is not facts.get("agrees"):
+        raise CheckFailed(f"{out}: its games do not come to what line {line.number + 1} has")
+    return Held(line, out, fresh, agreement.agrees)
+
+
+@lru_cache(maxsize=1_000)
+def _agreement(
+    folder: Path, row_digest: str, out: Path, result: str, protocol: FreshProtocol
+) -> Agreement:
+    """Compared once for the same games: the digests are part of the key."""
+    rows = results.read_episodes(out)
+    for i, row in enumerate(rows):
+        spec = protocol.game(i) if i < protocol.games else None
+        if spec is None or (row["index"], row["core"], row["disp"]) != (i, spec.core, spec.disp):
+            raise CheckFailed(f"{out}: its seeds are not those of the revealed secret")
+    if len(rows) != protocol.games:
+        raise CheckFailed(f"{out}: has {len(rows):,} games, the log {protocol.games:,}")
+    return compare(folder, rows)
+
+
+def files_of(log: Sequence[LogLine], line: LogLine) -> str:
+    """The digest of every file that a line, or else the first that seals it, binds; "" for none."""
+    seals = (x.facts for x in log if x.event == "seal" and x.facts.get("line") == line.number)
+    facts: Mapping[str, Any] = next(seals, {})
+    return str(line.facts.get("files_sha256") or facts.get("files_sha256") or "")
 
 
 def revealed(log: Sequence[LogLine], id: str) -> tuple[str, LogLine]:

@@ -45,6 +45,7 @@ class Built:
     page_bytes: int
     game_bytes: int
     missing: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def build(
@@ -83,7 +84,7 @@ def build_board(
     wanted = [
         game
         for row in board.rows
-        if row.status != "removed"
+        if row.status not in ("removed", "altered")
         for game in wanted_games(row.id, played[row.id])
     ]
     recorded: dict[str, list[Recorded]] = {row.id: [] for row in board.rows}
@@ -100,6 +101,8 @@ def build_board(
     written = {page.path: page.write() for page in pages}
     written["site.css"] = style().encode()
     written["board.csv"] = as_csv(board).encode()
+    pin = {"lines": len(board.log), "sha256": head(board.log)}
+    written["head.json"] = files.dump_json(pin)
     written |= {name: asset(name).encode() for name in SCRIPTS}
     for path, data in written.items():
         files.atomic_write(out / path, data, sync=False)
@@ -119,6 +122,7 @@ def build_board(
             for game in every
             if game.windows is None
         ),
+        board.warnings,
     )
 
 
@@ -166,9 +170,10 @@ def _log(board: Board) -> Page:
     body = '<p class="note">The log is empty: nothing was accepted yet.</p>'
     if board.log:
         chain = (
-            '<p class="note">The last line&rsquo;s hash is '
-            f'<code class="hash">{head(board.log)}</code>. '
-            "Whoever keeps it can tell later that no line before it was changed or taken out.</p>"
+            f'<p class="note">{len(board.log):,} lines; the last one&rsquo;s hash is '
+            f'<code class="hash">{head(board.log)}</code> (<a href="head.json">head.json</a>). '
+            "Whoever keeps it can tell later that no line up to it was changed or taken out: "
+            "<code>nhzoo leaderboard log --head HASH</code>.</p>"
         )
         body = log_table(board.log, pages) + chain
     return Page(

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from nhzoo import files, registry, results
-from nhzoo.board import TIERS, Row, digest, entry_claims
+from nhzoo.board import TIERS, Row, entry_claims
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.protocols import Protocol
+from nhzoo.row_digest import digest
 from nhzoo.submission import ENTRY_FOLDER, NAME, Manifest
 from nhzoo.submission_claims import Subject, given_up, static_problems
 from nhzoo.verification import Verification, verify

@@ -21,6 +21,7 @@ from nhzoo.board import Board, Row, claimed_summary, entry_claims, ranked, read_
 from nhzoo.board_export import COLUMNS, as_csv, as_json
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.protocols import get_protocol
+from nhzoo.row_digest import digest, whole_digest
 from tests.conftest import read_rows
 
 ROOT = Path(__file__).parents[1]
@@ -51,14 +52,11 @@ def place_of(tmp_path: Path, *agents: str) -> maintaining.Place:
     return place
 
 
-def accepted(place: maintaining.Place, id: str, tier: str = "replayed") -> None:
+def accepted(place: maintaining.Place, id: str, tier: str = "replayed", **facts) -> None:
     """As `accept` writes it, without the replay."""
-    from nhzoo.board import digest
-
     folder = place.row(id).folder
-    board_log.append(
-        place.leaderboard, "accept", id, "for a test", {"tier": tier, "digest": digest(folder)}
-    )
+    facts = {"tier": tier, "digest": digest(folder), "files_sha256": whole_digest(folder)} | facts
+    board_log.append(place.leaderboard, "accept", id, "for a test", facts)
 
 
 def test_training_flops_are_those_of_the_start_as_well():
@@ -177,8 +175,55 @@ def test_lines_that_are_sealed_again_moved_or_left_out_are_noticed(log):
     with pytest.raises(CheckFailed, match="cut off"):
         board_log.read_log(log)
     kept = board_log.head(board_log.read_log(log)) if path.write_bytes(whole) else ""
-    path.write_bytes(b"\n".join(lines[:3]) + b"\n")  # the end alone can be cut: the head tells
-    assert not board_log.holds(board_log.read_log(log), kept)
+    assert board_log.read_pin(log) == (4, kept)
+
+
+def test_the_end_of_the_log_cannot_be_cut(log):
+    """A line that is gone is missed, whether the pin is left, cut as well, or taken away."""
+    path, pin = log / board_log.NAME, log / board_log.PIN
+    lines, pinned = path.read_bytes().splitlines(), pin.read_bytes()
+    for kept in (lines[:3], lines[:1], []):
+        path.write_bytes(b"".join(line + b"\n" for line in kept))
+        with pytest.raises(CheckFailed, match=r"has not the 4 lines that head\.json counts"):
+            board_log.read_log(log)
+        with pytest.raises(CheckFailed, match="has not the 4 lines"):
+            board_log.append(log, "remove", "row-1", "withdrawn", {})
+    path.unlink()
+    with pytest.raises(CheckFailed, match="has not the 4 lines"):
+        board_log.read_log(log)
+    path.write_bytes(b"\n".join(lines[:3]) + b"\n")
+    pin.unlink()
+    with pytest.raises(CheckFailed, match=r"head\.json: is missing"):
+        board_log.read_log(log)
+    for odd in (b"{}", b'{"lines": -1, "sha256": "0"}', b'{"lines": true, "sha256": "0"}'):
+        pin.write_bytes(odd)
+        with pytest.raises(CheckFailed, match="needs exactly"):
+            board_log.read_log(log)
+    pin.write_bytes(pinned)  # a kill between the two files leaves a line more: nothing is lost
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    before = pin.read_bytes()
+    board_log.append(log, "remove", "row-1", "withdrawn", {})
+    pin.write_bytes(before)
+    assert len(board_log.read_log(log)) == 5
+    board_log.append(log, "remove", "row-2", "withdrawn", {})
+    assert board_log.read_pin(log) == (6, board_log.head(board_log.read_log(log)))
+
+
+def test_the_log_of_the_repository_is_pinned_and_only_grew():
+    """Whoever cuts or rewrites both files leaves the earlier ones in the repository's history."""
+    log = board_log.read_log(LEADERBOARD)
+    assert board_log.read_pin(LEADERBOARD) == (len(log), board_log.head(log))
+    now = (LEADERBOARD / board_log.NAME).read_bytes()
+    for revision in git("log", "--format=%H", "--", "leaderboard/log.jsonl").split():
+        before = git("show", f"{revision.decode()}:leaderboard/log.jsonl")
+        assert now.startswith(before), f"the log of {revision.decode()} is not its beginning"
+
+
+def git(*words: str) -> bytes:
+    """What git says of the checkout; nothing outside one."""
+    if not (ROOT / ".git").exists():
+        return b""
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, check=True).stdout
 
 
 def test_rows_are_what_the_log_says(tmp_path):
@@ -203,14 +248,73 @@ def test_rows_are_what_the_log_says(tmp_path):
     assert place.row(ids[1]).rank == 1
 
 
-def test_a_row_that_changed_since_it_was_accepted_is_reported_again(tmp_path):
+ALTERATIONS = {
+    "a game": lambda folder: patched(folder / "episodes.jsonl", b'"score": ', b'"score":  '),
+    "a trace": lambda folder: (folder / "traces/7.xz").write_bytes(files.compress_xz(b"hjkl")),
+    "a trace less": lambda folder: (folder / "traces/7.xz").unlink(),
+    "a file more": lambda folder: (folder / "notes.txt").write_bytes(b"x"),
+    "a file that no game depends on": lambda folder: patched(
+        folder / "evaluation.json", b"{", b"{ "
+    ),
+    "a link": lambda folder: (folder / "link").symlink_to("result.json"),
+}
+
+
+def patched(path: Path, before: bytes, after: bytes) -> None:
+    data = path.read_bytes()
+    assert before in data
+    path.write_bytes(data.replace(before, after, 1))
+
+
+@pytest.mark.parametrize("what", ALTERATIONS)
+def test_a_row_that_changed_since_it_was_accepted_is_altered(tmp_path, what):
     place = place_of(tmp_path, "scripted")
     accepted(place, "scripted-monk-lite-v1")
-    path = place.leaderboard / "results/scripted/monk-lite-v1/episodes.jsonl"
-    path.write_bytes(path.read_bytes().replace(b'"score": ', b'"score":  ', 1))
+    assert place.board().warnings == ()
+    ALTERATIONS[what](place.leaderboard / "results/scripted/monk-lite-v1")
     changed = place.row("scripted-monk-lite-v1")
-    assert (changed.tier, changed.rank) == ("reported", None)
-    assert "changed since" in changed.reason
+    assert (changed.tier, changed.status, changed.rank) == ("reported", "altered", None)
+    assert "altered since" in changed.reason
+    (warning,) = place.board().warnings
+    assert "scripted/monk-lite-v1: is not as it was accepted" in warning
+
+
+def test_old_lines_bind_every_file_once_they_are_sealed(tmp_path):
+    """A line from before bound three files: the trace and the log's end could go unnoticed."""
+    place, id = place_of(tmp_path, "scripted"), "scripted-monk-lite-v1"
+    accepted(place, id, files_sha256=None)
+    (place.leaderboard / board_log.PIN).unlink()
+    folder = place.leaderboard / "results/scripted/monk-lite-v1"
+    whole = shutil.copytree(folder, tmp_path / "whole")
+    ALTERATIONS["a trace"](folder)
+    with pytest.raises(CheckFailed, match="trace 7 is not that of its game"):
+        maintaining.seal(place, "now")
+    shutil.rmtree(folder)
+    shutil.copytree(whole, folder)
+    (line,) = maintaining.seal(place, "now")
+    assert line.facts == {"line": 0, "files_sha256": whole_digest(folder)}
+    assert maintaining.seal(place, "again") == [] and place.row(id).rank == 1
+    ALTERATIONS["a trace"](folder)
+    assert place.row(id).status == "altered"
+    forged = {"line": 0, "files_sha256": whole_digest(folder)}
+    board_log.append(place.leaderboard, "seal", id, "forged", forged)
+    assert place.row(id).status == "altered"  # the first counts
+
+
+def test_altered_rows_end_the_commands_with_1(tmp_path):
+    place = place_of(tmp_path, "random")
+    accepted(place, "random-monk-lite-v1")
+    (place.leaderboard / "results/random/monk-lite-v1/traces/7.xz").write_bytes(b"")
+    site = os.fspath(tmp_path / "site")
+    for words in (
+        ("export", "--root", os.fspath(place.root)),
+        ("build", "--out", site, "--results", os.fspath(place.leaderboard), "--workers", "1"),
+    ):
+        done = subprocess.run([*NHZOO, "leaderboard", *words], capture_output=True, text=True)
+        assert done.returncode == 1, done.stderr
+        last = done.stderr.splitlines()[-1]
+        assert "random/monk-lite-v1: is not as it was accepted, and is shown as altered" in last
+    assert 'data-status="altered"' in (tmp_path / "site/index.html").read_text()
 
 
 def test_a_rescored_row_keeps_what_was_claimed(tmp_path):
@@ -295,12 +399,12 @@ def test_the_re_runs_in_the_log_are_those_of_revealed_secrets():
     assert runs
     for id in runs:
         secret, line = rerun.revealed(log, id)
-        commit, accept = rerun.check_order(log[: line.number], place.row(id), secret)
+        commit, accept = rerun.check_order(log[: line.number], id, secret)
         assert commit.number < accept.number < line.number
         protocol = rerun.fresh_protocol(
             place.row(id).protocol, secret, line.facts["digest"], line.facts["games"]
         )
-        rows = read_rows(maintaining.rerun_folder(LEADERBOARD, id, protocol.id))
+        rows = read_rows(rerun.folder_of(LEADERBOARD, id, protocol.id))
         assert [(r["core"], r["disp"]) for r in rows] == [
             (protocol.game(i).core, protocol.game(i).disp) for i in range(line.facts["games"])
         ]
@@ -345,23 +449,71 @@ def test_a_re_run_is_committed_to_compared_and_revealed(tmp_path):
         maintaining.run_again(place, id, "0" * 64)
     found, line = maintaining.run_again(place, id, drawn, games=12, workers=1)
     assert line.facts["games"] == 12 and line.facts["fresh"]["episodes"] == 12
-    assert place.row(id).tier == ("re-run" if found.agrees else "replayed")
+    assert place.row(id).tier == "replayed"  # nobody else can check it yet
     with pytest.raises(CheckFailed, match="not revealed"):
         maintaining.check_rerun(place, id)
     with pytest.raises(CheckFailed, match="no commitment"):
         maintaining.reveal(place, "0" * 64, "the month is over")
     maintaining.reveal(place, drawn, "the month is over")
     assert maintaining.check_rerun(place, id, workers=1)["verified"] == 12
-    folder = maintaining.rerun_folder(place.leaderboard, id, line.facts["protocol"])
+    assert place.row(id).tier == ("re-run" if found.agrees else "replayed")
+    folder = rerun.folder_of(place.leaderboard, id, line.facts["protocol"])
     path = folder / "episodes.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"score": 0.0', b'"score": 9.0', 1))
     with pytest.raises(CheckFailed, match="is not the re-run"):
         maintaining.check_rerun(place, id, workers=1)
+    assert place.row(id).tier == "replayed"
+    assert "is not shown as re-run" in place.board().warnings[0]
     other = place_of(tmp_path / "other", "random")  # accepted first, committed to later
     accepted(other, id)
     maintaining.commit(other, tmp_path / "late", "too late")
     with pytest.raises(CheckFailed, match="committed to last"):
         maintaining.run_again(other, id, rerun.read_secret(tmp_path / "late"))
+
+
+def test_a_forged_line_makes_no_re_run(tmp_path):
+    """Lines that follow in the chain, of a re-run that nobody made."""
+    place, id = place_of(tmp_path, "random"), "random-monk-lite-v1"
+    secret = "a" * 64
+    maintaining.commit(place, tmp_path / "secret", "a month")
+    drawn = rerun.read_secret(tmp_path / "secret")
+    accepted(place, id)
+    board = place.board()
+    facts = {"agrees": True, "games": 128, "fresh": dict(board.rows[0].summary)}
+    facts |= {"digest": digest(board.rows[0].folder), "protocol": "x", "result": "0" * 64}
+
+    def forged(match: str, **more) -> None:
+        board_log.append(place.leaderboard, "rerun", id, "forged", facts | more)
+        found = place.board()
+        assert [row.tier for row in found.rows] == ["replayed"]
+        assert not match or match in found.warnings[0]
+
+    forged("")  # of no secret
+    forged("", commitment=rerun.commitment(secret))  # of one that is not revealed
+    reveal = {"commitment": rerun.commitment(secret), "secret": secret}
+    board_log.append(place.leaderboard, "reveal", "", "forged", reveal)
+    forged("is not the one committed to last", commitment=rerun.commitment(secret))
+    maintaining.reveal(place, drawn, "the month is over")
+    true = {"commitment": rerun.commitment(drawn)}
+    forged("is not the re-run of line", **true)
+    fresh = rerun.fresh_protocol("monk-lite-v1", drawn, facts["digest"], 128)
+    true["protocol"] = fresh.id
+    forged("is not the re-run of line", **true)
+    out = rerun.folder_of(place.leaderboard, id, fresh.id)
+    shutil.copytree(board.rows[0].folder, out)  # the submitted games, as if they were fresh
+    true["result"] = digest(out)
+    forged("its seeds are not those of the revealed secret", **true)
+    rows = read_rows(out)
+    for i, one in enumerate(rows):
+        one |= {"core": fresh.game(i).core, "disp": fresh.game(i).disp}
+    files.atomic_write(out / "episodes.jsonl", files.dump_jsonl(rows))
+    true["result"] = digest(out)
+    forged("do not come to what line", **true | {"fresh": facts["fresh"] | {"mean_score": 9.0}})
+    for one in rows:
+        one["score"] = 0.0
+    files.atomic_write(out / "episodes.jsonl", files.dump_jsonl(rows[:100]))
+    true |= {"result": digest(out)}
+    forged("has 100 games, the log 128", **true)
 
 
 def test_a_re_run_tells_chosen_games_from_an_agents_own(tmp_path):
@@ -370,14 +522,12 @@ def test_a_re_run_tells_chosen_games_from_an_agents_own(tmp_path):
     best = sorted(rows, key=lambda r: -r["score"])[:64]
     folder = tmp_path / "chosen"
     files.atomic_write(folder / "episodes.jsonl", files.dump_jsonl(best))
-    chosen = replace(row("x", 1, 0, 2), folder=folder)
-    found = rerun.compare(chosen, rows)
+    found = rerun.compare(folder, rows)
     assert found.differs and not found.agrees and found.difference.low > 0
-    worse = replace(row("x", 1, 0, 2), folder=LEADERBOARD / "results/bc-lstm-1m/monk-lite-v1")
-    modest = rerun.compare(worse, best)
+    modest = rerun.compare(LEADERBOARD / "results/bc-lstm-1m/monk-lite-v1", best)
     assert modest.differs and modest.agrees  # the submitted ones are the worse
     files.atomic_write(folder / "episodes.jsonl", files.dump_jsonl(rows[::2]))
-    honest = rerun.compare(chosen, rows[1::2])
+    honest = rerun.compare(folder, rows[1::2])
     assert not honest.differs and honest.agrees
 
 

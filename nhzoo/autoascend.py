@@ -38,6 +38,8 @@ def prepare() -> None:
     assert spec is not None and spec.origin is not None
     sys.path.insert(0, str(Path(spec.origin).parent / "roots" / "autoascend"))
     warnings.simplefilter("ignore")
+    kernels = importlib.import_module("nhzoo.kernels")  # it brings numba, for this process alone
+    kernels.adopt()
     importlib.import_module("cv2").setNumThreads(1)
     importlib.import_module("autoascend.agent")
 

@@ -152,6 +152,11 @@ def _bytes(line: LogLine) -> bytes:
 
 
 def _line(raw: bytes, where: str) -> LogLine:
+    if raw.endswith(b"\r"):
+        raise CheckFailed(
+            f"{where}: ends with CR LF, which git makes of LF under core.autocrlf; set that to "
+            "false and check the file out again"
+        )
     value = files.parse_json(raw, where)
     if not isinstance(value, dict) or tuple(value) != _FIELDS:
         raise CheckFailed(f"{where}: needs exactly {', '.join(_FIELDS)}, in this order")

@@ -7,13 +7,15 @@ from typing import Any
 import numba
 import numpy as np
 
+from nhzoo import kernels
+
 Array = np.ndarray[Any, Any]
 
 ROWS, COLS = 24, 80
 SATIATED, NOT_HUNGRY, HUNGRY, WEAK, FAINTING = range(5)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def bottom_line(chars: Array) -> tuple[int, int, int, int, int]:
     """Level, turn, hit points and the most of them, hunger, of a screen, uint8 [1920].
 

@@ -26,7 +26,27 @@ from nhzoo import (
 from nhzoo.errors import NhzooError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Group(click.Group):
+    """Click's group, without what click makes of errors that are ours to tell."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Click takes EOFError for Ctrl-C, and ends with 1 at a broken pipe."""
+        try:
+            return super().invoke(ctx)
+        except (EOFError, OSError, KeyboardInterrupt) as error:
+            raise _Passed(error) from error
+
+
+class _Passed(Exception):
+    """`error`, past click."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+@click.group(
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="nhzoo")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def cli(debug: bool) -> None:
@@ -75,38 +95,55 @@ def _terminated(number: int, frame: Any) -> None:
 
 def main() -> None:
     """Entry point: errors made on purpose become one line and the contract's exit code."""
-    debug = "--debug" in sys.argv[1:]
+    display.open_streams()
     signal.signal(signal.SIGTERM, _terminated)
+    code = _run("--debug" in sys.argv[1:])
     try:
-        sys.exit(cli.main(standalone_mode=False) or 0)
+        sys.stdout.flush()
+    except OSError as error:
+        display.say(f"nhzoo: {_os_line(error)}")
+        code = code or 2
+    sys.exit(code)
+
+
+def _run(debug: bool) -> int:
+    """The exit code of the command; what went wrong is on stderr."""
+    try:
+        try:
+            return cli.main(standalone_mode=False) or 0
+        except _Passed as passed:
+            raise passed.error from None
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
-        sys.exit(0)
+        return 0
     except click.ClickException as error:
         display.say(f"nhzoo: {error.format_message()} (see nhzoo --help)")
-        sys.exit(2)
+        return 2
     except (KeyboardInterrupt, click.Abort):
         display.say("stopped; the same command goes on where it was")
-        sys.exit(130)
+        return 130
     except _Terminated:
         display.say("terminated; the same command goes on where it was")
-        sys.exit(128 + signal.SIGTERM)
+        return 128 + signal.SIGTERM
     except NhzooError as error:
         if debug:
             display.say(getattr(error, "trace", "") or traceback.format_exc())
         display.say(f"nhzoo: {error}")
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        return error.exit_code
     except OSError as error:
         if debug:
             traceback.print_exc()
-        display.say(f"nhzoo: {error.filename or 'a file'}: {error.strerror or error}")
-        sys.exit(2)
+        display.say(f"nhzoo: {_os_line(error)}")
+        return 2
     except Exception as error:
         if debug:
             traceback.print_exc()
         reason = str(error).splitlines()[0] if str(error) else "no message"
         display.say(f"nhzoo: {type(error).__name__}: {reason} (a bug? --debug shows where)")
-        sys.exit(2)
+        return 2
+
+
+def _os_line(error: OSError) -> str:
+    """What the system refused, and of which file."""
+    what = error.filename if error.filename is not None else type(error).__name__
+    return f"{what}: {error.strerror or error}"

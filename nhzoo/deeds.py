@@ -12,7 +12,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from nhzoo import walking
+from nhzoo import kernels, walking
 from nhzoo.walking import COLS, COMPASS, KEYS, KILLS, MEMORIES, PLACE, PRAYED, SHOWN, STILL
 
 Array = np.ndarray[Any, Any]
@@ -30,7 +30,7 @@ _SINCE = np.array([100, 500, 800, 1_000, 1_200])
 _THING = np.isin(np.arange(256), np.frombuffer(walking.THINGS.encode(), np.uint8))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def note(chars: Array, turn: int, recall: Array) -> None:
     """Take into `recall` what the top line of a screen, uint8 [1920], says, and if time passes."""
     if turn >= 0 and (turn & 0xFFFF) != recall[SHOWN]:
@@ -74,7 +74,7 @@ def _fallen(chars: Array, hero: int, direction: int) -> int:
     return int(walking.place(y + down, x + right))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _says(chars: Array, words: Array) -> bool:
     for x in range(COLS - len(words)):
         if chars[x] == words[0]:
@@ -86,7 +86,7 @@ def _says(chars: Array, words: Array) -> bool:
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def vitals(turn: int, health: int, most: int, hunger: int, recall: Array, here: Array) -> None:
     """The symbols of `HERE`; the hero need not be seen, questions hide it."""
     here[0], here[1] = 0, 1 + hunger
@@ -111,7 +111,7 @@ def vitals(turn: int, health: int, most: int, hunger: int, recall: Array, here: 
         here[3] = 6 + (3 * health > 2 * most)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def fresh(chars: Array, turn: int, recall: Array, scratch: Array, compass: Array) -> None:
     """The last symbol of each direction of the compass: how far it is to a corpse that is fresh.
 
@@ -135,6 +135,6 @@ def fresh(chars: Array, turn: int, recall: Array, scratch: Array, compass: Array
         compass[(d + 1) * COMPASS - 1] = walking.DISTANCE[min(255, nearest)] if seen else 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _since(turn: int, then: int) -> int:
     return min(_MOST, (turn - int(then)) & 0xFFFF)

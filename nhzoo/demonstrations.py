@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numba
 import numpy as np
 
-from nhzoo import features, walking
+from nhzoo import features, kernels, walking
 from nhzoo.envs import ACTION_KEYS, TTY
 from nhzoo.errors import InputError
 from nhzoo.features import Features
@@ -288,7 +288,7 @@ def _gather(readers: Sequence[_Reader | None], time: int, first: Array, view: Vi
     return Batch(inputs, actions, first, valid)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _read_features(
     counts: Array,
     gaps: Array,
@@ -352,7 +352,7 @@ def _read_features(
         walking.press(recall, key)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _skip(
     counts: Array,
     gaps: Array,
@@ -372,7 +372,7 @@ def _skip(
         walking.press(recall, record[starts[3]])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _read_screens(
     counts: Array,
     gaps: Array,

@@ -2,15 +2,91 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from nhzoo.errors import Notice
+
 _PLAIN_SECONDS = 15.0
 _muted = False
+
+
+class _Output(io.FileIO):
+    """Standard output or error, which may not be read to its end.
+
+    When the reader of a pipe is gone (`nhzoo list | head -1`), the rest is dropped and the command
+    ends with the exit code of what it did. A disk that is full is an error, once and by name;
+    standard error is the last thing to fail.
+    """
+
+    unread = False
+
+    def __init__(self, handle: int) -> None:
+        super().__init__(handle, "w", closefd=False)
+
+    def write(self, data: Any) -> int:
+        """Write, or drop."""
+        if not self.unread:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self.unread = True
+                if self.fileno() == 1 and not isinstance(error, BrokenPipeError):
+                    error.filename = "standard output"
+                    raise
+        return memoryview(data).nbytes
+
+
+def open_streams() -> None:
+    """Make standard input, output and error safe to use; for a process that is a command.
+
+    One that is closed gives and takes nothing, so that no file of ours gets its number; characters
+    that an encoding lacks become "?"; and warnings of nhzoo are a line.
+    """
+    for handle, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(handle)
+        except OSError:
+            spare = os.open(os.devnull, os.O_RDWR)
+            os.dup2(spare, handle)
+            if spare != handle:
+                os.close(spare)
+            os.set_inheritable(handle, True)
+        stream = getattr(sys, name)
+        if handle == 0:
+            sys.stdin = stream or open(handle, closefd=False)
+            continue
+        if stream is not None:
+            stream.flush()
+        lines = stream is None or stream.line_buffering or stream.write_through
+        wrapped = io.TextIOWrapper(
+            io.BufferedWriter(_Output(handle)),
+            encoding=getattr(stream, "encoding", None) or "utf-8",
+            errors="replace" if handle == 1 else "backslashreplace",
+            line_buffering=lines,
+        )
+        setattr(sys, name, wrapped)
+    default = warnings.showwarning
+
+    def show(message: Any, category: Any, *where: Any, **more: Any) -> None:
+        if issubclass(category, Notice):
+            say(f"nhzoo: {message}")
+        else:
+            default(message, category, *where, **more)
+
+    warnings.showwarning = show
+
+
+def unread() -> bool:
+    """Whether nobody reads standard output any more."""
+    return bool(getattr(getattr(getattr(sys.stdout, "buffer", None), "raw", None), "unread", False))
 
 
 def mute(silent: bool = True) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import warnings
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,7 +30,7 @@ def examine() -> list[Finding]:
             findings.append(Finding(package, True, version(package)))
         except PackageNotFoundError:
             findings.append(Finding(package, False, f"pip install {package}"))
-    findings += [_game(), _cache(), _agents()]
+    findings += [_game(), _cache(), _kernels(), _agents()]
     return findings
 
 
@@ -56,8 +57,26 @@ def _cache() -> Finding:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free / 1e9
     writable = os.access(existing, os.W_OK)
-    detail = f"{folder}, {free:.0f} GB free" if writable else f"{folder} cannot be written"
+    detail = f"{folder}, {free:.0f} GB free"
+    if not writable:
+        detail = f"{folder} cannot be written; name another in NHZOO_CACHE"
     return Finding("cache for packed frames", writable and free > 1, detail)
+
+
+def _kernels() -> Finding:
+    """Compiled code can be kept, or the networks and the scripted agent start slowly."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from nhzoo.kernels import folder
+
+            place = folder()
+    except ImportError as error:  # told above
+        return Finding("compiled code", False, str(error).splitlines()[0])
+    if place is None:
+        nowhere = "kept nowhere, every start takes a minute longer; set NHZOO_CACHE"
+        return Finding("compiled code", True, nowhere)
+    return Finding("compiled code", True, f"kept in {place}")
 
 
 def _agents() -> Finding:

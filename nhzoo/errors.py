@@ -15,3 +15,7 @@ class CheckFailed(NhzooError):
     """The input was usable and the check said no: a score not reproduced (exit code 1)."""
 
     exit_code = 1
+
+
+class Notice(UserWarning):
+    """Something that stops nothing and is better known; the command line shows it as one line."""

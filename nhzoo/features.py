@@ -15,10 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 
-from nhzoo import deeds, walking
+from nhzoo import deeds, kernels, walking
 from nhzoo.bottomline import bottom_line
 from nhzoo.envs import ACTION_KEYS
 
@@ -250,7 +249,7 @@ def _status_symbols() -> Array:
 _STATUS = _status_symbols()
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _encode(
     chars: Array,
     colors: Array,
@@ -288,7 +287,7 @@ def _encode(
         )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def encode_place(
     chars: Array,
     colors: Array,
@@ -325,7 +324,7 @@ def encode_place(
     deeds.vitals(turn, health, most, hunger, recall, here[walking.HERE :])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def recall_screen(chars: Array, row: int, col: int, recall: Array) -> None:
     """Bring `recall` up to one screen, uint8 [1920], as `encode_place` does."""
     level, turn, _, _, _ = bottom_line(chars)
@@ -333,7 +332,7 @@ def recall_screen(chars: Array, row: int, col: int, recall: Array) -> None:
     walking.remember(chars, row, col, level, turn, recall)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def encode_crop(chars: Array, colors: Array, row: int, col: int, crop: Array) -> None:
     """Cells round the cursor of one screen, uint8 [1920] twice, into `crop` [:2, 121]."""
     # Unsigned indices cannot mean "from the end": numba then makes plain loops of all this.
@@ -354,7 +353,7 @@ def encode_crop(chars: Array, colors: Array, row: int, col: int, crop: Array) ->
                 crop[1, cell + x] = (colors[start + x] & 15) + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def encode_map(chars: Array, row: int, col: int, window: Array) -> None:
     """Characters of the map of one screen, uint8 [1920], into `window` [21, 76]."""
     left = col - WINDOW_COLS // 2
@@ -376,7 +375,7 @@ def encode_map(chars: Array, row: int, col: int, window: Array) -> None:
             window[k, x] = 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def encode_status(chars: Array, status: Array) -> None:
     """The bottom line of one screen, uint8 [1920], without its turn counter, into [80]."""
     turn = False
@@ -388,7 +387,7 @@ def encode_status(chars: Array, status: Array) -> None:
         status[k] = 0 if turn else _STATUS[chars[at]]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def encode_choices(chars: Array, row: int, choices: Array) -> None:
     """The letters that a question on the top line offers, uint8 [52]; ranges are spelt out."""
     choices[:] = 0
@@ -410,14 +409,14 @@ def encode_choices(chars: Array, row: int, choices: Array) -> None:
         last = letter if char != 45 else last
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _letter(char: int) -> int:
     if 97 <= char <= 122:
         return char - 97
     return char - 65 + 26 if 65 <= char <= 90 else -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def encode_message(chars: Array, message: Array) -> None:
     """Hashes of the words of the top line of one screen, uint8 [1920], and of pairs: [48]."""
     message[:] = -1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import http.client
 import lzma
@@ -82,12 +81,8 @@ def download(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"{part}: another process is downloading it; wait for it"
-                ) from None
+            if not files.flock(file.fileno(), part, wait=False):
+                raise InputError(f"{part}: another process is downloading it; wait for it")
             transfer = _Transfer(url, file, note, size, limit, progress, timeout)
             _insist(transfer, tries, pause)
             file.flush()

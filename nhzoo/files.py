@@ -8,6 +8,7 @@ from is written here: complete or not at all.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import io
@@ -16,25 +17,69 @@ import lzma
 import math
 import os
 import re
+import secrets
 import stat
-import tempfile
 import time
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
-from nhzoo.errors import InputError
+from nhzoo.errors import InputError, Notice
 
 MEGABYTE = 1 << 20
+_warned: list[Path] = []  # where a file system without locks was met
 
 
 def cache_folder() -> Path:
     """What can be made or fetched again: $NHZOO_CACHE, else nhzoo in the user's cache folder."""
-    if os.environ.get("NHZOO_CACHE"):
-        return Path(os.environ["NHZOO_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nhzoo"
+    return user_folder("NHZOO_CACHE", "XDG_CACHE_HOME", ".cache")
+
+
+def user_folder(variable: str, xdg: str, below_home: str) -> Path:
+    """The folder that `variable` names, else `nhzoo` in the one that the XDG variable names.
+
+    An XDG variable that is empty or relative counts as unset, as its specification has it. Then it
+    is `below_home`; a user without a home (a container's) gets a folder among the temporary files.
+    """
+    if os.environ.get(variable):
+        return Path(os.environ[variable])
+    base = os.environ.get(xdg, "")
+    if os.path.isabs(base):
+        return Path(base) / "nhzoo"
+    try:
+        return Path.home() / below_home / "nhzoo"
+    except RuntimeError:
+        pass
+    try:
+        return private_folder() / below_home / "nhzoo"
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}"
+        raise InputError(f"there is no home folder ({reason}); set HOME or {variable}") from None
+
+
+def private_folder() -> Path:
+    """A folder among the temporary files that is this user's alone, whoever else writes there.
+
+    The same one in a worker, which has temporary files of its own. OSError when there is none to
+    be had, or it belongs to others.
+    """
+    for base in filter(None, (os.environ.get("TMPDIR"), "/tmp", "/var/tmp")):
+        path = Path(base) / f"nhzoo-{os.getuid()}"
+        with contextlib.suppress(OSError):
+            path.mkdir(mode=0o700, exist_ok=True)
+            if is_private(path):
+                return path
+    raise PermissionError(errno.EPERM, "cannot be made, or belongs to others", path)
+
+
+def is_private(folder: Path) -> bool:
+    """Whether it is a folder, no link, that only this user can write to."""
+    found = folder.lstat()
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    return ours and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def inside(root: Path, name: str) -> Path:
@@ -86,12 +131,33 @@ def lock(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not flock(handle, folder, wait=False):
+            raise InputError(f"{folder}: another process is at work there; wait for it")
         yield
-    except BlockingIOError:
-        raise InputError(f"{folder}: another process is at work there; wait for it") from None
     finally:
         os.close(handle)
+
+
+def flock(handle: int, path: Path, wait: bool) -> bool:
+    """Lock an open file or folder for this process; False when another holds it.
+
+    Where the file system has no locks (some of Lustre, FUSE and NFS), go on as if it were locked
+    and warn once: that two commands do not write the same folder is then for the user to see to.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # which one differs: ENOSYS, EOPNOTSUPP, ENOLCK, EBADF on NFS
+        if not _warned:
+            _warned.append(path)
+            warnings.warn(
+                f"{path}: cannot be locked on this file system ({error.strerror}); going on "
+                "without: let no two commands write there at once",
+                Notice,
+                stacklevel=3,
+            )
+    return True
 
 
 @contextlib.contextmanager
@@ -99,9 +165,9 @@ def lock_file(path: Path) -> Iterator[None]:
     """Hold a file that is replaced as a whole, made empty if it is not there; wait for others."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            flock(handle, path, wait=True)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), os.stat(path)):
                     yield
@@ -189,23 +255,39 @@ def atomic_writer(path: Path, keep: Path | None = None, sync: bool = True) -> It
     `keep` the old file is kept under that name, and a crash may leave it there alone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    # With the mode that the user's umask gives: mkstemp's would have to be changed afterwards.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             if sync:
                 os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         if keep and path.exists():
             os.replace(path, keep)
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk names no file by itself
+        if isinstance(error, OSError):
+            _name(error, path)
         raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError that names no file, as of a full disk in the middle of a write, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        _name(error, path)
+        raise
+
+
+def _name(error: OSError, path: Path) -> None:
+    if error.filename is None:
+        error.filename = os.fspath(path)
 
 
 def atomic_write(path: Path, data: bytes, keep: Path | None = None, sync: bool = True) -> None:
@@ -233,7 +315,7 @@ def sync(paths: Iterable[Path]) -> None:
 
 
 def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
+    with naming(path), open(path, "rb") as file:
         os.fsync(file.fileno())
 
 

@@ -17,12 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import numba
 import numpy as np
 import zstandard
 from nle import nethack
 
-from nhzoo import files
+from nhzoo import files, kernels
 from nhzoo.envs import TTY
 from nhzoo.errors import InputError
 from nhzoo.traces import MAX_KEYS
@@ -297,7 +296,7 @@ class FrameReader:
         return rows
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _changes(
     rows: Array,
     frames: int,
@@ -348,7 +347,7 @@ def _changes(
     return run, size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _within(counts: Array, gaps: Array, lengths: Array, changed: int, width: int) -> bool:
     """Whether runs and bytes add up and none lies outside the record."""
     run = size = 0
@@ -365,7 +364,7 @@ def _within(counts: Array, gaps: Array, lengths: Array, changed: int, width: int
     return run == len(gaps) and size == changed
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def apply(
     counts: Array,
     gaps: Array,
@@ -389,7 +388,7 @@ def apply(
     at[0], at[1] = run, size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _rows(
     counts: Array,
     gaps: Array,

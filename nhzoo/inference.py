@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 
 from nhzoo import features as seen
-from nhzoo import row_sums, walking
+from nhzoo import kernels, row_sums, walking
 from nhzoo.features import Features
 from nhzoo.policy import ACTIONS, EPSILON, GATES, LAYERS, LETTER_ACTIONS, MOVE_ACTIONS, Policy
 
@@ -229,12 +228,12 @@ def _share(weights: Sequence[torch.Tensor], along: int) -> torch.Tensor:
 # Unsigned indices cannot mean "from the end": without that check the loops are plain additions.
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _relu(value: Any) -> Any:
     return _F(0) if value < 0 else value  # and what is no number stays none
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _join(
     cropped: Array,
     mapped: Array,
@@ -262,7 +261,7 @@ def _join(
                 joined[i, at + d] = value
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _rectify(x: Array, bias: Array, n: int) -> None:
     """Finish the first n rows of a layer, in place."""
     for i in range(np.uint64(n)):
@@ -270,7 +269,7 @@ def _rectify(x: Array, bias: Array, n: int) -> None:
             x[i, d] = _relu(x[i, d] + bias[d])
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REASSOCIATE)
+@kernels.njit(error_model="numpy", fastmath=_REASSOCIATE)
 def _normalize(x: Array, normed: Array, n: int) -> None:
     """The first n rows by their root mean squares."""
     width = np.uint64(x.shape[1])
@@ -283,7 +282,7 @@ def _normalize(x: Array, normed: Array, n: int) -> None:
             normed[i, d] = x[i, d] * scale
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _open_gates(gates: Array, bias: Array, n: int) -> None:
     """Finish forget and input gates and candidates; of the gates what `exp` makes odds against."""
     width = np.uint64(len(bias) // 3 * 2)
@@ -295,7 +294,7 @@ def _open_gates(gates: Array, bias: Array, n: int) -> None:
             gates[i, d] += bias[d]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernels.njit(error_model="numpy")
 def _remember(gates: Array, before: Array, after: Array, x: Array) -> None:
     """One layer's next state, added to what it read; see `recurrence`, with odds for sigmoids."""
     width = np.uint64(before.shape[1])
@@ -310,7 +309,7 @@ def _remember(gates: Array, before: Array, after: Array, x: Array) -> None:
             x[i, d] += after[i, d]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_REASSOCIATE)
+@kernels.njit(fastmath=_REASSOCIATE)
 def _finish(out: Array, bias: Array, bearings: Array, choices: Array, logits: Array) -> None:
     """Logits of the actions, of the moves with what lies that way, of letters that are offered."""
     width = np.uint64(bearings.shape[1])
@@ -330,7 +329,7 @@ def _finish(out: Array, bias: Array, bearings: Array, choices: Array, logits: Ar
             logits[i, LETTER_ACTIONS[letter]] += choices[i, letter] * out[i, first + width]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _scale(logits: Array, temperature: float, scaled: Array) -> bool:
     """Logits by temperature, the largest 0, float64; False when one is not finite."""
     for i in range(np.uint64(len(logits))):
@@ -346,7 +345,7 @@ def _scale(logits: Array, temperature: float, scaled: Array) -> bool:
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _draw(weights: Array, totals: Array, uniform: Array, chosen: Array) -> None:
     """The first action whose cumulative probability exceeds the uniform, or the last."""
     last = weights.shape[1] - 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nhzoo.errors import InputError
 from nhzoo.law_intervals import Interval
 
 Array = npt.NDArray[np.float64]
@@ -35,6 +38,31 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "nhzoo",
     "figure.constrained_layout.use": True,
 }
+
+
+def matplotlib() -> Any:
+    """Matplotlib, for figures that are files; InputError when it is not installed.
+
+    No backend is used, so one that the environment names (a notebook's, in MPLBACKEND) need not be
+    there: matplotlib refuses to be imported otherwise.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        found = importlib.import_module("matplotlib")
+        importlib.import_module("matplotlib.figure")
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"plots need {error.name}, which is not installed: pip install 'nhzoo[plots]'"
+        ) from None
+    except ImportError as error:  # one that does not fit another package, as numpy 2
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        raise InputError(
+            f"matplotlib cannot be imported ({reason}): pip install --upgrade 'nhzoo[plots]'"
+        ) from None
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return found
 
 
 def shades(count: int) -> list[Any]:

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from nhzoo import kernels
 
 Array = np.ndarray[Any, Any]
 
@@ -64,7 +65,7 @@ def _flat(tensor: Tensor) -> Array:
     return tensor.detach().numpy().reshape(len(tensor), -1)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _forward(keep: Array, new: Array, state: Array, out: Array) -> None:
     before = state
     for t in range(len(out)):
@@ -73,7 +74,7 @@ def _forward(keep: Array, new: Array, state: Array, out: Array) -> None:
         before = out[t]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _backward(
     grad: Array,
     keep: Array,

@@ -102,7 +102,7 @@ def new_secret(path: Path) -> str:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise InputError(f"{path}: is there already; a secret is never written over") from None
-    with os.fdopen(handle, "w") as file:
+    with files.naming(path), os.fdopen(handle, "w") as file:
         file.write(secret + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -148,15 +148,16 @@ class GameLog:
 
     def __exit__(self, *exception: object) -> None:
         if self._folder:
-            self._sync()
-            self._file.close()
+            with files.naming(Path(self._file.name)), self._file:  # closed, whatever happens
+                self._sync()
 
     def add(self, row: Row, keys: bytes) -> None:
         """Keep a game."""
         if self._folder:
             write_trace(self._folder, row["index"], keys, sync=False)
-            self._file.write(files.dump_json(row, indent=None))
-            self._file.flush()
+            with files.naming(Path(self._file.name)):
+                self._file.write(files.dump_json(row, indent=None))
+                self._file.flush()
             self._new.append(trace_path(self._folder, row["index"]))
             if time.monotonic() - self._synced > _SYNC_SECONDS:
                 self._sync()

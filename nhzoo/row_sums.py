@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from nhzoo import features as seen
-from nhzoo import walking
+from nhzoo import kernels, walking
 from nhzoo.vectors import sum_rows
 
 Array = np.ndarray[Any, Any]
@@ -19,7 +18,7 @@ Array = np.ndarray[Any, Any]
 _PATCH_WORDS = seen.WINDOW_COLS // seen.PATCH_COLS  # a patch's row of four cells as one number
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def sum_tables(
     crop: Array,
     words: Array,
@@ -83,7 +82,7 @@ def sum_tables(
             sum_rows(read, line * way, compass_table, compass_bias, chosen, 0, n, True)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _choose(rows: Array, symbols: Array, line: int, chosen: Array) -> int:
     """Put the rows that a line of symbols selects into `chosen`; returns how many."""
     n = 0

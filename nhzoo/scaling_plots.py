@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nhzoo.errors import InputError
+from nhzoo import files
 from nhzoo.forecast import Forecast
 from nhzoo.law_intervals import Interval
 from nhzoo.loss_surface import losses
@@ -29,6 +29,7 @@ from nhzoo.plot_style import (
     diamond,
     dot,
     exp,
+    matplotlib,
     sci,
     shades,
     ticks,
@@ -45,13 +46,7 @@ def plot_fit(fit: Fit, folder: Path, said: Sequence[Forecast] = ()) -> list[Path
 
     InputError when matplotlib is not installed (it is the extra `plots`).
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError(
-            "plots need matplotlib, which is not installed: pip install 'nhzoo[plots]'"
-        ) from None
+    plots = matplotlib()
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     figures: dict[str, tuple[Callable[..., None], int, tuple[float, float]]] = {
@@ -63,11 +58,11 @@ def plot_fit(fit: Fit, folder: Path, said: Sequence[Forecast] = ()) -> list[Path
         "residuals": (_residuals, 2, (10.0, 3.8)),
         "surface": (_surface, 1, (6.8, 5.0)),
     }
-    with matplotlib.rc_context(STYLE):
+    with plots.rc_context(STYLE):
         for name, (draw, panels, size) in figures.items():
             if not _has(fit, name):
                 continue
-            figure = Figure(figsize=size)
+            figure = plots.figure.Figure(figsize=size)
             axes = np.atleast_1d(figure.subplots(1, panels))
             for axis in axes:
                 axis.set_xscale("log")
@@ -77,7 +72,8 @@ def plot_fit(fit: Fit, folder: Path, said: Sequence[Forecast] = ()) -> list[Path
                 path = folder / f"{name}.{kind}"
                 # No date in it, so that the same fit gives the same bytes.
                 extra: dict[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {}
-                figure.savefig(path, dpi=150, **extra)
+                with files.naming(path):
+                    figure.savefig(path, dpi=150, **extra)
                 written.append(path)
     return written
 

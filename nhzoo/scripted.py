@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from nle import nethack
 
+from nhzoo import kernels
 from nhzoo.envs import ACTION_KEYS
 
 Array = np.ndarray[Any, Any]
@@ -96,7 +96,7 @@ class ScriptedAgent:
         return _ACTION[keys], state
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _choose(screen: Screen, state: State, uniform: Array, keys: Array) -> None:
     for b in range(len(keys)):
         seen = Screen(
@@ -109,7 +109,7 @@ def _choose(screen: Screen, state: State, uniform: Array, keys: Array) -> None:
         keys[b] = _key(seen, known, uniform[b])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _key(seen: Screen, known: State, uniform: float) -> int:
     """The key to press in one game."""
     numbers, message = known.numbers, seen.tty_chars[0]
@@ -174,7 +174,7 @@ def _key(seen: Screen, known: State, uniform: float) -> int:
     return _SEARCH
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _answer(seen: Screen, known: State, goal: int) -> int:
     """The key for a question, a menu or a text that waits."""
     row, col = seen.tty_cursor
@@ -199,7 +199,7 @@ def _answer(seen: Screen, known: State, goal: int) -> int:
     return _ESCAPE
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _has(line: Array, text: Array) -> bool:
     for start in range(len(line) - len(text) + 1):
         at = 0
@@ -210,7 +210,7 @@ def _has(line: Array, text: Array) -> bool:
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _look(seen: Screen, known: State, y: int, x: int) -> bool:
     """Take the map in; whether anything hostile is to be seen."""
     company = False
@@ -226,7 +226,7 @@ def _look(seen: Screen, known: State, y: int, x: int) -> bool:
     return company
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _hostile(seen: Screen, known: State, y: int, x: int) -> bool:
     if not (0 <= y < _ROWS and 0 <= x < _COLS):
         return False
@@ -236,13 +236,13 @@ def _hostile(seen: Screen, known: State, y: int, x: int) -> bool:
     return bool(glyph == _INVISIBLE)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _spared(seen: Screen, known: State, y: int, x: int) -> bool:
     """Whether somebody is there who is not to be attacked, and no pet."""
     return 0 <= seen.glyphs[y, x] < _MONSTERS and not _hostile(seen, known, y, x)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _open(known: State, y: int, x: int, d: int, turn: int) -> bool:
     """Whether one may step from (y, x) in direction d, as far as is known."""
     i, j = y + _DY[d], x + _DX[d]
@@ -253,7 +253,7 @@ def _open(known: State, y: int, x: int, d: int, turn: int) -> bool:
     return bool(_PASSABLE[to] and not (d % 2 and doors))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _way(seen: Screen, known: State, ready: bool) -> int:
     """The first step of a way to what is best: a direction, 8 for none needed, -1 without.
 

@@ -67,9 +67,7 @@ DOWNLOADS = {
 
 def data_folder() -> Path:
     """Where datasets are listed and fetched to: $NHZOO_DATA, else nhzoo in the user's data."""
-    if os.environ.get("NHZOO_DATA"):
-        return Path(os.environ["NHZOO_DATA"])
-    return Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share")) / "nhzoo"
+    return files.user_folder("NHZOO_DATA", "XDG_DATA_HOME", ".local/share")
 
 
 def open_demonstrations(source: str | Path) -> TraceSet | NldFolder | PackedSet:

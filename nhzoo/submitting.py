@@ -122,7 +122,11 @@ def to_hub(package: Path, repo: str | None = None) -> Pushed:
         )
     with tempfile.TemporaryDirectory(prefix="nhzoo-") as temporary:
         root = Path(temporary) / "results"
-        shutil.copytree(package, root / manifest.id / manifest.protocol)
+        target = root / manifest.id / manifest.protocol
+        for path in (path for path in package.rglob("*") if path.is_file()):
+            copy = target / path.relative_to(package)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)  # not its mode: some file systems refuse that
         return push(gather(root, repo or f"{organisation()}/results"), pull_request=True)
 
 

@@ -13,6 +13,7 @@ import numba
 import numpy as np
 import torch
 
+from nhzoo import kernels
 from nhzoo.vectors import spread_row, sum_rows
 
 Array = np.ndarray[Any, Any]
@@ -107,7 +108,7 @@ class _RowSum(torch.autograd.Function):
         return table_grad, bias_grad if ctx.biased else None, None, None, None
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _sum(table: Array, bias: Array, chosen: Array, ends: Array, out: Array, relu: bool) -> None:
     begin = 0
     for i in range(len(ends)):
@@ -115,7 +116,7 @@ def _sum(table: Array, bias: Array, chosen: Array, ends: Array, out: Array, relu
         begin = ends[i]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _spread(
     grad: Array,
     out: Array,
@@ -132,7 +133,7 @@ def _spread(
         begin = ends[i]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _chosen_rows(indices: Array) -> tuple[Array, Array]:
     """int32 rows >= 0 of all `indices` [n, k] in order, and int64 [n] where each sum's end."""
     chosen = np.empty(indices.size + 1, np.int32)
@@ -149,7 +150,7 @@ def _chosen_rows(indices: Array) -> tuple[Array, Array]:
 # Unsigned indices cannot mean "from the end": without that check the loops are plain.
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _chosen_symbols(symbols: Array, places: Array, rows: Array) -> tuple[Array, Array]:
     """`_chosen_rows` of the rows that a layout says: the sums are groups of frames."""
     frames, groups, each = len(symbols), len(places), np.uint64(places.shape[1])

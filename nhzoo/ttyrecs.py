@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import bz2
 import os
+import secrets
 import shutil
 import struct
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,7 +156,8 @@ def write_ttyrec(trace: Trace, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     number = int(trace.game) if trace.game.isdecimal() and len(trace.game) < 10 else 0
     # NLE's index overlooks folders with a leading dot, and so does NldFolder.
-    scratch = Path(tempfile.mkdtemp(prefix=f".{trace.game}.", suffix=".tmp", dir=folder))
+    scratch = folder / f".{trace.game}.{secrets.token_hex(4)}.tmp"
+    scratch.mkdir()
     try:
         ttyrec = scratch / f"nle.{number}.0.ttyrec3.bz2"
         game = _Recorded(ttyrec)
@@ -175,7 +176,6 @@ def write_ttyrec(trace: Trace, folder: Path) -> Path:
         with open(ttyrec, "rb") as file:
             os.fsync(file.fileno())
         files.atomic_write(scratch / f"nle.{number}.xlogfile", line.encode("latin-1"))
-        scratch.chmod(0o755)
         os.rename(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

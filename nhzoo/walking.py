@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
+
+from nhzoo import kernels
 
 Array = np.ndarray[Any, Any]
 
@@ -127,19 +128,19 @@ DISTANCE = symbols([2, 3, 4, 5, 7, 10, 15, 25])
 DIRECTION = _directions()
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def place(row: int, col: int) -> int:
     """The number of a map cell."""
     return (row - TOP + 1) * WIDTH + col + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def position(cell: int) -> tuple[int, int]:
     """Row and column on the screen of a map cell: the inverse of `place`."""
     return cell // WIDTH - 1 + TOP, cell % WIDTH - 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def press(recall: Array, key: int) -> None:
     """Put a key in front of those pressed last."""
     for k in range(HISTORY - 1, 0, -1):
@@ -154,7 +155,7 @@ def press_each(recall: Array, keys: Array) -> None:
     recall[:, KEYS] = keys
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def remember(chars: Array, row: int, col: int, level: int, turn: int, recall: Array) -> bool:
     """Bring `recall` up to this screen, uint8 [1920]; True when the cursor is on the hero.
 
@@ -182,7 +183,7 @@ def remember(chars: Array, row: int, col: int, level: int, turn: int, recall: Ar
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def footprints(recall: Array, row: int, col: int, size: int, out: Array) -> None:
     """How long the hero has stood on the cells of a window, into `out` uint8 [size x size]."""
     for k in range(size):
@@ -193,13 +194,13 @@ def footprints(recall: Array, row: int, col: int, size: int, out: Array) -> None
             out[k * size + j] = _footprint(recall, place(y, x)) if inside else 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _footprint(recall: Array, cell: Any) -> int:
     spent = int(recall[cell]) & _SPENT
     return _FOOTPRINT[min(255, spent)] if spent else 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def survey(chars: Array, colors: Array, grid: Array, distance: Array) -> None:
     """The map's cells, into `grid` and `distance`, int32 [1886] both, whose borders stay 0.
 
@@ -222,7 +223,7 @@ def survey(chars: Array, colors: Array, grid: Array, distance: Array) -> None:
                 distance[cell + x] = (_KIND[kind] >> 16 & 1) * NOT_YET
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def look(
     chars: Array,
     colors: Array,
@@ -313,7 +314,7 @@ def look(
     _beside(chars, colors, row, col, recall, queue, compass)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _hit(target: int, far: int, way: int, found_at: Array, found: Array) -> None:
     """Cells come in order of distance: the nearest of a kind, and all ways to those as near."""
     if found_at[target] < 0:
@@ -322,7 +323,7 @@ def _hit(target: int, far: int, way: int, found_at: Array, found: Array) -> None
         found[target] |= way
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _char(chars: Array, y: int, x: int) -> int:
     """1 + printable character of a map cell, 0 outside."""
     if not (TOP <= y < BOTTOM and 0 <= x < COLS):
@@ -331,7 +332,7 @@ def _char(chars: Array, y: int, x: int) -> int:
     return char + 1 if 0 <= char < 96 else 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernels.njit()
 def _beside(
     chars: Array, colors: Array, row: int, col: int, recall: Array, near: Array, compass: Array
 ) -> None:

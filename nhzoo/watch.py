@@ -10,7 +10,7 @@ import numpy as np
 
 from nhzoo.agents import Agent
 from nhzoo.bots import BotAgent
-from nhzoo.display import key_name
+from nhzoo.display import key_name, unread
 from nhzoo.envs import ACTION_KEYS, TTY, Episode, EpisodeResult, Game
 from nhzoo.protocols import Protocol
 
@@ -44,13 +44,15 @@ def watch(
     index: int,
     steps_per_second: float = 8.0,
     max_steps: int | None = None,
-    stream: TextIO = sys.stdout,
+    stream: TextIO | None = None,
 ) -> EpisodeResult:
     """Play one game of a protocol and draw every step; 0 steps per second is as fast as it goes.
 
     The agent computes on a batch of one here, so rounding may in rare cases lead it to another key
-    than the same game in an evaluation.
+    than the same game in an evaluation. It is drawn on standard output if not on `stream`, until
+    nobody looks any more.
     """
+    stream = sys.stdout if stream is None else stream
     names = tuple(dict.fromkeys((*getattr(agent, "observation_keys", ()), *TTY)))
     episode = Episode(Game(names))
     episode.start(protocol.game(index), protocol.step_cap, protocol.no_progress)
@@ -61,7 +63,7 @@ def watch(
     stream.write(_CLEAR)
     try:
         over = False
-        while not over and episode.result.steps != max_steps:
+        while not over and episode.result.steps != max_steps and not unread():
             began = time.monotonic()
             observation = {name: live[name][None].copy() for name in names}
             actions, state = agent.act(observation, state, np.array([uniforms.random()]))

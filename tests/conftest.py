@@ -29,6 +29,9 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TEL
 for _name in ("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HOME", "HF_HUB_CACHE"):
     os.environ.pop(_name, None)
 
+# Compiled code outlives the test run, as a user's does: compiling takes a minute.
+os.environ.setdefault("NUMBA_CACHE_DIR", os.fspath(files.cache_folder()))
+
 torch.set_num_threads(1)
 
 # What a machine may lack, by the words of a skip, and how to get it.

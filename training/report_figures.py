@@ -11,7 +11,17 @@ import numpy as np
 
 from nhzoo.forecast import Forecast
 from nhzoo.ledger import LedgerRow, RunRow
-from nhzoo.plot_style import BLUE, GREEN, GREY, ORANGE, PURPLE, STYLE, ticks, unique_legend
+from nhzoo.plot_style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    STYLE,
+    matplotlib,
+    ticks,
+    unique_legend,
+)
 from nhzoo.scaling import Fit
 from nhzoo.scaling_plots import plot_fit
 
@@ -34,16 +44,14 @@ def draw_paper(
     bests: tuple[Mapping[float, float], Mapping[float, float]],
 ) -> None:
     """Loss and score against FLOPs, ours over the paper's; PNG, for its points stay out."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
+    plots = matplotlib()
     kinds = (
         ("Tuyls et al., their runs", theirs, ".", GREY),
         ("our sweep", [r for r in ours if not r.run_id.startswith("bc-")], "o", BLUE),
         ("our agents", [r for r in ours if r.run_id.startswith("bc-")], "D", ORANGE),
     )
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10.0, 4.4))
+    with plots.rc_context(STYLE):
+        figure = plots.figure.Figure(figsize=(10.0, 4.4))
         left, right = figure.subplots(1, 2)
         for name, runs, mark, colour in kinds:
             losses = np.array([(r.flops, r.loss) for r in runs]).T
@@ -65,12 +73,10 @@ def draw_paper(
 
 def draw_playing(path: Path, rows: Sequence[LedgerRow]) -> None:
     """Learning curves of the agents that learn by playing: the actors' score against steps."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
+    plots = matplotlib()
     colours = dict(zip((30, 60, 100, 300), (GREEN, PURPLE, BLUE, ORANGE), strict=True))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.6))
+    with plots.rc_context(STYLE):
+        figure = plots.figure.Figure(figsize=(7.2, 4.6))
         axis = figure.subplots()
         for run in dict.fromkeys(row.run_id for row in rows):
             points = [row for row in rows if row.run_id == run]

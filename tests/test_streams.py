@@ -1,0 +1,52 @@
+"""Standard output and error that are closed, full, unread or of another encoding."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import SHARED  # noqa: F401  (the hub's settings)
+
+NHZOO = f"{sys.executable} -m nhzoo"
+
+
+def shell(command, **more):
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=env | more, errors="replace"
+    )
+
+
+def test_a_reader_that_has_seen_enough_changes_no_exit_code():
+    for unbuffered in ("", "1"):
+        done = shell(f"{NHZOO} list | true; echo ${{PIPESTATUS[0]}}", PYTHONUNBUFFERED=unbuffered)
+        assert (done.stdout, done.stderr) == ("0\n", "")
+    failed = shell(f"{NHZOO} verify nowhere 2>&1 | true; echo ${{PIPESTATUS[0]}}")
+    assert (failed.stdout, failed.stderr) == ("2\n", "")
+    watched = shell(f"{NHZOO} watch random --speed 0 | head -n 1 >/dev/null; echo $PIPESTATUS")
+    assert watched.stdout == "0\n"
+    assert "stopped : score 0" in watched.stderr
+
+
+def test_closed_streams_take_nothing_and_stop_nothing():
+    done = shell(f"{NHZOO} list >&-; echo $?; {NHZOO} bogus 2>&-; echo $?")
+    assert (done.stdout, done.stderr) == ("0\n2\n", "")
+    assert shell(f"{NHZOO} list <&- >&- 2>&-").returncode == 0
+
+
+def test_a_full_disk_behind_a_stream_is_told_where_it_can_be():
+    done = shell(f"{NHZOO} list >/dev/full; echo $?; {NHZOO} bogus 2>/dev/full; echo $?")
+    assert done.stdout == "2\n2\n"
+    assert done.stderr == "nhzoo: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_output_in_another_encoding_lacks_characters_and_nothing_else(encoding):
+    command = f"{NHZOO} watch random --speed 0 --max-steps 1 | iconv -f {encoding} -t utf-8"
+    done = shell(f"set -o pipefail; {command}", PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    middle = "?" if encoding == "ascii" else "\u00b7"
+    assert f"random {middle} smoke-v1 game 0" in done.stdout

@@ -76,7 +76,7 @@ def cumulative(logits: Array, temperature: float) -> Array:
 
 
 class PolicyAgent:
-    """A zoo entry that plays. Deterministic for a given batch size on a given machine.
+    """A zoo entry that plays: the same keys on every machine, in every batch (`arithmetic`).
 
     Torch is imported with the entry, not with this module: workers of other agents do without.
     Not thread-safe. Weights are read at the first step: change none after it.

@@ -1,9 +1,13 @@
 """The audit: are these the games that this agent plays? Every key is computed anew.
 
-Sampling is seeded, so a game of a protocol has one legal trace for each agent. The agent plays
-along the recorded game, its own key beside the recorded one, and goes on from the recorded one.
-Rounding differs between machines; so a network's keys may differ where the uniform lies within
-1e-4 of the boundary between two actions, and there alone.
+Sampling is seeded and arithmetic has one order on every machine, so a game of a protocol has one
+legal trace for each agent. The agent plays along the recorded game, its own key beside the recorded
+one, and continues from the recorded one. Every key must be the agent's own.
+
+Results from before `arithmetic` (they name no numerics) were computed by a BLAS whose rounding
+depended on the processor. In these alone a network's key may differ where the uniform lies within
+1e-4 of the boundary between two actions; no new result can be audited that way, see
+`submission_check`.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from nhzoo import results
+from nhzoo import arithmetic, results
 from nhzoo.agents import Agent, PolicyAgent, cumulative, load
 from nhzoo.envs import ACTION_KEYS
 from nhzoo.errors import InputError
@@ -25,10 +29,10 @@ from nhzoo.protocols import Protocol
 from nhzoo.workers import Crashed, run_tasks
 
 TOLERANCE = 1e-4
-"""How far from an action's interval a uniform may lie, in probability."""
+"""How far from an action's interval a uniform may lie, in probability, without numerics."""
 
 NEEDED = 0.999
-"""Share of keys that have to be the agent's own to the letter."""
+"""Share of keys that have to be the agent's own to the letter, without numerics."""
 
 _HANG_SECONDS = 120.0
 
@@ -38,10 +42,12 @@ class Audit:
     """What computing every key anew came to.
 
     `keys` of the agent's in all, `matched` the same, `near` others that rounding explains, `wrong`
-    the first key of each game (index: step) that nothing explains.
+    the first key of each game (index: step) that nothing explains. `exact`: the result names its
+    numerics, so no rounding is an explanation.
     """
 
     agent: str
+    exact: bool = True
     keys: int = 0
     matched: int = 0
     near: int = 0
@@ -56,7 +62,8 @@ class Audit:
     @property
     def ok(self) -> bool:
         """Whether these are the agent's games."""
-        return not self.wrong and not self.problems and self.share >= NEEDED
+        share = 1.0 if self.exact else NEEDED
+        return not self.wrong and not self.problems and self.share >= share
 
 
 @dataclass
@@ -72,8 +79,9 @@ class _Count:
 class AuditTask(PlayTask):
     """Plays along recorded games: an item is a game's keys, a result a `_Count`."""
 
-    def __init__(self, agent: Agent, protocol: Protocol, batch: int) -> None:
+    def __init__(self, agent: Agent, protocol: Protocol, batch: int, exact: bool = True) -> None:
         super().__init__(agent, protocol, batch)
+        self._exact = exact
         self._scripts: dict[int, bytes] = {}
         self._counts: dict[int, _Count] = {}
 
@@ -100,7 +108,8 @@ class AuditTask(PlayTask):
         if ACTION_KEYS[action] == key:
             count.matched += 1
         elif isinstance(self._agent, PolicyAgent):
-            if _near(self._agent, slot, float(self._uniform[slot]), key):
+            uniform = float(self._uniform[slot])
+            if not self._exact and _near(self._agent, slot, uniform, key):
                 count.near += 1
             elif count.wrong is None:
                 count.wrong = count.keys
@@ -132,10 +141,16 @@ def audit(
     result, protocol, rows = results.read_result(folder, protocol)
     player = load(str(agent)) if isinstance(agent, (str, Path)) else agent
     name = str(getattr(player, "name", agent))
-    report = Audit(name)
+    numerics = result.get("numerics")
+    report = Audit(name, numerics is not None or not isinstance(player, PolicyAgent))
     weights = player.entry.revision if isinstance(player, PolicyAgent) else None
     if result.get("weights_sha256") != weights:
         report.problems.append(f"the result is of other weights than those of {name}")
+    if numerics not in (None, arithmetic.NUMERICS):
+        raise InputError(
+            f"{folder}: its numerics are {str(numerics)[:50]!a}; this version of nhzoo computes "
+            f"{arithmetic.NUMERICS}: audit it with the version that wrote it"
+        )
     batch = result.get("batch")
     if not isinstance(batch, int) or not 1 <= batch <= 1024:
         raise InputError(f"{folder}: result.json names no usable batch")
@@ -144,7 +159,7 @@ def audit(
     slots = min(batch, max(1, -(-len(items) // cpus)))
     done = 0
     played = sorted((item for item in items if item[1]), key=lambda item: -len(item[1]))
-    args = (player, protocol, batch)
+    args = (player, protocol, batch, report.exact)
     limit = None if hasattr(player, "limits") else AGENT_SECONDS
     for index, count in run_tasks(AuditTask, args, played, cpus, slots, _HANG_SECONDS, limit):
         if index is None:
@@ -165,7 +180,7 @@ def audit(
 
 
 def _near(agent: PolicyAgent, slot: int, uniform: float, key: int) -> bool:
-    """Whether rounding may have led the agent to `key` instead."""
+    """Whether another machine's rounding may have led the agent to `key` instead."""
     assert agent.last_logits is not None
     logits = agent.last_logits[slot]
     presses = np.flatnonzero(key == ACTION_KEYS)

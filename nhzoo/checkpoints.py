@@ -20,10 +20,11 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from nhzoo import features, files
+from nhzoo import arithmetic, features, files
 from nhzoo.envs import ACTION_KEYS
 from nhzoo.errors import InputError
-from nhzoo.policy import ARCHITECTURE, Policy, PolicyConfig, to_tensors
+from nhzoo.inference import Inference
+from nhzoo.policy import ARCHITECTURE, LAYERS, Policy, PolicyConfig, to_tensors
 
 SCHEMA = 1
 MAX_WEIGHTS = 4 << 30
@@ -95,6 +96,8 @@ def save_entry(
         "training": dict(training),
     }
     policy.eval()
+    played = hashlib.sha256(_play(policy, probe).tobytes()).hexdigest()
+    config["numerics"] = {"name": arithmetic.NUMERICS, "logits_sha256": played}
     weights = {name: tensor.contiguous() for name, tensor in policy.state_dict().items()}
     parity = {name: np.ascontiguousarray(probe[name]) for name in _PARITY_INPUT}
     parity["logits"] = _probe(policy, probe)
@@ -134,7 +137,8 @@ def load_entry(folder: Path) -> Entry:
     limit = 4 * shape.params + files.MEGABYTE
     data = files.read_bounded(files.inside(folder, "model.safetensors"), limit)
     policy = _policy(shape, data, folder / "model.safetensors")
-    _self_test(policy, files.inside(folder, "parity.safetensors"))
+    numerics = _numerics(config.get("numerics"), where)
+    _self_test(policy, files.inside(folder, "parity.safetensors"), numerics)
     return Entry(folder.resolve().name, policy, sampling, config, hashlib.sha256(data).hexdigest())
 
 
@@ -149,6 +153,20 @@ def _sampling(value: object, where: Path) -> Sampling:
         return Sampling(float(temperature), patience)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def _numerics(value: object, where: Path) -> str:
+    """SHA-256 of the logits in play that the entry states; "" in entries from before they did."""
+    if value is None:
+        return ""
+    if not isinstance(value, dict) or set(value) != {"name", "logits_sha256"}:
+        raise InputError(f"{where}: numerics needs exactly name and logits_sha256")
+    if value["name"] != arithmetic.NUMERICS:
+        raise InputError(
+            f"{where}: numerics are {str(value['name'])[:50]!a}, this version of nhzoo computes "
+            f"{arithmetic.NUMERICS!r}"
+        )
+    return str(value["logits_sha256"])
 
 
 def _policy(config: PolicyConfig, data: bytes, where: Path) -> Policy:
@@ -182,7 +200,8 @@ def _policy(config: PolicyConfig, data: bytes, where: Path) -> Policy:
     return policy.requires_grad_(False).eval()
 
 
-def _self_test(policy: Policy, path: Path) -> None:
+def _self_test(policy: Policy, path: Path, numerics: str) -> None:
+    """Run the training's forward pass and the code that plays on the fixed input."""
     try:
         parity = safetensors.numpy.load(files.read_bounded(path, MAX_PARITY))
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
@@ -204,15 +223,20 @@ def _self_test(policy: Policy, path: Path) -> None:
     for name, dtype in _PARITY_INPUT.items():
         if parity[name].shape != expected[name] or parity[name].dtype != dtype:
             raise InputError(f"{path}: {name} has the wrong shape or type")
-    logits = _probe(policy, parity)
-    wanted = parity["logits"]
-    if wanted.shape != logits.shape or not np.isfinite(wanted).all():
-        raise InputError(f"{path}: logits have the wrong shape or are not finite")
-    off = np.abs(logits - wanted) / np.maximum(np.abs(wanted), 1.0)
-    if not float(off.max(initial=0.0)) <= PARITY_RTOL:  # NaN fails too
+    wanted, played = parity["logits"], _play(policy, parity)
+    for logits in (_probe(policy, parity), played):
+        if wanted.shape != logits.shape or not np.isfinite(wanted).all():
+            raise InputError(f"{path}: logits have the wrong shape or are not finite")
+        off = np.abs(logits - wanted) / np.maximum(np.abs(wanted), 1.0)
+        if not float(off.max(initial=0.0)) <= PARITY_RTOL:  # NaN fails too
+            raise InputError(
+                f"{path}: the self-test fails: outputs differ by {float(off.max()):.1e} "
+                f"(allowed {PARITY_RTOL:.0e}), so the weights are not the published ones"
+            )
+    if numerics and hashlib.sha256(played.tobytes()).hexdigest() != numerics:
         raise InputError(
-            f"{path}: the self-test fails: outputs differ by {float(off.max()):.1e} "
-            f"(allowed {PARITY_RTOL:.0e}), so the weights are not the published ones"
+            f"{path}: the self-test fails: the logits in play are other bits than config.json "
+            "states, so the weights are not the published ones"
         )
 
 
@@ -222,3 +246,17 @@ def _probe(policy: Policy, probe: Mapping[str, np.ndarray[Any, Any]]) -> np.ndar
     encoded = features.encode_games(*(probe[name] for name in _PARITY_INPUT))
     logits, _ = policy(to_tensors(encoded, time, batch), policy.initial_state(batch))
     return np.ascontiguousarray(logits.numpy())
+
+
+def _play(policy: Policy, probe: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """Logits of the same input, float32 [T, B, 121], by the code that plays."""
+    time, batch = probe["previous"].shape
+    encoded = vars(features.encode_games(*(probe[name] for name in _PARITY_INPUT)))
+    player = Inference(policy, batch)
+    states = [np.zeros((batch, policy.config.hidden), np.float32)] * LAYERS
+    logits = []
+    for t in range(time):
+        step = features.Features(**{name: array[t] for name, array in encoded.items()})
+        found, states = player.step(step, states)
+        logits.append(found)
+    return np.stack(logits)

@@ -133,10 +133,8 @@ def _audited(folder: Path, agent: str, workers: int | None) -> Any:
 
     with display.LiveProgress(f"audit {folder}", "games") as bar:
         report = audit(folder, agent, workers, bar.update)
-    display.say(
-        f"{report.matched:,} of {report.keys:,} keys are {report.agent}'s own, "
-        f"{report.near:,} more by rounding"
-    )
+    rounded = "" if report.exact else f", {report.near:,} more by another machine's rounding"
+    display.say(f"{report.matched:,} of {report.keys:,} keys are {report.agent}'s own{rounded}")
     for index, step in report.wrong.items():
         display.say(f"game {index}: {report.agent} presses another key at its step {step:,}")
     for problem in report.problems:

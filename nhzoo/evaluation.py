@@ -1,8 +1,9 @@
 """Evaluation: an agent plays the games of a protocol, and every game is kept as it was played.
 
-Games are keyed by index and decided by it alone, agents compute on batches of one fixed size, and
-each game has its own sampling stream: so results do not depend on how many workers there were, in
-which order games ended, or what was interrupted in between.
+Games are keyed by index and decided by it alone, each has its own sampling stream, and networks
+compute the same bits in every batch on every processor (`arithmetic`); other agents compute on
+batches of one fixed size. So results do not depend on how many workers there were, in which order
+games ended, or what was interrupted in between.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nhzoo import files, results
+from nhzoo import arithmetic, files, results
 from nhzoo.agents import Agent, PolicyAgent, load
 from nhzoo.envs import EpisodeResult
 from nhzoo.errors import InputError
@@ -188,6 +189,7 @@ def _identity(source: str | Agent, agent: Agent, protocol: Protocol, batch: int)
         "device": "cpu",
         "batch": batch,
         "limits": getattr(agent, "limits", None),
+        "numerics": arithmetic.NUMERICS if entry else None,
         **results.environment(),
     }
 
@@ -200,7 +202,8 @@ def _resume(folder: Path, identity: dict[str, Any]) -> dict[int, results.Row]:
     if path.exists():
         before = files.read_json(path)
         # The same weights from another commit, or from a folder, are the same agent.
-        identity["source"] = before.get("source")
+        free = {"source"} | (results.FREE if identity["numerics"] else set())
+        identity |= {name: before[name] for name in free if name in before}
         differing = [name for name in identity if before.get(name) != identity[name]]
         if differing:
             name = differing[0]

@@ -30,10 +30,11 @@ def merge(folders: Sequence[Path], out: Path) -> dict[str, Any]:
         result, _, played = results.read_result(folder)
         facts = {name: value for name, value in result.items() if name not in _OWN}
         first = first or facts
+        free = {"source"} | (results.FREE if first.get("numerics") else set())  # weights decide
         differing = sorted(
             name
             for name in first | facts
-            if first.get(name) != facts.get(name) and name != "source"  # the weights decide
+            if first.get(name) != facts.get(name) and name not in free
         )
         if differing:
             name = differing[0]

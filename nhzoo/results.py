@@ -68,6 +68,9 @@ SUMMARY = (
 )
 """What `summarize` gives."""
 
+FREE = frozenset({"batch", "cpu_capability"})
+"""What of an evaluation's set-up decides no bit of a result that names its numerics."""
+
 
 def episode_row(protocol: Protocol, index: int, result: EpisodeResult, keys: bytes) -> Row:
     """The line of `episodes.jsonl` for game `index`; it names the role where that is drawn."""

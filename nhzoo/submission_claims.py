@@ -20,7 +20,7 @@ _ROW_FIELDS = set(results.ROW_FIELDS)
 _RESULT_FIELDS = {
     *("schema_version", "agent", "revision", "source", "weights_sha256", "params", "temperature"),
     *("patience", "protocol", "device", "batch", "limits", "versions", "machine", "system"),
-    *("cpu_capability", "exempt", "shard", "workers", "summary"),
+    *("numerics", "cpu_capability", "exempt", "shard", "workers", "summary"),
 }
 
 

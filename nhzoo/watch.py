@@ -48,9 +48,9 @@ def watch(
 ) -> EpisodeResult:
     """Play one game of a protocol and draw every step; 0 steps per second is as fast as it goes.
 
-    The agent computes on a batch of one here, so rounding may in rare cases lead it to another key
-    than the same game in an evaluation. It is drawn on standard output if not on `stream`, until
-    nobody looks any more.
+    A zoo entry presses the keys that it presses in an evaluation; an agent whose arithmetic depends
+    on the batch may not, as the batch is 1 here. It is drawn on standard output if not on `stream`,
+    until nobody looks any more.
     """
     stream = sys.stdout if stream is None else stream
     names = tuple(dict.fromkeys((*getattr(agent, "observation_keys", ()), *TTY)))

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nhzoo import evaluate, files, results, verify
-from nhzoo.agents import RandomAgent, load, sample
-from nhzoo.audit import audit
+from nhzoo import arithmetic, evaluate, files, results, verify
+from nhzoo.agents import RandomAgent, cumulative, load, sample
+from nhzoo.audit import TOLERANCE, audit
 from nhzoo.envs import ACTION_KEYS, Episode, EpisodeResult, Game
 from nhzoo.errors import InputError
 from nhzoo.merging import merge
@@ -133,10 +133,15 @@ def test_a_result_folder_is_the_contracts(played):
         assert set(keys) <= set(ACTION_KEYS.tolist())
 
 
-def test_workers_order_and_resuming_do_not_matter(shared_entry, played, tmp_path):
+def test_workers_batch_order_and_resuming_do_not_matter(shared_entry, played, tmp_path):
+    """A network's games are the same bytes, also when a run is resumed with another batch."""
     two = tmp_path / "two"
-    evaluate(shared_entry, "smoke-v1", episodes=2, workers=2, out=two, batch=4)
-    evaluate(shared_entry, "smoke-v1", episodes=4, workers=2, out=two, batch=4)
+    evaluate(shared_entry, "smoke-v1", episodes=2, workers=2, out=two, batch=5)
+    identity = files.read_json(two / "evaluation.json")
+    assert identity["numerics"] == arithmetic.NUMERICS
+    identity["cpu_capability"] = "another make's"
+    files.atomic_write(two / "evaluation.json", files.dump_json(identity))
+    evaluate(shared_entry, "smoke-v1", episodes=4, workers=1, out=two, batch=64)
     assert contents(two) == contents(played)
 
 
@@ -305,8 +310,16 @@ def test_results_of_something_else_are_refused(shared_entry, played, tmp_path):
         evaluate("random", "smoke-v1", episodes=4, out=folder, batch=4)
     with pytest.raises(InputError, match="another protocol"):
         evaluate(shared_entry, "monk-lite-v1", episodes=4, out=folder, batch=4)
+    identity = files.read_json(folder / "evaluation.json")
+    older = {name: value for name, value in identity.items() if name != "numerics"}
+    files.atomic_write(folder / "evaluation.json", files.dump_json(older))
+    with pytest.raises(InputError, match=r"another numerics \(None, now 'fma-chain-1'\)"):
+        evaluate(shared_entry, "smoke-v1", episodes=4, out=folder, batch=4)
+    files.atomic_write(folder / "evaluation.json", files.dump_json(identity))
+    foreign = tmp_path / "foreign"  # who knows what its arithmetic depends on
+    evaluate(RandomAgent(), "smoke-v1", episodes=1, workers=1, out=foreign, batch=4)
     with pytest.raises(InputError, match="another batch"):
-        evaluate(shared_entry, "smoke-v1", episodes=4, out=folder, batch=5)
+        evaluate(RandomAgent(), "smoke-v1", episodes=1, workers=1, out=foreign, batch=5)
     other = make_entry(tmp_path / "tiny-agent", seed=9)
     with pytest.raises(InputError, match="another revision"):
         evaluate(other, "smoke-v1", episodes=4, out=folder, batch=4)
@@ -563,8 +576,7 @@ def test_verifying_can_stop_at_the_first_wrong_game(played, tmp_path):
 def test_the_audit_knows_an_agents_own_games_from_anothers(shared_entry, played, tmp_path):
     own = audit(played, shared_entry)
     assert own.ok and own.keys == sum(row["steps"] for row in read_rows(played))
-    assert own.matched + own.near == own.keys
-    assert own.share >= 0.999
+    assert (own.exact, own.matched, own.near) == (True, own.keys, 0)
     # Another network's games, handed in under this network's name.
     other = make_entry(tmp_path / "other", seed=5)
     forged = tmp_path / "forged"
@@ -616,6 +628,43 @@ def test_the_best_of_several_tries_is_no_agents_game(shared_entry, played, tmp_p
     assert verify(folder).ok  # it is a game of NetHack's
     found = audit(folder, shared_entry)
     assert list(found.wrong) == [0]
+
+
+def test_one_key_chosen_beside_a_boundary_is_found(shared_entry, played, tmp_path):
+    """Whoever may choose among keys whose uniforms lie near a boundary has many tries for free."""
+    agent, protocol = load(shared_entry), get_protocol("smoke-v1")
+    episode = Episode(Game(agent.observation_keys))
+    episode.start(protocol.game(0), protocol.step_cap, protocol.no_progress)
+    state, stream, over = agent.initial_state(1), protocol.uniforms(0), False
+    chosen = 0
+    while not over:
+        seen = {name: episode.game.observation[name][None] for name in agent.observation_keys}
+        uniform = np.array([stream.random()])
+        actions, state = agent.act(seen, state, uniform)
+        if not chosen:
+            sums = cumulative(agent.last_logits, agent.entry.sampling.temperature)[0]
+            others = [a for a in (actions[0] - 1, actions[0] + 1) if 0 <= a < len(sums)]
+            bounds = {a: sums[min(a, actions[0])] for a in others}
+            near = [a for a in others if abs(bounds[a] - uniform[0]) < TOLERANCE / 2]
+            if near:
+                actions[0], chosen = near[0], episode.result.steps + 1
+                agent.press(state, 0, int(ACTION_KEYS[near[0]]))
+        over = episode.step(int(ACTION_KEYS[actions[0]]))
+    assert chosen
+    folder = tmp_path / "picked"
+    hand_in(folder, played, episode.result, bytes(episode.game.keys))
+    assert verify(folder).ok
+    found = audit(folder, shared_entry)
+    assert (found.ok, found.exact, found.wrong) == (False, True, {0: chosen})
+    # Results from before numerics were named keep the tolerance; none of them is audited anew.
+    result = files.read_json(folder / "result.json")
+    del result["numerics"]
+    files.atomic_write(folder / "result.json", files.dump_json(result))
+    found = audit(folder, shared_entry)
+    assert (found.ok, found.exact, found.near) == (True, False, 1)
+    files.atomic_write(folder / "result.json", files.dump_json(result | {"numerics": "x-2"}))
+    with pytest.raises(InputError, match="its numerics are 'x-2'; this version of nhzoo computes"):
+        audit(folder, shared_entry)
 
 
 def test_a_game_played_by_hand_is_no_networks_game(shared_entry, played, tmp_path):

@@ -171,7 +171,8 @@ def claimed_summary(result: Mapping[str, Any], protocol: Protocol, where: Path) 
     """The summary of a result.json, its numbers finite and its interval one; InputError if not."""
     summary = result.get("summary")
     summary = summary if isinstance(summary, dict) else {}
-    kept = {name: summary.get(name) for name in results.SUMMARY}
+    kept = {"voided": 0} | {name: summary[name] for name in results.SUMMARY if name in summary}
+    kept = {name: kept.get(name) for name in results.SUMMARY}
     interval, games = kept["mean_score_ci95"], kept["episodes"]
     mean: Any = kept["mean_score"]
     good = all(_is_number(v) for name, v in kept.items() if name != "mean_score_ci95")

@@ -310,6 +310,7 @@ _STATUS_TEXT: Final = {
     "step_cap": "step cap reached",
     "stalled": "stalled",
     "crashed": "crashed",
+    "voided": "voided",
 }
 
 

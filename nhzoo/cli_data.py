@@ -184,6 +184,8 @@ def data_record(
         )
     for index in report.without_keys:
         display.say(f"game {index}: left out, it ended before a key was pressed")
+    for index in report.voided:
+        display.say(f"game {index}: left out, it was voided (no ordinary game: explore mode, say)")
     for reason, count in report.failures.items():
         display.say(f"ended by a failure of the agent, and kept: {count} x {reason}")
     if not report.games:

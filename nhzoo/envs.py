@@ -23,7 +23,7 @@ from nle.env.base import NLE_SPACE_ITEMS
 from nle.env.tasks import NetHackChallenge
 
 from nhzoo.errors import InputError
-from nhzoo.library import Library
+from nhzoo.library import EXPLORE, WIZARD, Flags, Library
 from nhzoo.protocols import GameSpec, get_protocol
 
 Array = np.ndarray[Any, Any]
@@ -41,9 +41,13 @@ _IN_GETLIN, _WAITS_FOR_SPACE = 2, 3  # internal
 MAX_DISMISSALS = 1000
 """Keys that an opening, or closing screens, may take before something must be wrong."""
 
+FINAL = ("death", "ascended", "voided")
+"""End statuses after which there is no further game; others cut one short."""
+
 _ACCOUNTING = ("blstats", "program_state", "internal")
 _SCORE, _TIME = nethack.NLE_BL_SCORE, nethack.NLE_BL_TIME
 _DEPTH, _LEVEL = nethack.NLE_BL_DEPTH, nethack.NLE_BL_XP
+_EXTRAORDINARY = WIZARD | EXPLORE
 
 
 class Game:
@@ -56,6 +60,9 @@ class Game:
 
     press: Callable[[int], object]
     """Press a key (0 to 255) and no more: NLE's own function, for loops that keep the trace."""
+
+    flags: Flags
+    """What NetHack itself knows of the game that was started."""
 
     def __init__(
         self, observation_keys: Iterable[str] = TTY, rows: Mapping[str, Array] | None = None
@@ -82,7 +89,7 @@ class Game:
         nle.set_initial_seeds(spec.core, spec.disp, False, spec.lgen)
         with self._library.loading():
             nle._pynethack.reset()
-        self._library.prepare(spec.ubirthday)
+        self.flags = self._library.prepare(spec.ubirthday)
         self.press = nle._pynethack.step
         self.spec = spec
         self.keys.clear()
@@ -102,6 +109,16 @@ class Game:
     def over(self) -> bool:
         """NetHack has ended the game; its closing screens may still wait for keys."""
         return bool(self.observation["program_state"][_GAME_OVER]) or self.done
+
+    @property
+    def voided(self) -> str:
+        """Why this is no ordinary game, in words; "" of an ordinary one. NetHack's flags say so."""
+        if self._nle is None:
+            return ""
+        modes = self.flags.modes[0]
+        if modes & _EXTRAORDINARY:
+            return "wizard mode" if modes & WIZARD else "explore mode"
+        return "saved" if self.done and self.flags.saved else ""
 
     @property
     def role(self) -> str:
@@ -199,8 +216,9 @@ class EpisodeResult:
     """What one game came to. `depth` and `experience_level` are the last seen, in game.
 
     `score` is the sum of NLE's score reward: the in-game score before the step that ended the game
-    (NLE's reward of that step is 0). `end_status` is death, ascended, step_cap, stalled or crashed.
-    `role` is known where it is drawn.
+    (NLE's reward of that step is 0). `end_status` is death, ascended, step_cap, stalled, crashed or
+    voided: the last key made it a game that does not count, with a score of 0. `role` is known
+    where it is drawn.
     """
 
     score: float = 0.0
@@ -251,6 +269,7 @@ class Episode:
         """
         game, result, blstats, state = self.game, self.result, self._blstats, self._state
         note, press, no_progress = note or bytearray().append, game.press, self.no_progress
+        modes = game.flags.modes
         turns, unchanged, score = result.turns, self._unchanged, blstats[_SCORE]
         depth, deepest = result.depth, result.max_depth
         level, highest = result.experience_level, result.max_experience_level
@@ -260,7 +279,7 @@ class Episode:
                 note(key)
                 press(key)
                 pressed += 1
-                if state[_GAME_OVER]:
+                if state[_GAME_OVER] or modes[0] & _EXTRAORDINARY:
                     break
                 score, depth, level = blstats[_SCORE], blstats[_DEPTH], blstats[_LEVEL]
                 if depth > deepest:
@@ -284,7 +303,9 @@ class Episode:
         result.score, result.steps = float(score - self._first_score), result.steps + pressed
         result.turns, result.depth, result.max_depth = turns, depth, deepest
         result.experience_level, result.max_experience_level = level, highest
-        if state[_GAME_OVER] or game.done:
+        if modes[0] & _EXTRAORDINARY or (game.done and game.voided):
+            result.end_status, result.cause, result.score = "voided", game.voided, 0.0
+        elif state[_GAME_OVER] or game.done:
             result.cause, ascended = game.close_out()
             result.end_status = "ascended" if ascended else "death"
         elif result.steps >= self.step_cap:
@@ -310,7 +331,8 @@ class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):
     `reset(seed=s)` decides the whole game, and the whole sequence of later `reset()` games.
     `reset(options={"protocol": id, "episode": i})` plays exactly that game of a protocol, under its
     limits; `options={"game": GameSpec(...)}` any game. A death is `terminated`, a capped or stalled
-    game `truncated`; `info["end_status"]` names which. Observations are copies.
+    game `truncated`; `info["end_status"]` names which. A game that enters explore or wizard mode,
+    or is left, is voided: `terminated`, and its rewards sum to 0. Observations are copies.
     """
 
     metadata = {"render_modes": ["ansi", "human"], "render_fps": 42}  # noqa: RUF012
@@ -349,7 +371,7 @@ class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):
         before = self._episode.result.score
         self._episode.step(int(ACTION_KEYS[int(action)]))
         result = self._episode.result
-        terminated = result.end_status in ("death", "ascended")
+        terminated = result.end_status in FINAL
         truncated = bool(result.end_status) and not terminated
         return self._observation(), result.score - before, terminated, truncated, self._info()
 

@@ -169,7 +169,8 @@ def _crashed(protocol: Protocol, index: int, crash: Crashed) -> tuple[EpisodeRes
         for _, found in run_tasks(StateTask, (protocol,), [(index, (index, keys))], 1):
             if isinstance(found, EpisodeResult):
                 result = found
-    result.end_status, result.cause = "crashed", str(crash)
+    if not result.end_status:  # it may have ended before the agent took the process with it
+        result.end_status, result.cause = "crashed", str(crash)
     return result, keys
 
 

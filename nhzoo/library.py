@@ -1,4 +1,4 @@
-"""NLE's C library as it lies in memory: its clock pinned, its code shared between games.
+"""NLE's C library as it lies in memory: its clock pinned, its flags read, its code shared.
 
 NLE loads a copy of libnethack.so for every game, and loads it anew at every reset.
 """
@@ -11,8 +11,10 @@ import functools
 import mmap
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from nle.nethack.nethack import DLPATH
 
@@ -24,12 +26,37 @@ _MAP_FIXED = 0x10
 _ELF64 = b"\x7fELF\x02\x01"  # of 64 bits, little-endian
 _PT_LOAD = 1
 _PF_X, _PF_W, _PF_R = 1, 2, 4
+_FLAGS_AT_START = {0: 1, 1: 0, 2: 0, 3: 1, 5: 0, 6: 0, 7: 1, 8: 1}
+"""NetHack's `flags` begins: acoustics, autodig, autoquiver, autoopen, beginner, biff, bones,
+confirm, dark_room, debug, end_own, explore; a byte each. These are as NLE's options have them."""
+_MODES_AT = 8  # dark_room, debug, end_own, explore
+WIZARD = int.from_bytes(bytes((0, 255, 0, 0)), sys.byteorder)
+"""The bits of `Flags.modes` that say that the game is in wizard mode (`flags.debug`)."""
+EXPLORE = int.from_bytes(bytes((0, 0, 0, 255)), sys.byteorder)
+"""Those that say that it is in explore mode (`flags.explore`)."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.dlopen.restype = _libc.dlsym.restype = _libc.mmap.restype = ctypes.c_void_p
 _libc.dlopen.argtypes = [ctypes.c_char_p, ctypes.c_int]
 _libc.dlsym.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
 _libc.dlclose.argtypes = [ctypes.c_void_p]
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the game says of itself, as it is in its memory at the moment; not after a reset.
+
+    `modes` is uint32 [1], see WIZARD and EXPLORE. `program` is int32 [5], the first of NetHack's
+    program_state: gameover, stopprint, done_hup, preserve_locks, something_worth_saving.
+    """
+
+    modes: memoryview[int]
+    program: memoryview[int]
+
+    @property
+    def saved(self) -> bool:
+        """Whether a game that NetHack has left was not ended: it is saved, nothing is to save."""
+        return not self.program[0] and not self.program[4]
 
 
 class Library:
@@ -46,8 +73,8 @@ class Library:
             one_place_free(self._code.length, self._at) if self._code else contextlib.nullcontext()
         )
 
-    def prepare(self, ubirthday: int) -> None:
-        """Pin the clock; with `share`, let the game run the code that all such games run.
+    def prepare(self, ubirthday: int) -> Flags:
+        """Pin the clock, find the flags; with `share`, run the code that all such games run.
 
         The clock is the C variable `ubirthday`, which every reset sets to the time of day. It
         decides shopkeepers' names, prices of glass, kinds of ants (NetHack-LE/nle issue 129).
@@ -56,14 +83,38 @@ class Library:
         turns most of a step is waiting for code. RuntimeError when the library is not NLE 1.3's.
         """
         handle = _libc.dlopen(self._path.encode(), os.RTLD_LAZY | _RTLD_NOLOAD)
-        symbol = _libc.dlsym(handle, b"ubirthday") if handle else None
-        if not symbol:
-            raise RuntimeError("this NLE build does not export ubirthday: its clock stays unpinned")
-        ctypes.c_long.from_address(symbol).value = ubirthday
-        if self._code:
-            self._at = _base(handle)
-            self._code.lay_over(self._at)
-        _libc.dlclose(handle)  # or NLE's next reset would find the library still loaded, and exit
+        try:
+            ctypes.c_long.from_address(_symbol(handle, "ubirthday")).value = ubirthday
+            found = _flags(handle)
+            if self._code:
+                self._at = _base(handle)
+                self._code.lay_over(self._at)
+        finally:  # or NLE's next reset would find the library still loaded, and exit
+            if handle:
+                _libc.dlclose(handle)
+        return found
+
+
+def _flags(handle: int) -> Flags:
+    flags = _symbol(handle, "flags")
+    begins = ctypes.string_at(flags, 9)
+    if any(begins[at] != value for at, value in _FLAGS_AT_START.items()):
+        raise RuntimeError("this NLE build keeps its flags in another order: install nle 1.3")
+    return Flags(_live(flags + _MODES_AT, "I", 1), _live(_symbol(handle, "program_state"), "i", 5))
+
+
+def _symbol(handle: int | None, name: str) -> int:
+    """The address of a variable of the loaded library."""
+    address = _libc.dlsym(handle, name.encode()) if handle else None
+    if not address:
+        raise RuntimeError(f"this NLE build does not export {name}: install nle 1.3")
+    return int(address)
+
+
+def _live(address: int, kind: Literal["I", "i"], count: int) -> memoryview[int]:
+    """Integers of four bytes in memory; a memoryview is read several times as fast as ctypes."""
+    raw = memoryview((ctypes.c_ubyte * (4 * count)).from_address(address)).cast("B")
+    return raw.cast(kind)
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,9 @@ class RecordReport:
     """What a recording came to. `games` counts all of it that the set holds, `played` this call's.
 
     `without_keys` are games in which not one key was pressed: the agent or NLE failed at once. They
-    cannot be in a trace set. `broken` counts games that the agent's failure ended; `failures` the
-    games of this call by the reason of such an end.
+    cannot be in a trace set. Games that were `voided` are left out as well: nobody is to learn from
+    them. `broken` counts games that the agent's failure ended; `failures` the games of this call by
+    the reason of such an end.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class RecordReport:
     broken: int = 0
     mean_score: float | None = None
     without_keys: list[int] = field(default_factory=list)
+    voided: list[int] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
 
 
@@ -131,7 +133,8 @@ def _record(
         causes = [row["cause"] for row in rows.values() if row["end_status"] in _BROKEN]
         report.failures = dict(Counter(cause for cause in causes if cause))
         report.without_keys = [index for index, row in rows.items() if not row["keys"]]
-        rows = {index: row for index, row in rows.items() if row["keys"]}
+        report.voided = [index for index, row in rows.items() if _voided(row)]
+        rows = {index: row for index, row in rows.items() if row["keys"] and not _voided(row)}
         found = _replayed(work, games, rows, workers, progress)
         for index, row in rows.items():
             line = _line(games, row, found[index], origin, _split(name, index, held_out))
@@ -253,11 +256,15 @@ def _remove_work(work: Path, own: Container[int]) -> None:
         whole = files.read_bounded(log, 64 * files.MEGABYTE)
         for line in whole[: whole.rfind(b"\n") + 1].splitlines():
             row = files.parse_json(line, str(log))
-            if row["keys"] and row["index"] not in own:
+            if row["keys"] and not _voided(row) and row["index"] not in own:
                 return
     (work / "recording.json").unlink(missing_ok=True)
     if work.exists():
         shutil.rmtree(work)
+
+
+def _voided(row: Row) -> bool:
+    return bool(row["end_status"] == "voided")
 
 
 def _replayed(

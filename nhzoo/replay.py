@@ -42,9 +42,10 @@ def replay(trace: Trace, game: Game) -> Iterator[tuple[Frame, int]]:
     """Give (frame, key) for every key of `trace`: what the player saw, and pressed next.
 
     The frame's arrays are NLE's own: copy to keep. The recorded frame hashes, the step on which the
-    game ends and the score are checked on the way; Diverged names the first that differs. The last
-    item is given before the checks of the end are made, so run the iterator out. Closing screens
-    are not hashed: the tombstone shows the year of the wall clock.
+    game ends and the score are checked on the way; Diverged names the first that differs, or the
+    key with which the game stops being an ordinary one (see `Game.voided`). The last item is given
+    before the checks of the end are made, so run the iterator out. Closing screens are not hashed:
+    the tombstone shows the year of the wall clock.
     """
     keys = trace.keys()
     game.start(trace.spec)
@@ -59,6 +60,10 @@ def replay(trace: Trace, game: Game) -> Iterator[tuple[Frame, int]]:
                 raise Diverged(f"game {trace.game}: the screen before key {step} differs")
         yield frame, key
         game.step(key)
+        if game.voided:
+            raise Diverged(
+                f"game {trace.game}: is no ordinary game from key {step + 1} on: {game.voided}"
+            )
         if game.done and step + 1 < len(keys):
             raise Diverged(f"game {trace.game}: ended at key {step + 1} of {len(keys)}")
         if not game.over:

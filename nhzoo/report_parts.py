@@ -24,7 +24,7 @@ from nhzoo.survival import kaplan_meier
 
 TOP_CAUSES: Final = 15
 STATUS_WORDS = dict(
-    zip(END_STATUSES, ("died", "ascended", "step cap", "stalled", "crashed"), strict=True)
+    zip(END_STATUSES, ("died", "ascended", "step cap", "stalled", "crashed", "voided"), strict=True)
 )
 
 

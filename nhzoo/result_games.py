@@ -23,9 +23,9 @@ def is_result(folder: Path) -> bool:
 
 
 def open_result(folder: Path) -> TraceSet:
-    """The games of a result folder, by their number in its protocol; those without a key left out.
+    """The games of a result folder, by their number in its protocol.
 
-    InputError for a game that is not its protocol's.
+    Those without a key, or voided, are left out. InputError for a game that is not its protocol's.
     """
     result = files.read_json(folder / "result.json", 16 * files.MEGABYTE)
     agent, protocol = result.get("agent"), get_protocol(str(result.get("protocol")))
@@ -43,7 +43,7 @@ def open_result(folder: Path) -> TraceSet:
             raise InputError(f"{where}: game {index} has {length!r} keys")
         if not isinstance(sha256, str) or not isinstance(row.get("score"), (int, float)):
             raise InputError(f"{where}: game {index} lacks its sha256 or its score")
-        if length:
+        if length and row.get("end_status") != "voided":
             traces.append(
                 Trace(
                     game=str(index),

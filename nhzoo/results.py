@@ -22,7 +22,7 @@ from nhzoo.protocols import Protocol, get_protocol
 from nhzoo.statistics import iqm, mean_ci95
 
 SCHEMA = 1
-END_STATUSES = ("death", "ascended", "step_cap", "stalled", "crashed")
+END_STATUSES = ("death", "ascended", "step_cap", "stalled", "crashed", "voided")
 MAX_TRACE = 2_000_000  # keys of one game
 _SYNC_SECONDS = 1.0
 
@@ -65,8 +65,9 @@ SUMMARY = (
     "mean_experience_level",
     "ascensions",
     "crashed",
+    "voided",
 )
-"""What `summarize` gives."""
+"""What `summarize` gives. Results of before games were voided lack the last: they have none."""
 
 FREE = frozenset({"batch", "cpu_capability"})
 """What of an evaluation's set-up decides no bit of a result that names its numerics."""
@@ -82,6 +83,8 @@ def episode_row(protocol: Protocol, index: int, result: EpisodeResult, keys: byt
         min(best_level, MAX_EXPERIENCE_LEVEL),
         ascended=result.end_status == "ascended",
     )
+    if result.end_status == "voided":  # like its score
+        reached = 0.0
     row = {
         "index": index,
         "core": spec.core,
@@ -241,6 +244,7 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
         "mean_experience_level": mean("experience_level"),
         "ascensions": sum(row["end_status"] == "ascended" for row in rows),
         "crashed": sum(row["end_status"] == "crashed" for row in rows),
+        "voided": sum(row["end_status"] == "voided" for row in rows),
     }
 
 

@@ -64,6 +64,7 @@ def protocol_pages(board: Board, protocol: Protocol) -> list[Page]:
         ),
         ("Clock", f"ubirthday {game.ubirthday:,}, the phase of the moon fixed"),
         ("Score", "NLE's in-game score; crashed and stalled games count with what they had"),
+        ("Voided", "a game that enters explore or wizard mode, or is left, ends with score 0"),
     ]
     listed = "".join(f"<dt>{name}</dt><dd>{text(value)}</dd>" for name, value in facts)
     fixed = section("fixed", "What it fixes", f'<dl class="facts">{listed}</dl>')

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nhzoo.envs import ACTION_KEYS, TTY, Episode, Game
+from nhzoo.envs import ACTION_KEYS, FINAL, TTY, Episode, Game
 from nhzoo.errors import InputError
 from nhzoo.protocols import GameSpec, seeds_of
 from nhzoo.rewards import Potential
@@ -32,7 +32,7 @@ class World(Protocol):
     """
 
     over: bool
-    """The game has ended for good: a death."""
+    """The game has ended for good: a death, or it was voided."""
 
     cut: bool
     """It was cut short, and the screen is that after the last step."""
@@ -134,5 +134,5 @@ class NetHackWorld:
         self._episode.game.close()
 
     def _note_end(self) -> None:
-        self.over = self._episode.result.end_status in ("death", "ascended")
+        self.over = self._episode.result.end_status in FINAL
         self.cut = not self.over

@@ -85,3 +85,20 @@ class Vandal(RandomAgent):
         state[...] = uniform[:, None]
         uniform[...] = 0.25
         return actions, state
+
+
+class Typist(RandomAgent):
+    """Types the same keys in every game, then searches for ever."""
+
+    name, blind, observation_keys = "typist", False, ("tty_cursor",)
+
+    def __init__(self, keys: bytes) -> None:
+        listed = envs.ACTION_KEYS.tolist()
+        self.actions = np.array([listed.index(key) for key in keys + b"s"])
+
+    def initial_state(self, batch):
+        return np.zeros(batch, np.int64)
+
+    def act(self, observation, state, uniform):
+        at = np.minimum(state, len(self.actions) - 1)
+        return self.actions[at], state + 1

@@ -3,7 +3,8 @@
 A job trains one network and gives back its rows and its entry, so that nothing need be shared but
 what the driver writes: the table of runs and the entries. A job whose process or machine is gone is
 tried again; on the same machine it goes on from where its state was saved. What the table holds
-already is not trained again.
+already is not trained again. On one machine the driver packs the games, and again when their cache
+is lost; on a cluster each job does, for its machine.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nhzoo.ledger import LedgerRow, append_row, parse_row, read_runs
 from nhzoo.sweep_plan import Cell, Plan
 from nhzoo.workers import Crashed, OneByOne, run_tasks
 
+_MOST_LOSSES = 3  # of the packed games, one after another, without a finished run in between
 _TRIES = 4  # of a job on a cluster after its machine was lost, each perhaps on another
 _ANSWER_SECONDS = 5.0
 _ENTRY_LIMIT = 4 << 30
@@ -37,6 +39,21 @@ class Recipe:
     temperature: float = 1.0
     threads: int = 1
     workers: int = 1
+
+
+@dataclass(frozen=True)
+class Games:
+    """Packed games, of the splits "train" and "validation"."""
+
+    training: tuple[Path, ...]
+    held_out: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What a job gives back when packed games are gone or damaged, and why it says so."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -100,21 +117,34 @@ def finished_rows(plan: Plan, ledger: Path) -> dict[str, LedgerRow]:
     return found
 
 
-def train_cell(cell: Cell, recipe: Recipe) -> Outcome:
+def pack(recipe: Recipe) -> Games:
+    """Pack the games of a recipe that are not in the cache, on `workers` processes."""
+    from nhzoo import packing
+
+    found = packing.pack(recipe.data, workers=recipe.workers).exportable
+    training, held_out = (
+        tuple(path for path, _, split, _ in found if split == wanted)
+        for wanted in ("train", "validation")
+    )
+    for games, split in ((training, "train"), (held_out, "validation")):
+        if not games:
+            raise InputError(f"{recipe.data}: no usable game in split {split!r}")
+    return Games(training, held_out)
+
+
+def train_cell(cell: Cell, recipe: Recipe, packed: Games | None = None) -> Outcome:
     """The job: train one cell to its end, or go on with it where its state lies in `folder`."""
-    from nhzoo import packing, publishing, training
+    from nhzoo import publishing, training
     from nhzoo.recipe import BCConfig
 
+    packed = packed or pack(recipe)
+    games, held_out = list(packed.training), list(packed.held_out)
     config = BCConfig(
         data=recipe.data,
         params=cell.params,
         flops=cell.flops,
         seed=cell.seed,
         threads=recipe.threads,
-    )
-    games, held_out = (
-        packing.pack(recipe.data, split=split, workers=recipe.workers).games
-        for split in ("train", "validation")
     )
     folder = Path(recipe.folder) / cell.run_id
     rows: list[dict[str, Any]] = []
@@ -146,28 +176,57 @@ def train_cell(cell: Cell, recipe: Recipe) -> Outcome:
 class CellTask(OneByOne):
     """One cell after another, in a process of its own."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
+    def __init__(self, recipe: Recipe, packed: Games) -> None:
+        self._recipe, self._packed = recipe, packed
 
-    def work(self, item: Cell) -> Outcome:
+    def work(self, item: Cell) -> Outcome | Lost:
         """Train it."""
-        return train_cell(item, self._recipe)
+        try:
+            return train_cell(item, self._recipe, self._packed)
+        except (InputError, OSError) as error:
+            if all(map(_is_whole, (*self._packed.training, *self._packed.held_out))):
+                raise
+            return Lost(str(error))
+
+
+def _is_whole(path: Path) -> bool:
+    from nhzoo.frames import GameFrames
+
+    try:
+        GameFrames(path).check()
+    except InputError:
+        return False
+    return True
 
 
 def _here(cells: Sequence[Cell], recipe: Recipe, jobs: int) -> Iterator[tuple[Cell, Outcome]]:
-    from nhzoo import packing
-
-    if not cells:
-        return
-    packing.pack(recipe.data)  # once, on all cores: jobs find it done
-    for key, outcome in run_tasks(CellTask, (recipe,), enumerate(cells), jobs):
-        assert isinstance(key, int)
-        if isinstance(outcome, Crashed):
+    losses = 0
+    packed: Games | None = None
+    while cells:
+        before, packed = packed, pack(recipe)
+        if before not in (None, packed):
             raise NhzooError(
-                f"{cells[key].run_id}: its process ended twice with exit code {outcome.exit_code}; "
-                "the others are in the table, run again to go on"
+                f"{recipe.data}: its games changed while the sweep ran, and what has begun was "
+                "trained on those of before; restore them, or begin with other --runs"
             )
-        yield cells[key], outcome
+        again: list[Cell] = []
+        for key, outcome in run_tasks(CellTask, (recipe, packed), enumerate(cells), jobs):
+            assert isinstance(key, int)
+            if isinstance(outcome, Lost):
+                losses += 1
+                if losses > _MOST_LOSSES:
+                    raise NhzooError(f"{cells[key].run_id}: {outcome.reason}, again and again")
+                pack(recipe)  # now: others are still reading
+                again.append(cells[key])
+                continue
+            if isinstance(outcome, Crashed):
+                raise NhzooError(
+                    f"{cells[key].run_id}: its process ended twice with exit code "
+                    f"{outcome.exit_code}; the others are in the table, run again to go on"
+                )
+            losses = 0
+            yield cells[key], outcome
+        cells = again
 
 
 def _on_cluster(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -124,15 +125,8 @@ def test_a_job_that_is_killed_goes_on_where_it_was(recipe, tmp_path):
     def kill_once():
         while not (state / "state.safetensors").exists() and not over.is_set():  # 1,000 updates
             time.sleep(0.02)
-        for process in Path("/proc").iterdir():
-            if process.name.isdigit():
-                try:
-                    parent = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                    words = (process / "cmdline").read_bytes()
-                except (OSError, IndexError):
-                    continue
-                if parent == os.getpid() and b"spawn_main" in words:
-                    os.kill(int(process.name), signal.SIGKILL)
+        for pid in spawned():
+            os.kill(pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_once)
     killer.start()
@@ -147,6 +141,81 @@ def test_a_job_that_is_killed_goes_on_where_it_was(recipe, tmp_path):
     ]
     assert updates == sorted(updates)
     assert updates[-1] == 1_200
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NHZOO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_refused_game_is_left_out_and_not_packed_by_every_job(small_set, tmp_path, own_cache):
+    folder = shutil.copytree(small_set, tmp_path / "one-is-bad")
+    rows = [json.loads(line) for line in (folder / "games.jsonl").read_text().splitlines()]
+    rows[0]["frame_hashes"] = ["0" * 16]
+    (folder / "games.jsonl").write_bytes(files.dump_jsonl(rows))
+    recipe = sweep_run.Recipe(str(folder), str(tmp_path / "state"))
+    plan = plan_of((12_000, 8, 0), (12_000, 8, 1))
+    trained = sweep_run.run_sweep(plan, recipe, tmp_path / "runs.jsonl", tmp_path / "out", 2)
+    assert len(trained) == 2
+    assert len(list(own_cache.rglob("*.frames"))) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["gone", "damaged"])
+def test_packed_games_that_vanish_under_a_job_are_packed_again(recipe, tmp_path, own_cache, damage):
+    plan = plan_of((12_000, 300, 0))
+    (cell,) = plan.cells
+    state = Path(recipe.folder) / cell.run_id / "run"
+    before = sweep_run.pack(recipe)
+
+    def harm():
+        """While the job is stopped in the middle of its training."""
+        for path in (*before.training, *before.held_out):
+            path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes()[:1_000])
+
+    with stopped_job(state / "log.jsonl", harm) as told:
+        (row,) = sweep_run.run_sweep(plan, recipe, tmp_path / "runs.jsonl", tmp_path / "out")
+    assert told == ["stopped"]
+    assert row.updates > 290  # the budget is one of FLOPs
+    assert all(path.exists() for path in (*before.training, *before.held_out))
+
+
+@contextlib.contextmanager
+def stopped_job(appears: Path, meanwhile):
+    """Once a file is there, stop this process's job, call `meanwhile`, let the job go on."""
+    over, told = threading.Event(), []
+
+    def stop():
+        while not (appears.exists() and appears.stat().st_size):
+            if over.wait(0.01):
+                return
+        (pid,) = spawned()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            meanwhile()
+            told.append("stopped")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        yield told
+    finally:
+        over.set()
+        thread.join()
+
+
+def spawned() -> list[int]:
+    """The worker processes that this one has now."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == os.getpid() and b"spawn_main" in (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+    return found
 
 
 def test_a_table_with_another_run_of_that_name_is_refused(recipe, tmp_path):

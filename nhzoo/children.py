@@ -12,17 +12,21 @@ import os
 import pickle
 import select
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Collection
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
+
+import cloudpickle
 
 from nhzoo import channels, processes, scratch
 from nhzoo.channels import Channel
 
 _LOOK_SECONDS = 0.05  # between looks at children, where the kernel does not tell of their end
 _DEAF_SECONDS = 10.0  # for a child that has closed its channel to end by itself
+_starting = threading.Lock()
 _KILL_SECONDS = 10.0  # for the kernel to end one, unless a broken disk holds it
 
 
@@ -38,7 +42,7 @@ class Child:
         self, target: Callable[..., None], args: tuple[Any, ...], shared: tuple[Any, ...] = ()
     ) -> None:
         scratch.guard()
-        call = bytes(ForkingPickler.dumps((target, args)))
+        call = cloudpickle.dumps((target, args))
         self._channel, theirs = Channel.pair()
         self._listening = True
         self._deaf = 0.0
@@ -48,7 +52,7 @@ class Child:
         )
         self._process.daemon = True
         try:
-            processes.from_lasting(self._process.start)
+            processes.from_lasting(self._start)
         except BaseException:
             self._channel.close()
             scratch.remove(self.folder)
@@ -58,6 +62,24 @@ class Child:
         assert self._process.pid is not None
         self.pid: int = self._process.pid
         self._end = processes.watch_end(self.pid)
+
+    def _start(self) -> None:
+        """Start it, and have it leave the program's main script alone.
+
+        Python has a new process run that script first, for what may be defined there. A notebook or
+        standard input is no file to be run, and a script without a guard would begin all over. What
+        is defined there is in `call`.
+        """
+        with _starting:
+            main = sys.modules["__main__"]
+            hidden = {name: vars(main).get(name) for name in ("__spec__", "__file__")}
+            vars(main).update(dict.fromkeys(hidden))
+            try:
+                self._process.start()
+            finally:
+                vars(main).update(hidden)
+                if hidden["__file__"] is None:
+                    del main.__file__
 
     @property
     def ended(self) -> bool:

@@ -67,7 +67,7 @@ def private_folder() -> Path:
     be had, or it belongs to others.
     """
     for base in filter(None, (os.environ.get("TMPDIR"), "/tmp", "/var/tmp")):
-        path = Path(base) / f"nhzoo-{os.getuid()}"
+        path = Path(base) / f"nhzoo-{os.getuid()}-cache"
         with contextlib.suppress(OSError):
             path.mkdir(mode=0o700, exist_ok=True)
             if is_private(path):

@@ -7,6 +7,7 @@ only time, an item that took its worker down is tried once more and then given b
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import pickle
 import signal
@@ -16,9 +17,10 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, Protocol
+
+import cloudpickle
 
 from nhzoo.channels import Channel
 from nhzoo.children import Child, wait
@@ -31,6 +33,7 @@ _LEFT = ".left"
 _MAX_LEFT = 1 << 22
 _START_SECONDS = 600.0  # for a worker to be ready, when there is a limit for what it does
 _MAX_IDLE_DEATHS = 10  # of workers, one after another, without a finished item between
+_MAX_UNREADY = 2  # that end by themselves, one after another, before they have marked an item
 
 
 class Task(Protocol):
@@ -140,12 +143,13 @@ def run_tasks(
     nobody is to blame the items are worked on again, each alone in its worker.
     """
     queue = deque(items)
-    work = bytes(ForkingPickler.dumps((make_task, args)))
+    # Classes of a notebook or a script go as they are: a worker has no such script to import.
+    work: bytes = cloudpickle.dumps((make_task, args))
     alone: set[Key] = set()
     blamed: dict[Key, int] = {}
     pool: list[_Worker] = []
     dead: list[_Worker] = []
-    idle_deaths = 0
+    idle_deaths = unready = 0
     now = time.monotonic()
     limits = [limit for limit in (hang_seconds, foreign_seconds) if limit]
     interval = min(limits) / 8 if limits else None
@@ -179,6 +183,12 @@ def run_tasks(
                 own_end, foreign = worker.hung or code not in _OUTSIDE, bool(worker.mark[4])
                 if worker.hung and not worker.marks:  # it has not marked anything yet
                     raise NhzooError("a worker process does not get ready: what it loads hangs")
+                unready = 0 if worker.mark[3] else unready + (own_end and not worker.hung)
+                if unready >= _MAX_UNREADY:
+                    raise NhzooError(
+                        f"worker processes end before they have begun (the last {_how(code)}); "
+                        "what they wrote to standard error says why"
+                    )
                 if own_end and guilty not in worker.in_flight:
                     alone |= worker.in_flight.keys()
                 elif own_end:
@@ -192,10 +202,10 @@ def run_tasks(
                         by = None if worker.hung else code
                         yield guilty, Crashed(by, a, b, left, foreign, foreign_seconds or 0.0)
                 if idle_deaths >= _MAX_IDLE_DEATHS:
+                    hint = "out of memory? try fewer of them" if code == -signal.SIGKILL else ""
                     raise NhzooError(
-                        f"{idle_deaths} worker processes ended one after another (the last with "
-                        f"exit code {code}): out of memory, or a main script without a guard "
-                        'if __name__ == "__main__"?'
+                        f"{idle_deaths} worker processes ended one after another, and no item was "
+                        f"finished (the last {_how(code)})" + (f": {hint}" if hint else "")
                     )
                 queue.extendleft(reversed(worker.in_flight.items()))
                 worker.in_flight.clear()
@@ -209,6 +219,14 @@ def run_tasks(
     finally:
         for worker in pool:
             worker.child.close()
+
+
+def _how(code: int) -> str:
+    """How a process ended, by its exit code."""
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"was killed by {signal.Signals(-code).name}"
+    return f"with exit code {code}"
 
 
 def _spawn(work: bytes) -> _Worker:
@@ -273,7 +291,10 @@ def _serve(channel: Channel, mark: Any, work: bytes) -> None:
         held, asked = 0, deque[tuple[Key, Any]]()
         while True:
             if held < task.slots:
-                asked += channel.receive() if held or asked else [channel.next()]
+                try:
+                    asked += channel.receive() if held or asked else [channel.next()]
+                except EOFError:  # nobody waits for it any more
+                    return
             while asked and held < task.slots:
                 task.start(*asked.popleft())
                 held += 1
@@ -281,8 +302,6 @@ def _serve(channel: Channel, mark: Any, work: bytes) -> None:
                 held -= key is not None
                 _tell(channel, (key, result, None))
             mark[0] = -1
-    except EOFError:  # nobody waits for it any more
-        return
     except NhzooError as error:
         _tell(channel, (None, None, error))
     except Exception as error:

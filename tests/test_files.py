@@ -89,7 +89,7 @@ def test_a_user_without_a_home_has_a_private_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "home", none)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere/of/a/worker")
-    own = tmp_path / f"nhzoo-{os.getuid()}"
+    own = tmp_path / f"nhzoo-{os.getuid()}-cache"
     assert files.cache_folder() == own / ".cache" / "nhzoo"
     own.chmod(0o777)  # anybody could put something there
     monkeypatch.setattr(files, "is_private", lambda folder: False)

@@ -85,7 +85,7 @@ def test_the_users_choice_comes_first_and_what_others_can_write_last(fresh, monk
 
     assert chosen() == fresh / "cache" / own
     (fresh / "cache" / own).chmod(0o777)
-    private = fresh / f"nhzoo-{os.getuid()}" / own
+    private = fresh / f"nhzoo-{os.getuid()}-cache" / own
     assert chosen() == private
     assert private.parent.stat().st_mode & 0o777 == 0o700
     monkeypatch.setenv("NHZOO_CACHE", "/proc/nowhere")
@@ -165,5 +165,5 @@ def test_a_read_only_install_without_a_home_compiles(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == str(
-        tmp_path / f"nhzoo-{os.getuid()}" / f"kernels-{os.getuid()}"
+        tmp_path / f"nhzoo-{os.getuid()}-cache" / f"kernels-{os.getuid()}"
     )

@@ -48,6 +48,8 @@ class Squares:
                 raise InputError("bad item")
             if "bug" in trouble:
                 raise ZeroDivisionError("oops")
+            if "cut file" in trouble:
+                raise EOFError("Ran out of input")
         yield key, item * item
         yield None, "news"
 
@@ -89,8 +91,44 @@ def test_errors_of_a_task_reach_the_caller(tmp_path):
         run({2: "always input"}, tmp_path)
     with pytest.raises(NhzooError, match="ZeroDivisionError: oops"):
         run({2: "always bug"}, tmp_path)
-    with pytest.raises(NhzooError, match="exit code 3"):
+    with pytest.raises(NhzooError, match="EOFError: Ran out of input"):
+        run({2: "always cut file"}, tmp_path)
+    with pytest.raises(NhzooError, match=r"before they have begun \(the last with exit code 3\)"):
         run({-1: "exit at once"}, tmp_path)
+
+
+SCRIPT = """
+import numpy as np
+import nhzoo
+
+class Mine:
+    name = "mine"
+    observation_keys = ("blstats",)
+
+    def initial_state(self, batch):
+        return None
+
+    def act(self, observation, state, uniform):
+        return np.zeros(len(uniform), int), None
+
+print(nhzoo.evaluate(Mine(), "smoke-v1", episodes=2, workers=2).result["agent"])
+"""
+
+
+@pytest.mark.parametrize("way", ["standard input", "a file"])
+def test_an_agent_of_the_main_script_plays_wherever_that_script_is(way, tmp_path):
+    """In a notebook too: there is no file that a worker could import, and no guard."""
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    with open(path) as script:
+        done = subprocess.run(
+            [sys.executable, "-" if way == "standard input" else str(path)],
+            stdin=script,
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parents[1],
+        )
+    assert (done.stdout, done.stderr) == ("mine\n", "")
 
 
 @pytest.mark.slow

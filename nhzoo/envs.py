@@ -8,7 +8,9 @@ its no-progress timeout, reports an abort as a death, lets the wall clock into a
 
 from __future__ import annotations
 
+import ctypes
 import inspect
+import operator
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -75,6 +77,7 @@ class Game:
         self.observation: dict[str, Array] = {}
         self.spec: GameSpec | None = None
         self.keys = bytearray()
+        _games.add(self)
 
     def start(self, spec: GameSpec, ttyrec: Path | None = None) -> None:
         """Begin the game that `spec` decides; nothing of earlier games reaches it.
@@ -93,6 +96,11 @@ class Game:
         self.press = nle._pynethack.step
         self.spec = spec
         self.keys.clear()
+
+    @property
+    def started(self) -> bool:
+        """A game was started in this process, and not closed."""
+        return self._nle is not None and self.spec is not None
 
     def step(self, key: int) -> None:
         """Press one key (0 to 255)."""
@@ -171,6 +179,16 @@ class Game:
             self._nle = None
             self.observation = {}
 
+    def _leave(self) -> None:
+        """In a process that was forked: its folder, files and memory are the parent's to close."""
+        if self._nle is not None:
+            self._finalizer.detach()
+            self._nle._finalizer.detach()
+            self._nle._tempdir._finalizer.detach()
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._nle))  # not even at the end
+            self._nle = None
+            self.observation = {}
+
     def _open(self, player: str, ttyrec: Path | None) -> None:
         self.close()
         names = self._names
@@ -189,6 +207,17 @@ class Game:
         self._library = Library(self._nle.dlpath, share=bool(self._rows))
         # Not a method of self, so that a forgotten Game is still closed when it is collected.
         self._finalizer = weakref.finalize(self, self._nle.close)
+
+
+_games: weakref.WeakSet[Game] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for game in list(_games):
+        game._leave()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _empty(folder: str) -> None:
@@ -333,6 +362,8 @@ class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):
     limits; `options={"game": GameSpec(...)}` any game. A death is `terminated`, a capped or stalled
     game `truncated`; `info["end_status"]` names which. A game that enters explore or wizard mode,
     or is left, is voided: `terminated`, and its rewards sum to 0. Observations are copies.
+    A process that is forked has no part in its parent's game: reset it there. InputError for an
+    action that is none, and for a step before the first `reset` or after the end.
     """
 
     metadata = {"render_modes": ["ansi", "human"], "render_fps": 42}  # noqa: RUF012
@@ -347,6 +378,12 @@ class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):
     ) -> None:
         names = tuple(observation_keys or _challenge_keys())
         spaces = dict(NLE_SPACE_ITEMS)
+        for name in names:
+            if name not in spaces:
+                raise InputError(f"NLE has no observation {name!r}; it has {', '.join(spaces)}")
+        GameSpec(core=0, disp=0, character=character)  # which is checked there
+        if _index(step_cap, "step_cap") < 1 or _index(no_progress, "no_progress") < 1:
+            raise InputError("step_cap and no_progress: give 1 or more")
         self.observation_space = gymnasium.spaces.Dict({name: spaces[name] for name in names})
         self.action_space = gymnasium.spaces.Discrete(len(ACTION_KEYS))
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
@@ -368,8 +405,14 @@ class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):
 
     def step(self, action: Any) -> tuple[dict[str, Array], float, bool, bool, dict[str, Any]]:
         """Press the key of `action` (index in ACTION_KEYS). The reward is the score's increase."""
-        before = self._episode.result.score
-        self._episode.step(int(ACTION_KEYS[int(action)]))
+        self._check_begun("step")
+        before, ended = self._episode.result.score, self._episode.result.end_status
+        if ended:
+            raise InputError(f"step: the game has ended ({ended}); call reset first")
+        index = _index(action, "action")
+        if not 0 <= index < len(ACTION_KEYS):
+            raise InputError(f"action {index}: give an index from 0 to {len(ACTION_KEYS) - 1}")
+        self._episode.step(int(ACTION_KEYS[index]))
         result = self._episode.result
         terminated = result.end_status in FINAL
         truncated = bool(result.end_status) and not terminated
@@ -378,12 +421,14 @@ class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):
     @property
     def trace(self) -> tuple[GameSpec, bytes]:
         """What decided the current game, and the raw keys that NLE has received since."""
+        self._check_begun("trace")
         spec = self._episode.game.spec
-        assert spec is not None, "reset first"
+        assert spec is not None
         return spec, bytes(self._episode.game.keys)
 
     def render(self) -> str | None:  # type: ignore[override]
         """The screen with ANSI colours: returned for "ansi", printed for "human"."""
+        self._check_begun("render")
         screen = nethack.tty_render(*(self._episode.game.observation[name] for name in TTY))
         if self.render_mode == "ansi":
             return str(screen)
@@ -395,17 +440,23 @@ class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):
         """Free the game."""
         self._episode.game.close()
 
+    def _check_begun(self, what: str) -> None:
+        if not self._episode.game.started:
+            raise InputError(f"{what}: no game is being played in this process; call reset first")
+
     def _choose(self, options: Mapping[str, Any]) -> tuple[GameSpec, tuple[int, int]]:
         unknown = set(options) - {"protocol", "episode", "game"}
         if unknown:
             raise InputError(f"reset options {sorted(unknown)}: known are protocol, episode, game")
         if "protocol" in options:
             protocol = get_protocol(options["protocol"])
-            spec = protocol.game(int(options.get("episode", 0)))
+            spec = protocol.game(_index(options.get("episode", 0), "reset option episode"))
             return spec, (protocol.step_cap, protocol.no_progress)
         if "episode" in options:
             raise InputError("reset option episode: needs the option protocol beside it")
         if "game" in options:
+            if not isinstance(options["game"], GameSpec):
+                raise InputError("reset option game: give a GameSpec")
             return options["game"], self._limits
         core, disp = (int(seed) for seed in self.np_random.integers(0, 2**63, size=2))
         return GameSpec(core=core, disp=disp, character=self._character), self._limits
@@ -420,6 +471,14 @@ class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):
         info = asdict(self._episode.result)
         info["end_status"] = info["end_status"] or None
         return info | {"core": spec.core, "disp": spec.disp, "character": spec.character}
+
+
+def _index(value: Any, what: str) -> int:
+    """A whole number, of Python's or numpy's types; InputError for 3.7 and what else is none."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InputError(f"{what} {value!r}: give a whole number") from None
 
 
 def _challenge_keys() -> tuple[str, ...]:

@@ -6,7 +6,9 @@ by which an agent samples, so each game has one legal trace per agent.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +19,55 @@ UBIRTHDAY = 1_000_000_000
 """The clock value (seconds) that protocols write into NetHack's `ubirthday` after a reset."""
 
 
+_ROLES = {
+    "archeologist": ("human dwarf gnome", "lawful neutral"),
+    "barbarian": ("human orc", "neutral chaotic"),
+    "caveman": ("human dwarf gnome", "lawful neutral"),
+    "healer": ("human gnome", "neutral"),
+    "knight": ("human", "lawful"),
+    "monk": ("human", "lawful neutral chaotic"),
+    "priest": ("human elf", "lawful neutral chaotic"),
+    "rogue": ("human orc", "chaotic"),
+    "ranger": ("human elf gnome orc", "neutral chaotic"),
+    "samurai": ("human", "lawful"),
+    "tourist": ("human", "neutral"),
+    "valkyrie": ("human dwarf", "lawful neutral"),
+    "wizard": ("human elf gnome orc", "neutral chaotic"),
+}
+_ALIGNMENTS = {
+    "human": "lawful neutral chaotic",
+    "elf": "chaotic",
+    "dwarf": "lawful",
+    "gnome": "neutral",
+    "orc": "chaotic",
+}
+
+
+@functools.cache
+def _is_character(text: str) -> bool:
+    """Whether NetHack has such a hero; of parts that are not named it draws one that fits."""
+    parts = text.lower().split("-")
+    for role, (races, alignments) in _ROLES.items():
+        genders = ["female"] if role == "valkyrie" else ["male", "female"]
+        for race in races.split():
+            possible = set(alignments.split()) & set(_ALIGNMENTS[race].split())
+            for hero in itertools.product([role], [race], genders, possible):
+                fits = [[len(p) > 2 and word.startswith(p) for word in hero] for p in parts]
+                if all(map(any, fits)) and all(
+                    sum(column) < 2 for column in zip(*fits, strict=True)
+                ):
+                    return any(fit[0] for fit in fits)
+    return False
+
+
 @dataclass(frozen=True)
 class GameSpec:
     """All that decides a game before its first key.
 
     `core` and `disp` seed NetHack's two random number generators; `lgen` gives the level generator
-    one of its own (None: levels come from core). `ubirthday` is in seconds since 1970.
+    one of its own (None: levels come from core). `ubirthday` is in seconds since 1970. `character`
+    is "@", drawn, or a role and what else is wanted of race, gender and alignment, by their first
+    letters: InputError for others, of which NetHack would draw any.
     """
 
     core: int
@@ -31,6 +76,13 @@ class GameSpec:
     character: str = "mon-hum-neu-mal"
     playername: str | None = None
     ubirthday: int = UBIRTHDAY
+
+    def __post_init__(self) -> None:
+        if self.playername is None and self.character != "@" and not _is_character(self.character):
+            raise InputError(
+                f"character {self.character!r}: NetHack has no such hero; give @ for any, or role, "
+                "race, gender and alignment that go together, as mon-hum-neu-mal"
+            )
 
     @property
     def name(self) -> str:

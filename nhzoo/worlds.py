@@ -69,6 +69,9 @@ class WorldConfig:
     discount: float = 0.999
     extras: str = ""
 
+    def __post_init__(self) -> None:
+        GameSpec(core=0, disp=0, character=self.character)  # InputError where there is no such hero
+
     def make(self, actor: int, rows: Mapping[str, Array]) -> World:
         """A world of actor number `actor`, whose screens go into `rows`."""
         if self.kind == NETHACK:

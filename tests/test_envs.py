@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import atexit
+import gc
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -352,3 +355,94 @@ def test_render_modes():
     env.close()
     with pytest.raises(InputError, match="render_mode"):
         NetHackEnv(render_mode="pixel")
+
+
+@pytest.mark.parametrize("action", [-1, 121, 3.7, "3", None, np.array([3, 4])])
+def test_what_is_no_action_is_refused_and_the_game_goes_on(action):
+    env = NetHackEnv()
+    env.reset(seed=1)
+    with pytest.raises(InputError, match="action"):
+        env.step(action)
+    for good in (3, np.int64(3), np.uint8(3), np.array(3)):
+        assert env.step(good)[4]["steps"]
+    assert env.step(0)[4]["steps"] == 5
+    env.close()
+
+
+def test_nothing_is_played_before_the_first_reset_after_the_end_or_after_close():
+    env = NetHackEnv(step_cap=2, render_mode="ansi")
+    for use in (lambda: env.step(0), env.render, lambda: env.trace):
+        with pytest.raises(InputError, match="call reset first"):
+            use()
+    env.reset(seed=1)
+    env.step(0)
+    assert env.step(0)[3]
+    with pytest.raises(InputError, match=r"has ended \(step_cap\); call reset first"):
+        env.step(0)
+    env.reset()
+    env.close()
+    with pytest.raises(InputError, match="call reset first"):
+        env.step(0)
+    for wrong in ({"step_cap": 0}, {"no_progress": 2.5}, {"observation_keys": ("glifs",)}):
+        with pytest.raises(InputError):
+            NetHackEnv(**wrong)
+    for options in ({"protocol": "monk-v1", "episode": 3.7}, {"game": (1, 2)}):
+        with pytest.raises(InputError, match="reset option"):
+            env.reset(options=options)
+
+
+@pytest.mark.parametrize(
+    ("character", "known"),
+    [
+        ("@", True),
+        ("mon-hum-neu-mal", True),
+        ("val-dwa-law-fem", True),
+        ("wiz", True),
+        ("neu-Monk", True),
+        ("mon-elf-neu-mal", False),  # no monk is an elf
+        ("val-hum-law-mal", False),
+        ("ran-orc-neu-mal", False),
+        ("hum-neu", False),  # NetHack would draw the role
+        ("mon-mon", False),
+        ("mo", False),
+        ("monkey", False),
+        ("", False),
+    ],
+)
+def test_a_character_that_nethack_lacks_is_refused(character, known):
+    if known:
+        env = NetHackEnv(character=character)
+        env.reset(seed=1)
+        env.close()
+    else:
+        with pytest.raises(InputError, match="no such hero"):
+            NetHackEnv(character=character)
+
+
+def test_a_forked_process_leaves_its_parents_game_alone():
+    env = NetHackEnv()
+    env.reset(seed=1)
+    folder = Path(env._episode.game._nle._vardir)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with pytest.raises(InputError, match="in this process"):
+                env.step(0)
+            env.close()
+            env.reset(seed=2)  # a game of its own
+            env.step(0)
+            env.close()
+            del env
+            gc.collect()
+            atexit._run_exitfuncs()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (folder / "record").exists()
+    for action in range(40):
+        env.step(action % 8)
+    env.reset(seed=3)
+    env.close()
+    assert not folder.exists()

@@ -220,9 +220,9 @@ def check() -> None:
     if found != DIGEST:
         raise NhzooError(
             f"this machine's arithmetic gives other bits than {NUMERICS} (found {found[:12]}, not "
-            f"{DIGEST[:12]}), so its games would be nobody else's. If this process flushes denormal "
-            "numbers (torch.set_flush_denormal, a library built with -ffast-math), stop that; else "
-            "report it with the output of `nhzoo doctor`"
+            f"{DIGEST[:12]}), so its games would be nobody else's. If this process flushes "
+            "denormal numbers (torch.set_flush_denormal, a library built with -ffast-math), stop "
+            "that; else report it with the output of `nhzoo doctor`"
         )
 
 

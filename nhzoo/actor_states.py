@@ -45,7 +45,7 @@ def unpack_states(
             if name.startswith(f"{number}.")
         }
         ends = np.cumsum(held["lengths"]).tolist()
-        actions, begins = mine["actions"].tobytes(), [0, *ends[:-1]]
+        actions, begins = mine["actions"].tobytes(), [0, *ends][: len(ends)]
         states[int(number)] = ActorState(
             held["started"],
             held["random"],

@@ -59,9 +59,28 @@ class ActorState:
     recall: Array
     frame: dict[str, Array]
 
+    @classmethod
+    def new_games(cls, started: int) -> ActorState:
+        """Of an actor that could not be asked: new games, after `started` that it had begun."""
+        return cls(
+            started,
+            {},
+            [],
+            [],
+            [],
+            np.empty(0, bool),
+            np.empty((LAYERS, 0, 0), np.float32),
+            features.no_recall(0),
+            {},
+        )
+
 
 class Crew(Protocol):
-    """The actors of a learner."""
+    """The actors of a learner.
+
+    A crew whose actors are elsewhere is told by `stop()` that the run was asked to stop, and says
+    by `say(line)` which actors it has replaced.
+    """
 
     def publish(self, weights: Array, version: int) -> None:
         """Give all actors new weights, see `weights_of`, for what they begin from now on."""
@@ -69,25 +88,27 @@ class Crew(Protocol):
     def collect(self, count: int) -> list[Unroll]:
         """The next unrolls, of any actors; NhzooError when no actor is left. Read before `release`.
 
-        Those of one actor come in order.
+        Those of one actor come in order. `Stopped` when it would have to wait after a stop was
+        asked for; nothing is lost by that.
         """
 
     def release(self) -> None:
         """What was collected is not needed any more: its actors may go on."""
 
     def states(self) -> dict[int, ActorState]:
-        """Where each actor that can be asked stands, behind what it has played so far."""
+        """Where each actor stands, behind what it has played so far.
+
+        One that does not answer in time has `ActorState.new_games`.
+        """
 
     def close(self) -> None:
         """End the actors."""
 
 
 class Actor:
-    """Plays; not thread-safe. `started` games of its number were begun before by another."""
+    """Plays; not thread-safe."""
 
-    def __init__(
-        self, number: int, config: ActorConfig, state: ActorState | None = None, started: int = 0
-    ) -> None:
+    def __init__(self, number: int, config: ActorConfig, state: ActorState | None = None) -> None:
         self.number, self.config, self.version = number, config, -1
         games = config.games
         self._policy = Policy(config.policy).requires_grad_(False).eval()
@@ -100,9 +121,9 @@ class Actor:
         self._logits = np.empty((config.time, games, ACTIONS), np.float32)
         self._numbers = [-1] * games
         self._actions = [bytearray() for _ in range(games)]
-        self._random = np.random.default_rng([config.seed, number, started])
-        self._started = started
-        if state is None:
+        self._started = state.started if state else 0
+        self._random = np.random.default_rng([config.seed, number, self._started])
+        if state is None or not state.numbers:
             self._layers = [np.zeros((games, config.policy.hidden), np.float32)] * LAYERS
             self._recall = features.no_recall(games)
             self._first = np.ones(games, bool)
@@ -182,7 +203,6 @@ class Actor:
             world.close()
 
     def _restore(self, state: ActorState) -> None:
-        self._started = state.started
         self._random.bit_generator.state = state.random
         self._layers, self._recall = list(state.core.copy()), state.recall.copy()
         self._first, self._frame = state.first.copy(), Features(**state.frame)
@@ -252,6 +272,14 @@ class InlineCrew:
         """See `Crew`."""
         for actor in self._actors:
             actor.close()
+
+
+def most_started(config: ActorConfig, unrolls: int) -> int:
+    """How many games an actor may have begun in its first frame and in `unrolls` unrolls.
+
+    Whoever takes its place leaves out so many: no game of a run is played twice.
+    """
+    return config.games * (1 + unrolls * config.time)
 
 
 def weights_of(policy: Policy) -> Array:

@@ -11,6 +11,10 @@ class InputError(NhzooError):
     """A file, name or option that cannot be used (exit code 2)."""
 
 
+class Stopped(Exception):
+    """A wait ended because the run was asked to stop; what had been waited for is not lost."""
+
+
 class CheckFailed(NhzooError):
     """The input was usable and the check said no: a score not reproduced (exit code 1)."""
 

@@ -68,6 +68,7 @@ class ImpalaRun:
         folder: Path,
         held: Held | None = None,
         say: Callable[[str], None] = lambda text: None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         held = held or Held()
         torch.set_num_threads(config.threads)
@@ -128,7 +129,7 @@ class ImpalaRun:
         claim(folder, asdict(config) | {"device": self.device.type} | revisions, FREE)
         state = read_state(folder, say)
         actors, turn = self._load(state) if state else ({}, 0)
-        self.crew = self._crew(actors, turn)
+        self.crew = self._crew(actors, turn, stop, say)
         self.crew.publish(weights_of(self.policy), self.update)
 
     @property
@@ -143,7 +144,9 @@ class ImpalaRun:
         return [game.score for game in self.recent]
 
     def step(self) -> None:
-        """One update from the next unrolls."""
+        """One update from the next unrolls. `Stopped`, with nothing changed, where it would have
+        to wait for them after a stop was asked for.
+        """
         config = self.config
         began = time.monotonic()
         unrolls = self.crew.collect(config.unrolls)
@@ -304,7 +307,13 @@ class ImpalaRun:
         if self.demonstrations:
             self.demonstrations.close()
 
-    def _crew(self, states: dict[int, ActorState], turn: int) -> Crew:
+    def _crew(
+        self,
+        states: dict[int, ActorState],
+        turn: int,
+        stop: Callable[[], bool],
+        say: Callable[[str], None],
+    ) -> Crew:
         config = self.config
         actor = ActorConfig(
             self.policy.config, config.world_config(), config.games, config.time, config.seed
@@ -314,8 +323,8 @@ class ImpalaRun:
         if config.cluster:
             from nhzoo.ray_actors import RayCrew
 
-            return RayCrew(actor, config.actors, states, config.cluster)
-        return ProcessCrew(actor, config.actors, states)
+            return RayCrew(actor, config.actors, states, config.cluster, stop, say)
+        return ProcessCrew(actor, config.actors, states, stop, say)
 
     def _load(self, state: RunState) -> tuple[dict[int, ActorState], int]:
         """Where the actors stand, and whose turn it is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,10 @@ def train(
             device=run.device,
         )
 
-    with run_in(folder, lambda: ImpalaRun(config, folder, given, say)) as (run, log, stopped):
+    def make(stopped: Sequence[int]) -> ImpalaRun:
+        return ImpalaRun(config, folder, given, say, lambda: bool(stopped))
+
+    with run_in(folder, make) as (run, log, stopped):
         Loop(run, log, measured, progress, checkpoint).go(stopped)
         return measured(True)
 

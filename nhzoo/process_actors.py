@@ -1,8 +1,9 @@
-"""Actors as processes of this machine: unrolls in shared memory, small messages through pipes.
+"""Actors as processes of this machine: unrolls in shared memory, small messages through channels.
 
 Each actor has two unrolls' worth of memory: it plays into one while the learner reads the other. An
 actor whose process dies, or that says nothing for long, is replaced by one that begins new games;
-what it was playing is lost and nothing else.
+what it was playing is lost and nothing else. An actor may be killed or stopped at any moment, so
+the learner shares nothing with it on which either could wait: see `channels`, `shared_weights`.
 """
 
 from __future__ import annotations
@@ -14,73 +15,101 @@ import shutil
 import signal
 import tempfile
 import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
 import torch
 
-from nhzoo.actors import Actor, ActorConfig, ActorState
-from nhzoo.errors import InputError, NhzooError
+from nhzoo.actors import Actor, ActorConfig, ActorState, most_started
+from nhzoo.channels import Channel, wait
+from nhzoo.errors import InputError, NhzooError, Stopped
+from nhzoo.shared_weights import SharedWeights
 from nhzoo.unrolls import Unroll, unroll_bytes
 
 Array = np.ndarray[Any, Any]
 
 BUFFERS = 2
 HANG_SECONDS = 300.0
-"""An actor that has been asked and says nothing for so long is killed."""
+"""An actor that has been asked and says nothing for so long is replaced."""
 START_SECONDS = 600.0
-"""What one may take to begin: games that are gone on with are played again first."""
+"""What one may take to begin: games that are resumed are played again first."""
+STOP_SECONDS = 20.0
+"""How long actors may take to tell where they stand once the run was asked to stop."""
 MOST_DEATHS = 10
 """Of actors one after another, without an unroll in between."""
+_LOOK = 0.25  # seconds from one look at signals and limits to the next
+_AWAY = 10.0  # of the learner's own: what it takes longer than this does not count for actors
+_KILL = 10.0  # a killed process that is not gone by then waits for a device
+_STATE = "state"
 
 
 @dataclass(eq=False)
 class _Hand:
-    """One actor as the learner sees it. `asked`: buffers that it is to play into."""
+    """One actor as the learner sees it. `asked`: buffers that it is to play into.
+
+    `given` is where it began, until its first unroll has come. `heard`: when it last sent anything,
+    or was asked while it owed nothing.
+    """
 
     number: int
     process: Any
-    connection: Connection
+    channel: Channel
     buffers: list[Unroll]
     folder: str
     started: int
+    given: ActorState | None
     asked: int = 0
-    spoken: bool = False
+    telling: bool = False
     heard: float = field(default_factory=time.monotonic)
+
+    @property
+    def limit(self) -> float:
+        """Seconds that it may say nothing."""
+        return START_SECONDS if self.given else HANG_SECONDS
 
 
 class ProcessCrew:
     """`actors` processes, each with a core of its own at best."""
 
-    def __init__(self, config: ActorConfig, actors: int, states: dict[int, ActorState]) -> None:
+    def __init__(
+        self,
+        config: ActorConfig,
+        actors: int,
+        states: dict[int, ActorState],
+        stop: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
         cores = len(os.sched_getaffinity(0))
         if actors > cores:
             raise InputError(
                 f"--actors {actors}: this machine has {cores} cores for them; give at most {cores}"
             )
-        self._config = config
+        self._config, self._stop, self._say = config, stop, say
         self._context = multiprocessing.get_context("spawn")
-        size = config.policy.params
-        self._lock = self._context.Lock()
-        self._version = self._context.RawValue("q", -1)
-        self._shared = self._context.RawArray("f", size)
-        self._weights = np.frombuffer(self._shared, np.float32)
+        self._weights = SharedWeights(self._context, config.policy.params)
         self._root = tempfile.mkdtemp(prefix="nhzoo-")
         self._ready: list[tuple[_Hand, int, Unroll]] = []
         self._out: list[tuple[_Hand, int]] = []  # handed out and not released yet
         self._told: dict[int, ActorState] = {}
         self._deaths = 0
         self._begun = False
+        self._looked = time.monotonic()
         self._hands: list[_Hand] = []
-        self._hands += [self._spawn(n, states.get(n), 0) for n in range(actors)]
+        try:
+            for number in range(actors):
+                state = states.get(number) or ActorState.new_games(0)
+                self._hands.append(self._spawn(number, state))
+        except BaseException:
+            self.close()
+            raise
 
     def publish(self, weights: Array, version: int) -> None:
         """See `actors.Crew`."""
-        with self._lock:
-            self._weights[:] = weights
-            self._version.value = version
+        self._weights.write(weights, version)
         if not self._begun:
             self._begun = True
             for hand in self._hands:
@@ -89,6 +118,8 @@ class ProcessCrew:
     def collect(self, count: int) -> list[Unroll]:
         """See `actors.Crew`."""
         while len(self._ready) < count:
+            if self._stop():
+                raise Stopped
             self._listen()
         taken, self._ready = self._ready[:count], self._ready[count:]
         self._out += [(hand, index) for hand, index, _ in taken]
@@ -104,140 +135,193 @@ class ProcessCrew:
     def states(self) -> dict[int, ActorState]:
         """See `actors.Crew`."""
         self._told = {}
-        asked = list(self._hands)
+        asked = [hand for hand in self._hands if not hand.given]
         for hand in asked:
-            self._send(hand, "state")
-        while any(hand in self._hands and hand.number not in self._told for hand in asked):
+            if not hand.asked:
+                hand.heard = time.monotonic()
+            hand.telling = True
+            hand.channel.send(_STATE)
+        stopping: float | None = None
+        while waited := [hand for hand in asked if hand.telling and hand in self._hands]:
+            now = time.monotonic()
+            if stopping is None and self._stop():
+                stopping = now
+            if stopping is not None and now - stopping > STOP_SECONDS:
+                for hand in waited:
+                    self._say(
+                        f"actor {hand.number} does not tell within {STOP_SECONDS:g} s where it "
+                        "stands: it begins new games when the run is resumed"
+                    )
+                break
             self._listen()
-        return self._told
+        states = {}
+        for hand in self._hands:
+            states[hand.number] = (
+                self._told.get(hand.number) or hand.given or ActorState.new_games(self._after(hand))
+            )
+        return states
 
     def close(self) -> None:
         """See `actors.Crew`."""
         for hand in self._hands:
             hand.process.kill()
-            hand.process.join()
-            hand.connection.close()
+        for hand in self._hands:
+            self._end(hand)
         self._hands = []
         shutil.rmtree(self._root, ignore_errors=True)
 
     def _listen(self) -> None:
-        """Take in what actors say; replace those that are gone."""
-        connections = {hand.connection: hand for hand in self._hands}
-        spoken = wait(list(connections), timeout=HANG_SECONDS / 10)
-        for connection in spoken:
-            hand = connections[connection]  # type: ignore[index]
-            try:
-                self._hear(hand, hand.connection.recv())
-            except (EOFError, OSError):  # killed, perhaps in the middle of a message
-                self._replace(hand)
+        """Take in what actors say; replace those that are gone, or silent for too long."""
+        ready = wait([hand.channel for hand in self._hands], _LOOK)
         now = time.monotonic()
+        # While this process was stopped, or did something else, nobody listened to the actors.
+        away = max(0.0, now - self._looked - _AWAY)
+        self._looked = now
         for hand in list(self._hands):
-            limit = HANG_SECONDS if hand.spoken else START_SECONDS
-            if hand.asked and now - hand.heard > limit:
-                self._replace(hand)
+            hand.heard = min(now, hand.heard + away)
+            if hand.channel in ready:
+                hand.heard = now
+                try:
+                    for message in hand.channel.receive():
+                        self._hear(hand, message)
+                except EOFError:
+                    hand.process.join(_KILL)
+                    self._replace(hand, f"has ended ({_reason(hand.process.exitcode)})")
+            elif (hand.asked or hand.telling) and now - hand.heard > hand.limit:
+                self._replace(hand, f"has said nothing for {hand.limit:g} s")
 
     def _hear(self, hand: _Hand, message: tuple[str, Any]) -> None:
         kind, said = message
-        hand.heard, hand.spoken = time.monotonic(), True
         if kind == "error":
             raise NhzooError(f"actor {hand.number}: {said}")
-        if kind == "state":
-            self._told[hand.number] = said
+        if kind == _STATE:
+            self._told[hand.number], hand.telling = said, False
             return
         index, about = said
         unroll = hand.buffers[index]
         for name, value in about.items():
             setattr(unroll, name, value)
-        hand.started, hand.asked = unroll.started, hand.asked - 1
+        hand.started, hand.asked, hand.given = unroll.started, hand.asked - 1, None
         self._ready.append((hand, index, unroll))
         self._deaths = 0
 
-    def _replace(self, hand: _Hand) -> None:
+    def _replace(self, hand: _Hand, why: str) -> None:
         hand.process.kill()
-        hand.process.join()
-        hand.connection.close()
-        shutil.rmtree(hand.folder, ignore_errors=True)
-        position = self._hands.index(hand)
+        self._end(hand)
         self._deaths += 1
         if self._deaths > MOST_DEATHS:
             raise NhzooError(
-                f"no actors left: {self._deaths} ended one after another (the last with exit code "
-                f"{hand.process.exitcode}); the same command goes on from the last saved state"
+                f"no actors left: {self._deaths} ended one after another (the last {why}); the "
+                "same command resumes from the last saved state"
             )
-        fresh = self._spawn(hand.number, None, hand.started + self._config.games)
-        self._hands[position] = fresh
+        self._say(f"actor {hand.number} {why}: another takes its place, with new games")
+        fresh = self._spawn(hand.number, ActorState.new_games(self._after(hand)))
+        self._hands[self._hands.index(hand)] = fresh
         if self._begun:
             self._ask_all(fresh)
+
+    def _after(self, hand: _Hand) -> int:
+        """A number of games that it has not begun more of, whatever it was playing."""
+        return hand.started + most_started(self._config, BUFFERS)
+
+    def _end(self, hand: _Hand) -> None:
+        hand.process.join(_KILL)
+        hand.channel.close()
+        shutil.rmtree(hand.folder, ignore_errors=True)
 
     def _ask_all(self, hand: _Hand) -> None:
         for index in range(BUFFERS):
             self._ask(hand, index)
 
     def _ask(self, hand: _Hand, index: int) -> None:
-        if not hand.asked:
+        if not hand.asked and not hand.telling:
             hand.heard = time.monotonic()
         hand.asked += 1
-        self._send(hand, index)
+        hand.channel.send(index)
 
-    def _send(self, hand: _Hand, what: int | str) -> None:
-        with contextlib.suppress(OSError):  # it has died; `_listen` will find out
-            hand.connection.send(what)
-
-    def _spawn(self, number: int, state: ActorState | None, started: int) -> _Hand:
+    def _spawn(self, number: int, state: ActorState) -> _Hand:
         config = self._config
         shape = config.time, config.games, config.policy.hidden
         memory = [self._context.RawArray("b", unroll_bytes(*shape)) for _ in range(BUFFERS)]
-        started = state.started if state else started
-        ours, theirs = self._context.Pipe()
+        ours, theirs = Channel.pair()
         folder = tempfile.mkdtemp(dir=self._root)
-        shared = self._shared, self._version, self._lock
         process = self._context.Process(
-            target=_serve,
-            args=(theirs, number, config, state, started, memory, shared, folder),
-            daemon=True,
+            target=_serve, args=(theirs, self._weights, memory, folder), daemon=True
         )
-        process.start()
+        with _signals_held():
+            process.start()
         theirs.close()
+        # By the channel, as an argument would fill the pipe of a child that is stopped, or dead.
+        ours.send((number, config, state))
         buffers = [Unroll.within(held, *shape) for held in memory]
-        return _Hand(number, process, ours, buffers, folder, started)
+        return _Hand(number, process, ours, buffers, folder, state.started, state)
 
 
-def _serve(
-    connection: Connection,
-    number: int,
-    config: ActorConfig,
-    state: ActorState | None,
-    started: int,
-    memory: list[Any],
-    shared: tuple[Any, Any, Any],
-    folder: str,
-) -> None:
-    """The life of an actor's process. It ends when the learner closes its end of the pipe."""
-    for ignored in (signal.SIGINT, signal.SIGTERM):  # stopping is the learner's to handle
-        signal.signal(ignored, signal.SIG_IGN)
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Processes that are started meanwhile never see SIGINT and SIGTERM: stopping is the learner's
+    to handle, and Ctrl-C in a terminal goes to all of them.
+    """
+    resource_tracker.ensure_running()  # which would let the signals through as it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _reason(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-exit_code).name}"
+    return f"exit code {exit_code}"
+
+
+def _serve(channel: Channel, weights: SharedWeights, memory: list[Any], folder: str) -> None:
+    """The life of an actor's process. It ends when the learner closes its end of the channel."""
     torch.set_num_threads(1)
     tempfile.tempdir = folder  # NLE leaves folders behind when it is killed
     os.dup2(2, 1)  # stdout is the learner's
-    weights, version, lock = shared
-    shape = config.time, config.games, config.policy.hidden
-    buffers = [Unroll.within(held, *shape) for held in memory]
-    held = np.frombuffer(weights, np.float32)
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError):
         try:
-            actor = Actor(number, config, state, started)
+            number, config, state = channel.next()
+            shape = config.time, config.games, config.policy.hidden
+            buffers = [Unroll.within(held, *shape) for held in memory]
+            actor = Actor(number, config, state)
+            asked: deque[int] = deque()
             while True:
-                asked = connection.recv()
-                if asked == "state":
-                    connection.send(("state", actor.state()))
-                    continue
-                with lock:
-                    actor.load(held, version.value)
-                unroll = actor.play(buffers[asked])
-                about = {k: getattr(unroll, k) for k in _ABOUT}
-                connection.send(("unroll", (asked, about)))
+                for message in [channel.next()] if not asked else channel.receive():
+                    if message == _STATE:  # before all that is still to be played
+                        _say(channel, _STATE, actor.state())
+                    else:
+                        asked.append(message)
+                if asked:
+                    _load(actor, weights)
+                    unroll = actor.play(buffers[asked[0]])
+                    about = {k: getattr(unroll, k) for k in _ABOUT}
+                    _say(channel, "unroll", (asked.popleft(), about))
         except (NhzooError, ValueError) as error:
-            connection.send(("error", str(error).splitlines()[0]))
+            _say(channel, "error", str(error).splitlines()[0])
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _say(channel: Channel, kind: str, said: Any) -> None:
+    channel.send((kind, said))
+    channel.drain()  # the learner reads, or is stopped, or is gone and its end closed
+
+
+def _load(actor: Actor, weights: SharedWeights) -> None:
+    """The newest weights that can be read; those of before where that fails."""
+    limit = time.monotonic() + START_SECONDS
+    while True:
+        newer = weights.read(actor.version)
+        if newer:
+            actor.load(*newer)
+        if actor.version >= 0:
+            return
+        if time.monotonic() > limit:
+            raise NhzooError(f"no whole weights could be read in {START_SECONDS:g} s")
+        time.sleep(0.001)
 
 
 _ABOUT = ("actor", "version", "started", "finished")

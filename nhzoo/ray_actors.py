@@ -2,28 +2,35 @@
 
 Each actor is asked for two unrolls at a time, with a reference to the newest weights, of which each
 machine keeps one copy. An actor whose process or machine is gone is replaced by one that begins new
-games, wherever there is room; what it was playing is lost and nothing else.
+games, wherever there is room; what it was playing is lost and nothing else. The same is done with
+one that is silent for long while others play.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from nhzoo.actors import Actor, ActorConfig, ActorState
-from nhzoo.errors import InputError, NhzooError
+from nhzoo.actors import Actor, ActorConfig, ActorState, most_started
+from nhzoo.errors import InputError, NhzooError, Stopped
 from nhzoo.unrolls import Unroll
 
 Array = np.ndarray[Any, Any]
 
 IN_FLIGHT = 2
 PATIENCE = 300.0
-"""Seconds in which at least one actor must have an unroll ready."""
+"""Seconds in which one actor at least must have an unroll ready. Who has none is replaced."""
+STOP_SECONDS = 20.0
+"""How long actors may take to tell where they stand once the run was asked to stop."""
+_LOOK = 0.25  # seconds from one look at signals and limits to the next
 _ANSWER = 10.0  # seconds for the cluster's address to answer
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
@@ -31,11 +38,9 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 
 class RemoteActor:
     """What runs in the cluster."""
 
-    def __init__(
-        self, number: int, config: ActorConfig, state: ActorState | None, started: int
-    ) -> None:
+    def __init__(self, number: int, config: ActorConfig, state: ActorState) -> None:
         torch.set_num_threads(1)
-        self._actor = Actor(number, config, state, started)
+        self._actor = Actor(number, config, state)
 
     def play(self, weights: Array, version: int) -> Unroll:
         """An unroll with these weights, or with later ones that came before."""
@@ -50,16 +55,26 @@ class RemoteActor:
 
 @dataclass(eq=False)
 class _Hand:
+    """An actor. `given` is where it began, until its first unroll has come."""
+
     number: int
     handle: Any
     started: int
+    given: ActorState | None
+    heard: float = field(default_factory=time.monotonic)
 
 
 class RayCrew:
     """`actors` Ray actors of one CPU each, on the cluster at `address` ("auto": the one here)."""
 
     def __init__(
-        self, config: ActorConfig, actors: int, states: dict[int, ActorState], address: str
+        self,
+        config: ActorConfig,
+        actors: int,
+        states: dict[int, ActorState],
+        address: str,
+        stop: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._ray: Any = connect(address)
         cores = int(self._ray.cluster_resources().get("CPU", 0))
@@ -68,9 +83,11 @@ class RayCrew:
                 f"--actors {actors}: the cluster at {address} has {cores} CPUs; give at most "
                 f"{cores}, or add machines"
             )
-        self._config = config
+        self._config, self._stop, self._say = config, stop, say
         self._remote = self._ray.remote(num_cpus=1, max_restarts=0)(RemoteActor)
-        self._hands = {n: self._make(n, states.get(n), 0) for n in range(actors)}
+        self._hands = {
+            n: self._make(n, states.get(n) or ActorState.new_games(0)) for n in range(actors)
+        }
         self._pending: dict[Any, _Hand] = {}  # unrolls asked for, in order
         self._owed: list[_Hand] = []  # whose unrolls were handed out
         self._weights: Any = None
@@ -88,24 +105,31 @@ class RayCrew:
     def collect(self, count: int) -> list[Unroll]:
         """See `actors.Crew`."""
         unrolls: list[Unroll] = []
+        limit = time.monotonic() + PATIENCE
         while len(unrolls) < count:
-            ready, _ = self._ray.wait(self._oldest(), num_returns=1, timeout=PATIENCE)
+            self._replace_silent()
+            ready, _ = self._ray.wait(self._oldest(), num_returns=1, timeout=_LOOK)
             if not ready:
+                if self._stop():
+                    raise Stopped
+                if time.monotonic() < limit:
+                    continue
                 raise NhzooError(
                     f"no actors left: none of {len(self._hands)} has played anything for "
                     f"{PATIENCE:g} s (the cluster has {self._free()} CPUs free); the same command "
-                    "goes on from the last saved state"
+                    "resumes from the last saved state"
                 )
             hand = self._pending.pop(ready[0])
             try:
-                unroll = self._ray.get(ready[0])
+                unroll = self._ray.get(ready[0], timeout=PATIENCE)
             except self._ray.exceptions.RayTaskError as error:
                 reason = str(error.cause).splitlines()[0]
                 raise NhzooError(f"actor {hand.number}: {reason}") from None
             except self._ray.exceptions.RayError:
-                self._replace(hand)
+                self._replace(hand, "has ended, or its machine")
                 continue
-            hand.started = unroll.started
+            hand.started, hand.given, hand.heard = unroll.started, None, time.monotonic()
+            limit = hand.heard + PATIENCE
             self._owed.append(hand)
             unrolls.append(unroll)
         return unrolls
@@ -119,16 +143,30 @@ class RayCrew:
 
     def states(self) -> dict[int, ActorState]:
         """See `actors.Crew`."""
-        told = {}
-        asked = {n: hand.handle.state.remote() for n, hand in self._hands.items()}
-        ready, _ = self._ray.wait(list(asked.values()), num_returns=len(asked), timeout=PATIENCE)
-        for number, reference in asked.items():
+        states = {
+            n: hand.given or ActorState.new_games(self._after(hand))
+            for n, hand in self._hands.items()
+        }
+        asked = {h.handle.state.remote(): h for h in self._hands.values() if not h.given}
+        limit, stopping = time.monotonic() + PATIENCE, False
+        ready: list[Any] = []
+        while len(ready) < len(asked) and time.monotonic() < limit:
+            if not stopping and self._stop():
+                stopping, limit = True, min(limit, time.monotonic() + STOP_SECONDS)
+            ready, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK)
+        for reference, hand in asked.items():
+            told = None
             if reference in ready:
-                try:
-                    told[number] = self._ray.get(reference)
-                except self._ray.exceptions.RayError:
-                    continue  # it is gone, as `collect` will find out
-        return told
+                with contextlib.suppress(self._ray.exceptions.RayError):
+                    told = self._ray.get(reference, timeout=STOP_SECONDS)
+            if told:
+                states[hand.number] = told
+            else:
+                self._say(
+                    f"actor {hand.number} does not tell where it stands: it begins new games when "
+                    "the run is resumed from here"
+                )
+        return states
 
     def close(self) -> None:
         """See `actors.Crew`."""
@@ -142,19 +180,38 @@ class RayCrew:
             due.setdefault(id(hand), reference)
         return list(due.values())
 
-    def _replace(self, gone: _Hand) -> None:
+    def _replace_silent(self) -> None:
+        """Replace who was to play long ago and has not, which is not noticed while others play."""
+        now = time.monotonic()
+        first = {id(hand): ref for ref, hand in reversed(self._pending.items())}
+        for hand in list(self._hands.values()):
+            if now - hand.heard <= PATIENCE or id(hand) not in first:
+                continue
+            hand.heard = now
+            done, _ = self._ray.wait([first[id(hand)]], num_returns=1, timeout=0)
+            if not done and not hand.given:  # who has not begun may be waiting for room
+                self._replace(hand, f"has said nothing for {PATIENCE:g} s")
+
+    def _replace(self, gone: _Hand, why: str) -> None:
         self._ray.kill(gone.handle)  # it may only have been out of reach
+        self._say(f"actor {gone.number} {why}: another takes its place, with new games")
         self._pending = {ref: hand for ref, hand in self._pending.items() if hand is not gone}
-        fresh = self._make(gone.number, None, gone.started + self._config.games)
+        fresh = self._make(gone.number, ActorState.new_games(self._after(gone)))
         self._hands[gone.number] = fresh
         for _ in range(IN_FLIGHT):
             self._ask(fresh)
 
-    def _make(self, number: int, state: ActorState | None, started: int) -> _Hand:
-        started = state.started if state else started
-        return _Hand(number, self._remote.remote(number, self._config, state, started), started)
+    def _after(self, hand: _Hand) -> int:
+        """A number of games that it has not begun more of, whatever it was playing."""
+        return hand.started + most_started(self._config, IN_FLIGHT)
+
+    def _make(self, number: int, state: ActorState) -> _Hand:
+        handle = self._remote.remote(number, self._config, state)
+        return _Hand(number, handle, state.started, state)
 
     def _ask(self, hand: _Hand) -> None:
+        if not any(other is hand for other in self._pending.values()):
+            hand.heard = time.monotonic()
         self._pending[hand.handle.play.remote(self._weights, self._version)] = hand
 
     def _free(self) -> int:

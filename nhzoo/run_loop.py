@@ -15,6 +15,7 @@ import torch
 
 from nhzoo import distributed, files
 from nhzoo.alarm import Alarm
+from nhzoo.errors import Stopped
 from nhzoo.losses import Loss
 from nhzoo.provenance import EnergyMeter
 from nhzoo.recipe import checkpoint_fractions
@@ -70,7 +71,7 @@ class Run(Protocol):
         """Training FLOPs so far."""
 
     def step(self) -> None:
-        """One update."""
+        """One update. `Stopped`, with nothing changed, when a stop ended a wait in it."""
 
     def check(self) -> None:
         """CheckFailed when it is hopeless."""
@@ -90,10 +91,12 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def run_in(folder: Path, make: Callable[[], Run]) -> Iterator[tuple[Any, Any, Sequence[int]]]:
-    """The run that `make` gives, its log (of process 0) and the signals that asked to stop.
+def run_in(
+    folder: Path, make: Callable[[Sequence[int]], Run]
+) -> Iterator[tuple[Any, Any, Sequence[int]]]:
+    """The run that `make(stopped)` gives, its log (of process 0) and `stopped`.
 
-    `folder` is held for this run alone.
+    That fills with the signals that ask to stop. `folder` is held for this run alone.
     """
     first = distributed.rank() == 0
     with contextlib.ExitStack() as stack:
@@ -101,7 +104,7 @@ def run_in(folder: Path, make: Callable[[], Run]) -> Iterator[tuple[Any, Any, Se
             stack.enter_context(files.lock(folder))
             files.sweep(folder)
         with _stop_signals() as stopped, contextlib.ExitStack() as inner:
-            run = inner.enter_context(closing(make()))
+            run = inner.enter_context(closing(make(stopped)))
             log = inner.enter_context(closing(TrainingLog(folder, run.update))) if first else None
             yield run, log, stopped
 
@@ -135,7 +138,12 @@ class Loop(Generic[_Result]):
         run, config = self.run, self.run.config
         while run.updates is None or run.update < run.updates:
             run.stopping = bool(stopped)
-            run.step()
+            try:
+                run.step()
+            except Stopped:
+                run.seconds = self.before + time.monotonic() - self.began
+                self.save()
+                raise self.interrupted() from None
             self.tick()
             last = run.update == run.updates
             if run.update % config.log_every == 0 or last:
@@ -145,12 +153,20 @@ class Loop(Generic[_Result]):
                 if self.log:
                     self.checkpoint(measured)
             if run.update % config.save_every == 0 or run.stopping or last:
-                run.check()
-                self.energy()
-                if last or not run.alarm.high:  # a loss that is exploding is not to be kept
-                    run.save()
+                self.save(last)
             if run.stopping and not last:
-                raise Interrupted(f"stopped after update {run.update}; the same command goes on")
+                raise self.interrupted()
+
+    def save(self, last: bool = False) -> None:
+        """Save the run, unless its loss is exploding: that is kept only at the end."""
+        self.run.check()
+        self.energy()
+        if last or not self.run.alarm.high:
+            self.run.save()
+
+    def interrupted(self) -> Interrupted:
+        """What is raised once a run that was asked to stop has been saved."""
+        return Interrupted(f"stopped after update {self.run.update}; the same command goes on")
 
     def tick(self) -> None:
         """Take the time; turn a time budget into a number of updates once that can be done."""

@@ -49,7 +49,7 @@ def train(
     Process 0 alone writes, and calls `progress`, `checkpoint` (at each of `config.checkpoints`,
     after measuring all of `validation_games`) and `say` (what a user should know).
     """
-    with run_in(folder, lambda: Run(config, training_games, folder, say)) as (run, log, stopped):
+    with run_in(folder, lambda _: Run(config, training_games, folder, say)) as (run, log, stopped):
 
         def validate() -> Loss | None:
             if run.update % config.validate_every >= config.log_every:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from nhzoo import process_actors
 from nhzoo.actor_states import pack_states, unpack_states
 from nhzoo.actors import Actor, ActorConfig, InlineCrew, take_weights, weights_of
 from nhzoo.envs import EpisodeResult
-from nhzoo.errors import InputError, NhzooError
+from nhzoo.errors import InputError
 from nhzoo.features import Features
 from nhzoo.policy import MOVE_ACTIONS, Policy, PolicyConfig
 from nhzoo.process_actors import ProcessCrew
@@ -149,77 +145,6 @@ def test_processes_play_what_an_actor_here_plays():
         assert games == others
         for name, array in a.items():
             np.testing.assert_array_equal(array, b[name])
-
-
-def children(crew):
-    return [hand.process.pid for hand in crew._hands]
-
-
-def test_a_killed_actor_is_replaced_and_only_what_was_in_flight_is_lost():
-    cores = len(os.sched_getaffinity(0))
-    crew = ProcessCrew(WALK, min(2, cores), {})
-    try:
-        crew.publish(weights_of(policy()), 0)
-        crew.collect(2)
-        crew.release()
-        gone = children(crew)[0]
-        os.kill(gone, signal.SIGKILL)
-        seen = {}
-        deadline = time.monotonic() + 120
-        while not seen.get(0) and time.monotonic() < deadline:
-            for unroll in crew.collect(1):
-                if unroll.actor == 0 and unroll.first[0].all():
-                    seen[0] = unroll.started
-            crew.release()
-        assert seen[0] > WALK.games  # none of the games of before
-        assert gone not in children(crew)
-        assert set(crew.states()) == set(range(min(2, cores)))
-    finally:
-        crew.close()
-
-
-def test_an_actor_that_hangs_is_replaced(monkeypatch):
-    crew = ProcessCrew(WALK, 1, {})
-    try:
-        crew.publish(weights_of(policy()), 0)
-        crew.collect(1)
-        (stopped,) = children(crew)
-        os.kill(stopped, signal.SIGSTOP)
-        crew.release()
-        monkeypatch.setattr(process_actors, "HANG_SECONDS", 3.0)
-        for _ in range(3):  # what it had played already, then another's
-            crew.collect(1)
-            crew.release()
-        assert children(crew) != [stopped]
-    finally:
-        crew.close()
-
-
-def test_no_actors_left(monkeypatch):
-    monkeypatch.setattr(process_actors, "MOST_DEATHS", 1)
-    monkeypatch.setattr(process_actors, "_serve", _die)
-    crew = ProcessCrew(WALK, 1, {})
-    try:
-        crew.publish(weights_of(policy()), 0)
-        with pytest.raises(NhzooError, match=r"no actors left: 2 ended.*exit code 3"):
-            crew.collect(1)
-    finally:
-        crew.close()
-
-
-def _die(*args):
-    os._exit(3)
-
-
-def test_what_an_actor_raises_is_said():
-    config = replace(WALK, world=WorldConfig("chess"))
-    crew = ProcessCrew(config, 1, {})
-    try:
-        crew.publish(weights_of(policy()), 0)
-        with pytest.raises(NhzooError, match=r"actor 0: --world chess"):
-            crew.collect(1)
-    finally:
-        crew.close()
 
 
 def test_more_actors_than_cores_are_refused():

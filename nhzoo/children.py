@@ -48,7 +48,7 @@ class Child:
         self._deaf = 0.0
         self.folder = scratch.new_folder()
         self._process = multiprocessing.get_context("spawn").Process(
-            target=_live, args=(theirs, os.getpid(), os.fspath(self.folder), call, shared)
+            target=_live, args=(theirs, os.getpid(), os.fspath(self.folder), shared)
         )
         self._process.daemon = True
         try:
@@ -60,6 +60,8 @@ class Child:
         finally:
             theirs.close()
         assert self._process.pid is not None
+        # Not as an argument: what a pipe does not hold, one that is stopped or dead never takes.
+        self._channel.send(call)
         self.pid: int = self._process.pid
         self._end = processes.watch_end(self.pid)
 
@@ -118,6 +120,7 @@ class Child:
         if not self.ended:
             self._process.kill()
             processes.wait_for_end(self.pid, _KILL_SECONDS)
+            self._process.join(0)  # nothing is left of it in the table of processes
 
     def close(self) -> None:
         """Kill it, and remove what is left of it."""
@@ -153,7 +156,7 @@ def _can_read(handle: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _live(channel: Channel, parent: int, folder: str, call: bytes, shared: tuple[Any, ...]) -> None:
+def _live(channel: Channel, parent: int, folder: str, shared: tuple[Any, ...]) -> None:
     """The life of a child, from before its own code is imported."""
     processes.end_with(parent)
     processes.keep_handles()
@@ -161,5 +164,9 @@ def _live(channel: Channel, parent: int, folder: str, call: bytes, shared: tuple
     scratch.settle(Path(folder))  # NLE leaves folders behind when it is killed
     with contextlib.suppress(OSError):
         os.dup2(2, 1)  # stdout is the parent's: foreign code that prints must not spoil its JSON
+    try:
+        call = channel.next()
+    except EOFError:  # it is not wanted any more
+        return
     target, args = pickle.loads(call)
     target(channel, *shared, *args)

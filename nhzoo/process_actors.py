@@ -11,9 +11,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -25,7 +23,8 @@ import numpy as np
 import torch
 
 from nhzoo.actors import Actor, ActorConfig, ActorState, most_started
-from nhzoo.channels import Channel, wait
+from nhzoo.channels import Channel
+from nhzoo.children import Child, wait
 from nhzoo.errors import InputError, NhzooError, Stopped
 from nhzoo.shared_weights import SharedWeights
 from nhzoo.unrolls import Unroll, unroll_bytes
@@ -43,7 +42,6 @@ MOST_DEATHS = 10
 """Of actors one after another, without an unroll in between."""
 _LOOK = 0.25  # seconds from one look at signals and limits to the next
 _AWAY = 10.0  # of the learner's own: what it takes longer than this does not count for actors
-_KILL = 10.0  # a killed process that is not gone by then waits for a device
 _STATE = "state"
 
 
@@ -56,10 +54,8 @@ class _Hand:
     """
 
     number: int
-    process: Any
-    channel: Channel
+    child: Child
     buffers: list[Unroll]
-    folder: str
     started: int
     given: ActorState | None
     asked: int = 0
@@ -91,7 +87,6 @@ class ProcessCrew:
         self._config, self._stop, self._say = config, stop, say
         self._context = multiprocessing.get_context("spawn")
         self._weights = SharedWeights(self._context, config.policy.params)
-        self._root = tempfile.mkdtemp(prefix="nhzoo-")
         self._ready: list[tuple[_Hand, int, Unroll]] = []
         self._out: list[tuple[_Hand, int]] = []  # handed out and not released yet
         self._told: dict[int, ActorState] = {}
@@ -140,7 +135,7 @@ class ProcessCrew:
             if not hand.asked:
                 hand.heard = time.monotonic()
             hand.telling = True
-            hand.channel.send(_STATE)
+            hand.child.send(_STATE)
         stopping: float | None = None
         while waited := [hand for hand in asked if hand.telling and hand in self._hands]:
             now = time.monotonic()
@@ -164,29 +159,24 @@ class ProcessCrew:
     def close(self) -> None:
         """See `actors.Crew`."""
         for hand in self._hands:
-            hand.process.kill()
-        for hand in self._hands:
-            self._end(hand)
+            hand.child.close()
         self._hands = []
-        shutil.rmtree(self._root, ignore_errors=True)
 
     def _listen(self) -> None:
         """Take in what actors say; replace those that are gone, or silent for too long."""
-        ready = wait([hand.channel for hand in self._hands], _LOOK)
+        wait([hand.child for hand in self._hands], _LOOK)
         now = time.monotonic()
         # While this process was stopped, or did something else, nobody listened to the actors.
         away = max(0.0, now - self._looked - _AWAY)
         self._looked = now
         for hand in list(self._hands):
             hand.heard = min(now, hand.heard + away)
-            if hand.channel in ready:
+            ended = hand.child.ended  # before what it said: that is all of it then
+            for message in hand.child.messages():
                 hand.heard = now
-                try:
-                    for message in hand.channel.receive():
-                        self._hear(hand, message)
-                except EOFError:
-                    hand.process.join(_KILL)
-                    self._replace(hand, f"has ended ({_reason(hand.process.exitcode)})")
+                self._hear(hand, message)
+            if ended:
+                self._replace(hand, f"has ended ({_reason(hand.child.exit_code)})")
             elif (hand.asked or hand.telling) and now - hand.heard > hand.limit:
                 self._replace(hand, f"has said nothing for {hand.limit:g} s")
 
@@ -206,8 +196,7 @@ class ProcessCrew:
         self._deaths = 0
 
     def _replace(self, hand: _Hand, why: str) -> None:
-        hand.process.kill()
-        self._end(hand)
+        hand.child.close()
         self._deaths += 1
         if self._deaths > MOST_DEATHS:
             raise NhzooError(
@@ -224,11 +213,6 @@ class ProcessCrew:
         """A number of games that it has not begun more of, whatever it was playing."""
         return hand.started + most_started(self._config, BUFFERS)
 
-    def _end(self, hand: _Hand) -> None:
-        hand.process.join(_KILL)
-        hand.channel.close()
-        shutil.rmtree(hand.folder, ignore_errors=True)
-
     def _ask_all(self, hand: _Hand) -> None:
         for index in range(BUFFERS):
             self._ask(hand, index)
@@ -237,24 +221,16 @@ class ProcessCrew:
         if not hand.asked and not hand.telling:
             hand.heard = time.monotonic()
         hand.asked += 1
-        hand.channel.send(index)
+        hand.child.send(index)
 
     def _spawn(self, number: int, state: ActorState) -> _Hand:
         config = self._config
         shape = config.time, config.games, config.policy.hidden
         memory = [self._context.RawArray("b", unroll_bytes(*shape)) for _ in range(BUFFERS)]
-        ours, theirs = Channel.pair()
-        folder = tempfile.mkdtemp(dir=self._root)
-        process = self._context.Process(
-            target=_serve, args=(theirs, self._weights, memory, folder), daemon=True
-        )
         with _signals_held():
-            process.start()
-        theirs.close()
-        # By the channel, as an argument would fill the pipe of a child that is stopped, or dead.
-        ours.send((number, config, state))
+            child = Child(_serve, (number, config, state), (self._weights, memory))
         buffers = [Unroll.within(held, *shape) for held in memory]
-        return _Hand(number, process, ours, buffers, folder, state.started, state)
+        return _Hand(number, child, buffers, state.started, state)
 
 
 @contextlib.contextmanager
@@ -270,27 +246,31 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _reason(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
+def _reason(exit_code: int) -> str:
+    if exit_code < 0:
         with contextlib.suppress(ValueError):
             return f"killed by {signal.Signals(-exit_code).name}"
     return f"exit code {exit_code}"
 
 
-def _serve(channel: Channel, weights: SharedWeights, memory: list[Any], folder: str) -> None:
+def _serve(
+    channel: Channel,
+    weights: SharedWeights,
+    memory: list[Any],
+    number: int,
+    config: ActorConfig,
+    state: ActorState,
+) -> None:
     """The life of an actor's process. It ends when the learner closes its end of the channel."""
     torch.set_num_threads(1)
-    tempfile.tempdir = folder  # NLE leaves folders behind when it is killed
-    os.dup2(2, 1)  # stdout is the learner's
+    shape = config.time, config.games, config.policy.hidden
+    buffers = [Unroll.within(held, *shape) for held in memory]
+    asked: deque[int] = deque()
     with contextlib.suppress(EOFError):
         try:
-            number, config, state = channel.next()
-            shape = config.time, config.games, config.policy.hidden
-            buffers = [Unroll.within(held, *shape) for held in memory]
             actor = Actor(number, config, state)
-            asked: deque[int] = deque()
             while True:
-                for message in [channel.next()] if not asked else channel.receive():
+                for message in channel.receive() if asked else [channel.next()]:
                     if message == _STATE:  # before all that is still to be played
                         _say(channel, _STATE, actor.state())
                     else:
@@ -302,7 +282,6 @@ def _serve(channel: Channel, weights: SharedWeights, memory: list[Any], folder: 
                     _say(channel, "unroll", (asked.popleft(), about))
         except (NhzooError, ValueError) as error:
             _say(channel, "error", str(error).splitlines()[0])
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _say(channel: Channel, kind: str, said: Any) -> None:

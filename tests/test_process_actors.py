@@ -48,55 +48,60 @@ def until(true, limit=LONG):
         time.sleep(0.02)
 
 
-def _once(folder):
-    """Whether this is the first actor of its crew that asks."""
+def _once():
+    """Whether this is the first actor of its test that asks."""
     try:
-        os.close(os.open(Path(folder).parent / "held", os.O_CREAT | os.O_EXCL))
+        os.close(os.open(os.environ["HELD"], os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return False
     return True
 
 
-def _held_reading(channel, weights, memory, folder):
+def _held_reading(*arguments):
     """Stops in the middle of its copy of the weights."""
     copy = SharedWeights._copy
 
     def half(self, place):
         copied = copy(self, place)
-        if _once(folder):
+        if _once():
             os.kill(os.getpid(), signal.SIGSTOP)
         return copied
 
     SharedWeights._copy = half
-    process_actors._serve(channel, weights, memory, folder)
+    process_actors._serve(*arguments)
 
 
-def _held_speaking(channel, weights, memory, folder):
+def _held_speaking(*arguments):
     """Stops in the middle of the message that its first unroll is played."""
     send = Channel.send
 
     def half(self, message):
-        if message[0] == "unroll" and _once(folder):
+        if message[0] == "unroll" and _once():
             data = bytes(1_000)
             self._socket.send(len(data).to_bytes(8, "little") + data[:300])
             os.kill(os.getpid(), signal.SIGSTOP)
         send(self, message)
 
     Channel.send = half
-    process_actors._serve(channel, weights, memory, folder)
+    process_actors._serve(*arguments)
 
 
-def _held_telling(channel, weights, memory, folder):
+def _held_telling(*arguments):
     """Stops when it is asked for its state, having told nothing of it."""
     state = Actor.state
 
     def held(self):
-        if _once(folder):
+        if _once():
             os.kill(os.getpid(), signal.SIGSTOP)
         return state(self)
 
     Actor.state = held
-    process_actors._serve(channel, weights, memory, folder)
+    process_actors._serve(*arguments)
+
+
+@pytest.fixture(autouse=True)
+def _held(tmp_path, monkeypatch):
+    monkeypatch.setenv("HELD", os.fspath(tmp_path / "held"))
 
 
 @contextmanager
@@ -121,7 +126,7 @@ def crew_of(monkeypatch, serve=None, actors=1, stop=lambda: False, **limits):
 
 
 def pid(crew, number=0):
-    return crew._hands[number].process.pid
+    return crew._hands[number].child.pid
 
 
 def test_an_actor_killed_while_it_reads_the_weights_holds_up_nobody(monkeypatch):
@@ -130,7 +135,7 @@ def test_an_actor_killed_while_it_reads_the_weights_holds_up_nobody(monkeypatch)
     weights = weights_of(policy())
     with crew_of(monkeypatch, _held_reading, actors) as (crew, said):
         crew.publish(weights, 0)
-        pids = [hand.process.pid for hand in crew._hands]
+        pids = [hand.child.pid for hand in crew._hands]
         until(lambda: any(state_of(p) == "T" for p in pids))
         held = next(n for n, p in enumerate(pids) if state_of(p) == "T")
         for version in range(1, 4):
@@ -228,7 +233,7 @@ def test_a_process_that_is_stopped_as_it_is_born_does_not_hold_the_learner(tmp_p
             born = pid(crew)
             crew.publish(weights_of(policy()), 0)
             until(lambda: state_of(born) == "T")
-            assert crew._hands[0].channel.unsent > 0
+            assert crew._hands[0].child._channel.unsent > 0
         assert state_of(born) == ""
     finally:
         multiprocessing.spawn.set_executable(before)
@@ -268,8 +273,8 @@ def test_what_the_learner_itself_stood_still_for_does_not_count(monkeypatch):
         crew.collect(2)
         crew.release()
         hand = crew._hands[0]
-        os.kill(hand.process.pid, signal.SIGSTOP)
-        hand.channel.receive()
+        os.kill(hand.child.pid, signal.SIGSTOP)
+        hand.child.messages()
         crew._looked -= 1_000.0  # as when the learner was stopped for so long
         hand.heard -= 1_000.0
         crew._listen()

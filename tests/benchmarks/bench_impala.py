@@ -84,7 +84,7 @@ def test_training_against_raw_nle(tmp_path, note):
     config = ImpalaConfig(steps=1e9, actors=ACTORS, **chosen)
     rates = []
     with closing(ImpalaRun(config, tmp_path, hold(config, []))) as run:
-        pids = [hand.process.pid for hand in run.crew._hands] + [os.getpid()]
+        pids = [hand.child.pid for hand in run.crew._hands] + [os.getpid()]
         for _ in range(10):
             run.step()
         for _ in range(TURNS):

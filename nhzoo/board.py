@@ -37,8 +37,9 @@ class Row:
     """One agent on one protocol.
 
     `rank` is shared by agents whose intervals do not separate, None for reported and removed rows.
-    `summary` is as accepted; of a rescored row it is the new one, and `claimed` the first. `roles`
-    maps a role to its games, mean_score and mean_score_ci95, where the protocol draws roles.
+    `summary` is as accepted, its `faults` (see `results.faults`) by the games; of a rescored row it
+    is the new one, and `claimed` the first. `roles` maps a role to its games, mean_score and
+    mean_score_ci95, where the protocol draws roles.
     `normalized` is the share of AutoAscend's mean score on the same protocol. `author` is the
     account that the pull request came from, "" where nobody has seen one. `AS_SAID` names what is
     the author's word alone.
@@ -171,8 +172,7 @@ def claimed_summary(result: Mapping[str, Any], protocol: Protocol, where: Path) 
     """The summary of a result.json, its numbers finite and its interval one; InputError if not."""
     summary = result.get("summary")
     summary = summary if isinstance(summary, dict) else {}
-    kept = {"voided": 0} | {name: summary[name] for name in results.SUMMARY if name in summary}
-    kept = {name: kept.get(name) for name in results.SUMMARY}
+    kept = {name: summary.get(name, 0 if name == "voided" else None) for name in results.SUMMARY}
     interval, games = kept["mean_score_ci95"], kept["episodes"]
     mean: Any = kept["mean_score"]
     good = all(_is_number(v) for name, v in kept.items() if name != "mean_score_ci95")
@@ -225,6 +225,7 @@ def _submitted_row(folder: Path) -> Row:
 def _row(folder: Path, id: str, agent: str) -> Row:
     """What the result itself says; nobody has looked at it yet."""
     result, protocol, rows = results.read_result(folder)
+    results.need_score(rows, folder)
     weights, source = result.get("weights_sha256"), str(result.get("source") or "")
     revision = source.partition("@")[2] or ("" if weights else str(result.get("revision") or ""))
     params = result.get("params")
@@ -236,7 +237,7 @@ def _row(folder: Path, id: str, agent: str) -> Row:
         status="listed",
         reason="",
         rank=None,
-        summary=claimed_summary(result, protocol, folder),
+        summary=claimed_summary(result, protocol, folder) | {"faults": results.faults(rows)},
         claimed=None,
         normalized=None,
         roles=_roles(rows) if protocol.character == "@" else {},

@@ -36,6 +36,8 @@ COLUMNS = (
     "contact",
     "licence",
     "reason",
+    "crashed",
+    "voided",
 )
 
 

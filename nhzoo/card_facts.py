@@ -105,6 +105,7 @@ def read_score(folder: Path, weights: str) -> Score:
     result, protocol, rows = results.read_result(folder)
     if result.get("weights_sha256") != weights:
         raise InputError(f"{folder}: is of other weights than this entry's; evaluate it anew")
+    results.need_score(rows, folder)
     ratio = normalize_rows(rows).ratio
     share = ""
     if ratio:

@@ -45,7 +45,7 @@ def evaluate(
     Example: nhzoo evaluate bc-lstm-1m --protocol monk-lite-v1 --out results/bc-lstm-1m
     """
     result, rows = _evaluate(agent, protocol, episodes, workers, batch, out, shard)
-    _show(result, rows, as_json)
+    _show(result, rows, as_json, out)
 
 
 @click.command()
@@ -64,6 +64,7 @@ def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
     rows = []
     for name in (agent, "random"):
         played = _evaluate(name, protocol, None, workers, None, out / Path(name).name)
+        _say_faults(played[1], Path(name).name)
         rows.append(_score_row(*played))
     expert = expert_summary("autoascend-monk-v1")
     rows.append(
@@ -77,9 +78,10 @@ def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
             None,
             expert["mean_turns"],
             None,
+            *(0, 0),
         )
     )
-    display.print_table(_SCORE_HEAD, rows)
+    _print_scores(rows)
     display.say(
         "AutoAscend's figures are of the bundled expert games (100,000 steps at most), not of "
         f"{protocol}: a reference, not a comparison."
@@ -103,6 +105,7 @@ def verify(
     \b
     Example: nhzoo verify results/bc-lstm-1m --audit bc-lstm-1m
     """
+    from nhzoo.results import fault_lines
     from nhzoo.verification import verify as run
 
     with display.LiveProgress(f"verify {folder}", "games") as bar:
@@ -118,12 +121,14 @@ def verify(
         display.show(
             f"{report.agent} on {report.protocol}: {report.verified} of {report.episodes} verified"
         )
+    for line in fault_lines(report.faults, report.episodes):
+        display.say(line)
     for index in report.mismatched:
         display.say(f"game {index}: {report.reasons[index]}")
     for problem in report.problems:
         display.say(problem)
     if not report.ok:
-        raise CheckFailed(f"{folder}: not reproduced")
+        raise CheckFailed(f"{folder}: not reproduced, or no score; see the lines above")
     if audited and not audited.ok:
         raise CheckFailed(f"{folder}: these are not the games that {agent} plays")
 
@@ -155,7 +160,7 @@ def merge(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
     from nhzoo.merging import merge as run
     from nhzoo.results import read_episodes
 
-    _show(run(folders, out), read_episodes(out), as_json)
+    _show(run(folders, out), read_episodes(out), as_json, out)
 
 
 @click.command()
@@ -204,37 +209,66 @@ def loss(
 
 
 _SCORES = ("games", "mean score [95 %]", "of AutoAscend's", "median", "progression %", "turns")
-_SCORE_HEAD = ("agent", "protocol", *_SCORES, "steps/s")
+_SCORE_HEAD = ("agent", "protocol", *_SCORES, "steps/s", "crashed", "voided")
 _ROLE_HEAD = ("role", *_SCORES, "deepest")
+
+
+def _say_faults(rows: Sequence[dict[str, Any]], name: str = "") -> None:
+    """Games that did not end by being played, and why the first did not."""
+    from nhzoo import results
+
+    for line in results.fault_lines(results.faults(rows), len(rows)):
+        display.say(f"{name}: {line}" if name else line)
+
+
+def _print_scores(rows: Sequence[tuple[Any, ...]]) -> None:
+    """A table of `_score_row`s; how many games crashed or were voided only where any did."""
+    shown = len(_SCORE_HEAD) - 2
+    chosen = [*range(shown), *(i for i in (shown, shown + 1) if any(row[i] for row in rows))]
+    display.print_table(
+        [_SCORE_HEAD[i] for i in chosen], [tuple(row[i] for i in chosen) for row in rows]
+    )
 
 
 def _score_row(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> tuple[Any, ...]:
     from nhzoo.normalization import normalize_rows
 
     summary = result["summary"]
+    scored = summary["mean_score"] is not None
     return (
         result["agent"],
         result["protocol"],
         summary["episodes"],
         display.score_text(summary),
-        _share(normalize_rows(rows)),
+        _share(normalize_rows(rows)) if scored else None,
         summary["median_score"],
-        100 * summary["mean_progression"],
+        100 * summary["mean_progression"] if scored else None,
         summary["mean_turns"],
         summary["env_steps_per_second"],
+        summary["crashed"],
+        summary["voided"],
     )
 
 
-def _show(result: dict[str, Any], rows: Sequence[dict[str, Any]], as_json: bool) -> None:
-    """A result: what `result.json` holds, and what follows from its games beside it."""
+def _show(result: dict[str, Any], rows: Sequence[dict[str, Any]], as_json: bool, out: Path) -> None:
+    """A result: what `result.json` holds, and what follows from its games beside it.
+
+    CheckFailed when its games are no score.
+    """
+    from nhzoo import results
     from nhzoo.normalization import by_role, normalize_rows
 
+    if results.no_score(rows):
+        if as_json:
+            display.print_json(result | {"normalized": None, "roles": []})
+        results.need_score(rows, out)
+    _say_faults(rows)
     roles = by_role(rows)
     if as_json:
         parts = [{**asdict(role), "normalized": share.as_json()} for role, share in roles]
         display.print_json(result | {"normalized": normalize_rows(rows).as_json(), "roles": parts})
         return
-    display.print_table(_SCORE_HEAD, [_score_row(result, rows)])
+    _print_scores([_score_row(result, rows)])
     if len(roles) > 1:
         display.print_table(
             _ROLE_HEAD,

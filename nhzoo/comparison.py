@@ -164,6 +164,7 @@ def compare(a: Path, b: Path) -> Comparison:
 
 def _read(folder: Path) -> tuple[Protocol, _Result]:
     result, protocol, rows = results.read_result(folder)
+    results.need_score(rows, folder)
     for row in rows:
         _check_game(row, protocol, folder)
     versions = result.get("versions")
@@ -318,7 +319,6 @@ def _notes(a: _Result, b: _Result, rows_a: Sequence[Row], rows_b: Sequence[Row])
     if list(a.rows.values()) == list(b.rows.values()):
         notes.append("the games of both results are the same")
     for side, rows in (("a", rows_a), ("b", rows_b)):
-        crashed = sum(row["end_status"] == "crashed" for row in rows)
-        if crashed:
-            notes.append(f"{crashed:,} games of {side} crashed and count with the score they had")
+        for line in results.fault_lines(results.faults(rows), len(rows)):
+            notes.append(f"{side}: {line}")
     return notes

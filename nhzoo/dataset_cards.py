@@ -99,6 +99,7 @@ def _results(folder: Path, ref: Ref) -> str:
         result, protocol, rows = results.read_result(path.parent)
         if path.parent.name != protocol.id:
             raise InputError(f"{path.parent}: holds games of {protocol.id}; name the folder so")
+        results.need_score(rows, path.parent)
         summary: dict[str, Any] = results.summarize(rows)
         low, high = summary["mean_score_ci95"]
         lines.append(

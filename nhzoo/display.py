@@ -207,5 +207,7 @@ def _text(value: Any) -> str:
 
 def score_text(summary: dict[str, Any]) -> str:
     """A mean score and its interval, as tables show it."""
+    if summary["mean_score"] is None:
+        return "no score"
     low, high = summary["mean_score_ci95"]
     return f"{summary['mean_score']:,.1f} [{low:,.1f}, {high:,.1f}]"

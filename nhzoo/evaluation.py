@@ -249,6 +249,9 @@ def _finish(folder: Path, result: dict[str, Any], rows: list[results.Row], playe
     path = folder / "result.json"
     if not played and path.exists():
         before = files.read_json(path)
-        result["summary"]["env_steps_per_second"] = before["summary"]["env_steps_per_second"]
+        summary, kept = result["summary"], before["summary"]
+        summary["env_steps_per_second"] = kept["env_steps_per_second"]
+        if results.completed(kept, summary) == summary:  # it may be older: its bytes stay
+            result["summary"] = kept
         result["workers"] = before["workers"]
     files.atomic_write(path, files.dump_json(result))

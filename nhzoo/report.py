@@ -112,18 +112,20 @@ def _record(
 
 def _page(result: Result, casts: Sequence[Cast], labels: dict[int, str]) -> str:
     summary, agent = result.summary, result.agent
-    low, high = summary["mean_score_ci95"]
     script = asset("tables.js") + asset("player.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'"
     )
-    lead = (
-        f"{count(len(result.rows), 'game')}, mean score {number(summary['mean_score'])} "
-        f"(95 % interval {number(low)} to {number(high)}), median "
-        f"{number(summary['median_score'])}."
-    )
+    lead = f"{count(len(result.rows), 'game')}, no score: all of them crashed."
+    if summary["mean_score"] is not None:
+        low, high = summary["mean_score_ci95"]
+        lead = (
+            f"{count(len(result.rows), 'game')}, mean score {number(summary['mean_score'])} "
+            f"(95 % interval {number(low)} to {number(high)}), median "
+            f"{number(summary['median_score'])}."
+        )
     return Template(asset("report.html")).substitute(
         policy=text(policy),
         title=text(f"{agent} on {result.protocol.id}"),

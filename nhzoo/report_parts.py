@@ -51,13 +51,17 @@ def read(folder: Path) -> Result:
 
 
 def doubts(result: Result) -> list[str]:
-    """What does not fit together, before any game is replayed."""
-    found = []
+    """What a reader has to know first: games that failed, and what does not fit together."""
+    found = results.fault_lines(results.faults(result.rows), len(result.rows))
     claimed = result.claims.get("summary")
     for name in ("episodes", "mean_score", "median_score", "mean_progression"):
         value = claimed.get(name) if isinstance(claimed, dict) else None
         given = result.summary[name]
-        if not isinstance(value, (int, float)) or not math.isclose(value, given, rel_tol=1e-9):
+        if given is None or not isinstance(value, (int, float)):
+            same = value is given
+        else:
+            same = math.isclose(value, given, rel_tol=1e-9)
+        if not same:
             found.append(
                 f"result.json says that {name} is {value!r}; its games give {given!r}, shown here."
             )
@@ -71,17 +75,25 @@ def doubts(result: Result) -> list[str]:
 
 def summary_cards(summary: Mapping[str, Any]) -> str:
     """The figures of a summary, the mean score in front."""
-    low, high = summary["mean_score_ci95"]
+    if summary["mean_score"] is None:
+        scores = [("Mean score", "none", "every game crashed")]
+    else:
+        low, high = summary["mean_score_ci95"]
+        scores = [
+            ("Mean score", number(summary["mean_score"]), f"95 % {number(low)} to {number(high)}"),
+            ("Median score", number(summary["median_score"]), ""),
+            ("IQM score", number(summary["iqm_score"]), "interquartile mean"),
+            ("Progression", f"{100 * summary['mean_progression']:.2f} %", "BALROG's"),
+        ]
+    failed = count(summary["crashed"], "crash", "crashes")
+    failed += f", {summary['voided']:,} voided" if summary["voided"] else ""
     cards = [
-        ("Mean score", number(summary["mean_score"]), f"95 % {number(low)} to {number(high)}"),
-        ("Median score", number(summary["median_score"]), ""),
-        ("IQM score", number(summary["iqm_score"]), "interquartile mean"),
-        ("Progression", f"{100 * summary['mean_progression']:.2f} %", "BALROG's"),
+        *scores,
         ("Turns", number(summary["mean_turns"]), "mean"),
         ("Steps", number(summary["mean_steps"]), "mean"),
         ("Deepest level", str(summary["max_depth"]), f"at the end {summary['mean_depth']:.2f}"),
         ("Experience level", f"{summary['mean_experience_level']:.2f}", "mean, at the end"),
-        ("Ascensions", str(summary["ascensions"]), count(summary["crashed"], "crash", "crashes")),
+        ("Ascensions", str(summary["ascensions"]), failed),
     ]
     return "".join(
         f"<div{' class=wide' if place == 0 else ''}><dt>{name}</dt><dd>{value}"
@@ -105,9 +117,12 @@ def result_charts(result: Result) -> str:
     rows, summary = result.rows, result.summary
     scores = [float(row["score"]) for row in rows]
     died = [row["end_status"] == "death" for row in rows]
+    scored = summary["mean_score"] is not None
     return "".join(
         (
-            charts.score_chart(scores, summary["mean_score"], summary["median_score"]),
+            charts.score_chart(scores, summary["mean_score"], summary["median_score"])
+            if scored
+            else "",
             charts.survival_chart(kaplan_meier([row["turns"] for row in rows], died), len(rows)),
             charts.depth_chart([row["max_depth"] for row in rows]),
         )

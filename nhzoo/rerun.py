@@ -148,6 +148,9 @@ def check_order(log: Sequence[LogLine], id: str, secret: str) -> tuple[LogLine, 
 def compare(folder: Path, fresh: Sequence[results.Row]) -> Agreement:
     """The games of a row's folder beside those of its re-run."""
     submitted = results.read_episodes(folder)
+    reason = results.no_score(fresh)
+    if reason:
+        raise CheckFailed(f"{folder}: re-run, {reason}")
     first, second = ([float(r["score"]) for r in rows] for rows in (submitted, fresh))
     difference = statistics.unpaired_difference(first, second)
     p_value = statistics.permutation_test(first, second).value
@@ -203,7 +206,9 @@ def hold(leaderboard: Path, log: Sequence[LogLine], id: str, protocol: str, fold
     if games_digest(out) != facts.get("result") or (whole and whole_digest(out) != whole):
         raise CheckFailed(f"{out}: {where}")
     agreement = _agreement(folder, row_digest, out, str(facts.get("result")), fresh)
-    if agreement.fresh != facts.get("fresh") or agreement.agrees is not facts.get("agrees"):
+    said = facts.get("fresh")
+    same = isinstance(said, dict) and results.completed(said, agreement.fresh) == agreement.fresh
+    if not same or agreement.agrees is not facts.get("agrees"):
         raise CheckFailed(f"{out}: its games do not come to what line {line.number + 1} has")
     return Held(line, out, fresh, agreement.agrees)
 

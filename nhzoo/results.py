@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
@@ -16,7 +16,7 @@ import numpy as np
 
 from nhzoo import files
 from nhzoo.envs import EpisodeResult
-from nhzoo.errors import InputError
+from nhzoo.errors import CheckFailed, InputError
 from nhzoo.progression import MAX_DEPTH, MAX_EXPERIENCE_LEVEL, progression
 from nhzoo.protocols import Protocol, get_protocol
 from nhzoo.statistics import iqm, mean_ci95
@@ -67,7 +67,17 @@ SUMMARY = (
     "crashed",
     "voided",
 )
-"""What `summarize` gives. Results of before games were voided lack the last: they have none."""
+"""What `summarize` gives, beside `faults`. Of all games crashed there is no score: its figures are
+None. Older results have neither `voided`, since none of their games was, nor `faults`.
+"""
+
+_OF_SCORES = SUMMARY[1:7]
+_FAULTS = {
+    "crashed": "crashed",
+    "voided": "were voided",
+    "stalled": "went beyond the agent's time",
+}
+_NAMED = 10  # games that a line names
 
 FREE = frozenset({"batch", "cpu_capability"})
 """What of an evaluation's set-up decides no bit of a result that names its numerics."""
@@ -222,8 +232,63 @@ def read_result(
     return result, protocol, rows
 
 
+def faults(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """How games ended that nobody played to an end: by `end_status`, `games` and first `reason`.
+
+    These are crashed and voided games, and those stalled because the agent's time was up.
+    """
+    found = []
+    for status in _FAULTS:
+        mine = [row for row in rows if row["end_status"] == status]
+        if status == "stalled":
+            mine = [row for row in mine if row["cause"]]
+        if mine:
+            games, reason = [row["index"] for row in mine], mine[0]["cause"]
+            found.append({"end_status": status, "games": games, "reason": reason})
+    return found
+
+
+def fault_lines(found: Sequence[Mapping[str, Any]], games: int) -> list[str]:
+    """`faults` in words, a line each: "2 of 8 games crashed (1, 5): agent raised ..."."""
+    lines = []
+    for fault in found:
+        named = ", ".join(map(str, fault["games"][:_NAMED]))
+        more = len(fault["games"]) - _NAMED
+        named += f" and {more:,} more" if more > 0 else ""
+        what = f"{len(fault['games']):,} of {games:,} games {_FAULTS[fault['end_status']]}"
+        lines.append(f"{what} ({named}): {fault['reason']}")
+    return lines
+
+
+def no_score(rows: Sequence[Row]) -> str:
+    """Why these games are no score, "" when they are one."""
+    if any(row["end_status"] != "crashed" for row in rows):
+        return ""
+    return (
+        f"all {len(rows):,} games crashed, so there is no score; the first: "
+        f"{rows[0]['cause'] or 'no reason is known'}"
+    )
+
+
+def need_score(rows: Sequence[Row], where: Path) -> None:
+    """CheckFailed when these games are no score."""
+    reason = no_score(rows)
+    if reason:
+        raise CheckFailed(f"{where}: {reason}")
+
+
 def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     """The summary of `result.json`, but for the speed."""
+    found = _summarize(rows)
+    return found | dict.fromkeys(_OF_SCORES) if no_score(rows) else found
+
+
+def completed(claimed: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary that may be older than `voided` and `faults`, with what it lacks of `given`."""
+    return {"voided": 0, "faults": given["faults"], **claimed}
+
+
+def _summarize(rows: Sequence[Row]) -> dict[str, Any]:
     scores = [float(row["score"]) for row in rows]
 
     def mean(name: str) -> float:
@@ -245,6 +310,7 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
         "ascensions": sum(row["end_status"] == "ascended" for row in rows),
         "crashed": sum(row["end_status"] == "crashed" for row in rows),
         "voided": sum(row["end_status"] == "voided" for row in rows),
+        "faults": faults(rows),
     }
 
 

@@ -12,6 +12,7 @@ from nhzoo.axes import nice_step, short
 from nhzoo.board import TIERS, Reference, Row
 from nhzoo.board_log import LogLine
 from nhzoo.markup import heading, number, table, text
+from nhzoo.results import fault_lines
 
 KINDS: Final = {
     "bc": "cloned",
@@ -164,7 +165,8 @@ def _board_row(
         f'<tr data-kind="{text(row.kind)}" data-tier="{TIERS.index(row.tier)}" '
         f'data-status="{text(row.status)}"{size}{" class=gone" if row.status == "removed" else ""}>'
         f'{rank}<th scope="row"><a href="{root}{text(agent_path(row))}">{text(row.agent)}</a>'
-        f'<small class="kind">{KINDS.get(row.kind, "other")}</small>{_status(row, claimed)}</th>'
+        f'<small class="kind">{KINDS.get(row.kind, "other")}</small>{_status(row, claimed)}'
+        f"{'' if role else _faults(row)}</th>"
         f'<td data-value="{summary["mean_score"]}">{number(summary["mean_score"])}</td>'
         f'<td data-value="{low}">{number(low)} to {number(high)}</td>'
         f'<td class="drawn">{scale.bar(summary)}</td>'
@@ -191,6 +193,15 @@ def _status(row: Row, claimed: float | None) -> str:
     if row.reason:
         return f'<span class="why">{text(row.reason)}</span>'
     return ""
+
+
+def _faults(row: Row) -> str:
+    """Games that were not played to an end; the agent's page says which, and why."""
+    lines = fault_lines(row.summary.get("faults", ()), row.summary["episodes"])
+    return "".join(
+        f'<span class="why" title="{text(line)}">{text(line.partition(" (")[0])}</span>'
+        for line in lines
+    )
 
 
 def _cell(value: Any, shown: Callable[[Any], str]) -> str:

@@ -84,6 +84,7 @@ def static_problems(subject: Subject) -> list[str]:
         if len(found) > 20:
             break
     found += summary_problems(result, rows) + _side_problems(subject)
+    found += [reason for reason in (results.no_score(rows),) if reason]
     if subject.reported_only:
         return found
     if result.get("shard") is not None:
@@ -112,7 +113,7 @@ def _unclean(result: Mapping[str, Any]) -> list[str]:
             found.append(f"result.json: {name} is not an object")
         facts |= {f"{name}.{n}": v for n, v in inner.items()} if isinstance(inner, dict) else {}
     summary = facts.pop("summary", None)
-    known = {*results.SUMMARY, "env_steps_per_second"}
+    known = {*results.SUMMARY, "faults", "env_steps_per_second"}
     if not isinstance(summary, dict) or set(summary) - known:
         found.append("result.json: its summary has a field that none has")
     else:

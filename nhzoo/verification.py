@@ -23,7 +23,8 @@ _SLOTS = 2  # one game to replay, one that waits, so that a worker never does
 class Verification:
     """What replaying came to. `reasons` names, by game index, what is wrong with a mismatch.
 
-    `problems` are those of the result as a whole: a summary that its games do not give.
+    `problems` are those of the result as a whole: a summary that its games do not give, or that
+    there is no score. `faults` are those of `results.faults`: games may be true and have crashed.
     """
 
     protocol: str
@@ -33,6 +34,7 @@ class Verification:
     mismatched: list[int] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    faults: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -111,6 +113,8 @@ def verify(
     result, protocol, rows = results.read_result(folder, protocol)
     report = Verification(protocol.id, str(result.get("agent")), len(rows))
     report.problems = summary_problems(result, rows)
+    report.faults = results.faults(rows)
+    report.problems += [reason for reason in (results.no_score(rows),) if reason]
     indices = [row["index"] for row in rows]
     first, step = _shard(result.get("shard"))
     if indices != list(range(first, first + step * len(rows), step)):
@@ -151,16 +155,19 @@ def summary_problems(result: Mapping[str, Any], rows: list[results.Row]) -> list
     claimed = result.get("summary")
     if not isinstance(claimed, dict):
         return ["result.json has no summary"]
-    claimed = {"voided": 0} | claimed
+    given = results.summarize(rows)
+    claimed = results.completed(claimed, given)
     return [
         f"result.json: {name} is {claimed.get(name)!r}, its games give {value!r}"
-        for name, value in results.summarize(rows).items()
+        for name, value in given.items()
         if not _same(claimed.get(name), value)
     ]
 
 
 def _same(claimed: Any, value: Any) -> bool:
     """Equal up to the last digits of floating point, which other numpy versions may round."""
+    if value is None or isinstance(value, (str, dict)):
+        return bool(claimed == value)
     if isinstance(value, list):
         return (
             isinstance(claimed, list)

@@ -102,3 +102,12 @@ class Typist(RandomAgent):
     def act(self, observation, state, uniform):
         at = np.minimum(state, len(self.actions) - 1)
         return self.actions[at], state + 1
+
+
+class Stubborn(RandomAgent):
+    """Raises at once, in every game."""
+
+    name, blind, observation_keys = "stubborn", False, ("tty_cursor",)
+
+    def act(self, observation, state, uniform):
+        raise ValueError("no")

@@ -351,7 +351,9 @@ def test_odd_results_are_reported(games, tmp_path):
     reader = check_page(write_report(folder))
     assert HOSTILE in "".join(reader.words)
     assert "No game has a step to watch" in "".join(reader.words)
-    assert len([1 for tag, _ in reader.found if tag == "figure"]) == 4
+    scored = CRASH not in games
+    assert len([1 for tag, _ in reader.found if tag == "figure"]) == 3 + scored
+    assert ("no score: all of them crashed" in "".join(reader.words)) is not scored
 
 
 def test_names_from_outside_are_text(tmp_path):

@@ -1,4 +1,7 @@
-"""The board as CSV or JSON, for other programs. Columns are only added, at the end."""
+"""The board as CSV or JSON, for other programs. Columns are only added, at the end.
+
+`as_said` names the fields of a row that are its author's word: nobody can compute them here.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from nhzoo import board_log
-from nhzoo.board import Board, Row
+from nhzoo.board import AS_SAID, Board, Row
 
 COLUMNS = (
     "id",
@@ -38,6 +41,8 @@ COLUMNS = (
     "reason",
     "crashed",
     "voided",
+    "author",
+    "as_said",
 )
 
 
@@ -57,6 +62,8 @@ def as_json(board: Board) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "head": board_log.head(board.log),
+        "lines": len(board.log),
+        "warnings": list(board.warnings),
         "rows": [_values(row) | {"roles": dict(row.roles)} for row in board.rows],
         "references": [asdict(reference) for reference in board.references],
         "log": [asdict(line) for line in board.log],
@@ -66,6 +73,7 @@ def as_json(board: Board) -> dict[str, Any]:
 def _values(row: Row) -> dict[str, Any]:
     low, high = row.summary["mean_score_ci95"]
     known = {**row.summary, **vars(row), "ci95_low": low, "ci95_high": high}
+    known["as_said"] = " ".join(name for name in AS_SAID if getattr(row, name) not in (None, ""))
     values = {name: known.get(name) for name in COLUMNS}
     if row.claimed:
         values["claimed_mean_score"] = row.claimed["mean_score"]

@@ -25,6 +25,18 @@ ROOT = click.option(
 )
 REASON = click.option("--reason", required=True, help="Why, for the log: one line.")
 AUDIT = click.option("--audit", metavar="AGENT|auto", help="Also compute every key anew.")
+AUTHOR = click.option(
+    "--author",
+    default="",
+    metavar="hf:NAME|github:NAME",
+    help="The account that opened the pull request, as you saw it; on the hub it is asked for.",
+)
+ON_HUB = click.option(
+    "--hub",
+    "on_hub",
+    is_flag=True,
+    help="Hold the weights against entries on the hub, too (always for a submission there).",
+)
 SECRET = click.option(
     "--secret",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -106,6 +118,8 @@ def leaderboard() -> None:
 @leaderboard.command()
 @click.argument("submission")
 @AUDIT
+@AUTHOR
+@ON_HUB
 @ROOT
 @click.option("--hours", type=float, default=12.0, show_default=True, help="Give up after so long.")
 @WORKERS
@@ -113,6 +127,8 @@ def leaderboard() -> None:
 def check(
     submission: str,
     audit: str | None,
+    author: str,
+    on_hub: bool,
     root: Path,
     hours: float,
     workers: int | None,
@@ -126,8 +142,9 @@ def check(
     \b
     Example: nhzoo leaderboard check submissions/mine-monk-lite-v1-0a1b2c3d --audit auto
     """
-    with _subject(submission, root) as subject:
-        report = _check(subject, root, audit, workers, hours)
+    with _subject(submission, root, author) as subject:
+        on_hub = on_hub or submission.startswith("hf://")
+        report = _check(subject, root, audit, workers, hours, on_hub)
     _show(report, as_json)
 
 
@@ -135,6 +152,8 @@ def check(
 @click.argument("submission")
 @REASON
 @AUDIT
+@AUTHOR
+@ON_HUB
 @ROOT
 @WORKERS
 @AS_JSON
@@ -142,6 +161,8 @@ def accept(
     submission: str,
     reason: str,
     audit: str | None,
+    author: str,
+    on_hub: bool,
     root: Path,
     workers: int | None,
     as_json: bool,
@@ -155,8 +176,9 @@ def accept(
 
     maintaining.check_reason(reason)
     place = maintaining.Place(root)
-    with _subject(submission, root) as subject:
-        report = _check(subject, root, audit, workers, 12.0)
+    with _subject(submission, root, author) as subject:
+        on_hub = on_hub or submission.startswith("hf://")
+        report = _check(subject, root, audit, workers, 12.0, on_hub)
         if not report.ok:
             _show(report, as_json)
         line = maintaining.accept(place, subject, report, reason)
@@ -374,21 +396,31 @@ def warn(warnings: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _subject(named: str, root: Path) -> Iterator[Subject]:
+def _subject(named: str, root: Path, author: str) -> Iterator[Subject]:
     """A submission in its folder; one on the hub is fetched for as long as it is looked at."""
-    from nhzoo import maintaining, submitting
+    from nhzoo import hub, maintaining, submitting
     from nhzoo.hub_refs import parse
 
     place = maintaining.Place(root)
     if not named.startswith("hf://"):
-        yield place.subject(Path(named))
+        yield maintaining.from_account(place.subject(Path(named)), author)
         return
+    ref = parse(named)
     with tempfile.TemporaryDirectory(prefix="nhzoo-") as temporary:
-        yield place.subject(submitting.from_hub(parse(named), Path(temporary)))
+        subject = place.subject(submitting.from_hub(ref, Path(temporary)))
+        seen = f"hf:{hub.author_of(ref)}"
+        if author not in ("", seen):
+            raise CheckFailed(f"--author {author[:80]!a}: the pull request is {seen}'s")
+        yield maintaining.from_account(subject, seen)
 
 
 def _check(
-    subject: Subject, root: Path, audit: str | None, workers: int | None, hours: float
+    subject: Subject,
+    root: Path,
+    audit: str | None,
+    workers: int | None,
+    hours: float,
+    on_hub: bool,
 ) -> Report:
     from nhzoo import maintaining
     from nhzoo.submission_check import check as run
@@ -405,6 +437,7 @@ def _check(
             workers,
             lambda what, done, total: bar.update(done, total, what),
             hours=hours,
+            on_hub=on_hub,
         )
     if not there:
         report.notes.append(f"not held against other rows: {place.leaderboard} is not there")

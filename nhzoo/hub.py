@@ -273,6 +273,23 @@ def open_pull_requests(ref: Ref, title: str) -> list[int]:
         return sorted(found)[-10:]
 
 
+def author_of(ref: Ref) -> str:
+    """The account that opened the pull request of a revision refs/pr/N."""
+    found = re.fullmatch(r"refs/pr/(\d{1,9})", ref.revision or "")
+    if found is None:
+        raise InputError(f"{ref}: is no pull request (refs/pr/N)")
+    with speaking_of(ref):
+        opened = client().get_discussion_details(ref.repo, int(found[1]), repo_type=ref.kind)
+        author = str(opened.author)
+        if (
+            author == "deleted"
+            or not opened.is_pull_request
+            or not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}", author, re.A)
+        ):
+            raise InputError(f"{ref}: the hub names no account that opened it")
+        return author
+
+
 def list_entries(owner: str | None = None, limit: int = 1_000) -> list[Remote]:
     """Repositories whose card says `library_name: nhzoo`, as far as this user may see them."""
     with speaking_of(HUB):

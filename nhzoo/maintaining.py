@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,15 @@ class Place:
         return subject_of(folder)
 
 
+def from_account(subject: Subject, author: str) -> Subject:
+    """The subject, as it came from the account of its pull request; InputError for no account."""
+    if author and not re.fullmatch(r"(hf|github):[A-Za-z0-9][A-Za-z0-9._-]{0,95}", author):
+        raise InputError(f"--author {author[:80]!a}: is hf:NAME or github:NAME")
+    if author and subject.manifest is None:
+        raise InputError("--author: a result of the zoo's own has none")
+    return replace(subject, author=author)
+
+
 def accept(place: Place, subject: Subject, report: Report, reason: str) -> LogLine:
     """Put a checked subject on the board, at the tier that the check found."""
     if not report.ok or report.digest != digest(subject.folder):
@@ -69,6 +79,8 @@ def accept(place: Place, subject: Subject, report: Report, reason: str) -> LogLi
         "digest": report.digest,
         "files_sha256": whole_digest(placed),
         "weights_sha256": subject.weights,
+        "tensors_sha256": report.tensors_sha256,
+        "author": subject.author,
         "mean_score": subject.result["summary"]["mean_score"],
         "checked": report.reasons,
         "notes": report.notes,

@@ -147,6 +147,7 @@ def score_charts(rows: Sequence[Row], laws: Laws, paper: bool = True) -> str:
             f"{count(len(known), 'agent')} with 95 % intervals of the mean.{others} "
             "Both axes are logarithmic."
         )
+        summary += " FLOPs are as the entries say." if name == "flops" else ""
         figures.append(
             scatter(f"Score against {x_name}", summary, marks, x_name, SCORE, bands, levels)
         )
@@ -175,7 +176,7 @@ def loss_chart(rows: Sequence[Row], laws: Laws) -> str:
         )
     return scatter(
         "Held-out loss against training FLOPs",
-        f"{summary}. Both axes are logarithmic.",
+        f"{summary}. Both axes are logarithmic. FLOPs and loss are as the entries say.",
         found,
         FLOPS,
         LOSS,

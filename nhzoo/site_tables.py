@@ -139,7 +139,7 @@ def board_table(name: str, rows: Sequence[Row], root: str = "", role: str | None
     scale = Scale.of(summary for _, summary in chosen)
     head = ["Rank", "<Agent", "Score", "95 % interval", "", "<Tier", "Of AutoAscend"]
     head += ["Progression", "Games" if role else "Depth", "Parameters"]
-    head += ["Training FLOPs", "Samples", "<Date", "<Revision"]
+    head += ["Training FLOPs, as said", "Samples, as said", "<Date", "<Revision"]
     cells = "".join(
         f'<td class="drawn">{scale.axis()}</td>' if not title else heading(title, True)
         for title in head
@@ -187,6 +187,8 @@ def _board_row(
 def _status(row: Row, claimed: float | None) -> str:
     if row.status == "removed":
         return f'<span class="why"><b>Removed:</b> {text(row.reason)}</span>'
+    if row.status == "altered":
+        return f'<span class="why"><b>Altered:</b> {text(row.reason)}</span>'
     if row.status == "rescored":
         said = f"; first {number(claimed)}" if claimed is not None else ""
         return f'<span class="why"><b>Rescored{said}:</b> {text(row.reason)}</span>'

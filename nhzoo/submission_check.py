@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nhzoo import files, registry, results
+from nhzoo import files, names, registry, results
 from nhzoo.board import TIERS, Row, entry_claims
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.protocols import Protocol
 from nhzoo.row_digest import digest
-from nhzoo.submission import ENTRY_FOLDER, NAME, Manifest
-from nhzoo.submission_claims import Subject, given_up, static_problems
+from nhzoo.submission import ENTRY_FOLDER, NAME
+from nhzoo.submission_claims import Subject, given_up, holds, static_problems
 from nhzoo.verification import Verification, verify
+
+if TYPE_CHECKING:
+    from nhzoo.checkpoints import Entry
 
 REPORTED, REPLAYED, AUDITED, RERUN = TIERS
 
@@ -42,7 +44,8 @@ class Report:
     """What a check came to. `tier` is the highest reached, "" when it is refused.
 
     `reasons` says for each tier why it was reached or was not; `problems` why it is refused;
-    `notes` what a reader of the row should know.
+    `notes` what a reader of the row should know. `tensors_sha256` names the weights that played,
+    whatever their file is like.
     """
 
     id: str
@@ -54,6 +57,7 @@ class Report:
     reasons: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    tensors_sha256: str = ""
 
     @property
     def ok(self) -> bool:
@@ -75,11 +79,14 @@ def check(
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     replay: Replay | None = None,
     hours: float = HOURS,
+    on_hub: bool = False,
 ) -> Report:
     """Find the tier of a submission, among the rows that are on the board already.
 
     `audit` computes every key anew: with "auto" from the weights that the submission points to, or
-    with an entry's name, folder or hf:// reference. CheckFailed when it takes more than `hours`.
+    with an entry's name, folder or hf:// reference. Weights are looked at whatever is asked for;
+    with `on_hub` they are held against entries on the hub, too. CheckFailed when it takes more than
+    `hours`.
     """
     asked = REPORTED if subject.reported_only else AUDITED if audit else REPLAYED
     report = Report(subject.id, subject.agent, subject.protocol.id, digest(subject.folder), asked)
@@ -96,7 +103,9 @@ def check(
     report.problems += static_problems(subject)
     report.notes += _notes(subject, board)
     copied, alike = _copies(subject, board)
-    report.problems += name_problems(subject, board) + copied
+    report.problems += name_problems(subject, board, agents) + copied
+    weights = None if report.problems else _weights(subject, audit, agents)
+    held = _Held(subject, weights, report, board, agents, on_hub) if weights else None
     if report.problems:
         report.reasons[REPORTED] = "it is not what its format and its protocol ask for"
         return report
@@ -112,13 +121,18 @@ def check(
         report.tier, report.problems = "", wrong
         report.reasons[REPLAYED] = "it does not replay"
         return report
+    if held is not None and held.plays_as_another(workers):
+        report.tier = ""
+        report.reasons[REPLAYED] = "it is another's"
+        return report
     report.tier = REPLAYED
     report.reasons[REPLAYED] = f"all {replayed.verified:,} games gave what is claimed, key by key"
     if audit is None:
         report.reasons[AUDITED] = "not asked for (--audit auto)"
         report.problems += alike
     else:
-        _audit(subject, report, audit, agents, workers, tell("audit"))
+        player = player_of(subject, audit, agents, weights)
+        _audit(subject, report, player, workers, tell("audit"))
         (report.notes if report.tier == AUDITED else report.problems).extend(alike)
     if report.problems:
         report.tier = ""
@@ -132,33 +146,47 @@ def _notes(subject: Subject, board: Sequence[Row]) -> list[str]:
     failed = given_up(subject)
     if failed:
         notes.append(f"in {failed:,} games the agent failed, or its time was up")
-    named = [row for row in board if row.agent == subject.agent and subject.manifest is not None]
-    if named:
-        notes.append(f"{named[0].id} has this name and contact: is it from the same author?")
+    manifest = subject.manifest
+    if manifest is not None:
+        if not subject.author:
+            notes.append("nobody has seen whose account it came from: contact and name are as said")
+        others = [r for r in board if r.contact == manifest.contact and not _is_own(subject, r)]
+        if others:
+            notes.append(f"gives the contact of {others[0].id}, from another account or none seen")
     if result.get("machine") not in (None, "x86_64"):
         notes.append("was played on another machine type: seeds may give other games here")
     return notes
 
 
-def name_problems(subject: Subject, board: Sequence[Row] = ()) -> list[str]:
-    """One name, one agent: nobody stands on the board under another's."""
+def name_problems(
+    subject: Subject, board: Sequence[Row] = (), agents: Path | None = None
+) -> list[str]:
+    """One name, one agent: nobody stands on the board under another's, or one that looks like it.
+
+    A name that is taken may be used by the account that its row came from, and by nobody else.
+    """
     if subject.manifest is None:
         return []
-    name = _skeleton(subject.agent)
-    taken = [_skeleton(listed) for listed in registry.BUILT_IN]
-    if name in taken:
+    name = names.skeleton(subject.agent)
+    if name in {names.skeleton(taken) for taken in (*registry.BUILT_IN, *names.RESERVED)}:
         return [f"{subject.agent} is the name of an agent of nhzoo's; choose another"]
     for row in board:
-        mine = row.contact == subject.manifest.contact and row.agent == subject.agent
-        if _skeleton(row.agent) == name and not mine:
-            return [f"{row.agent} is on the board already, from somebody else; choose another name"]
+        if names.skeleton(row.agent) == name and not (
+            row.agent == subject.agent and _is_own(subject, row)
+        ):
+            return [
+                f"{row.agent} is on the board already, from somebody else or from an account that "
+                "was not seen; choose another name, or let a maintainer say whose it is (--author)"
+            ]
+    for path in sorted(agents.glob("*/config.json")) if agents else ():
+        taken = path.parent.name
+        if names.skeleton(taken) == name and not holds(path.parent, subject):
+            return [f"{taken} is an entry of the zoo's; choose another name"]
     return []
 
 
-def _skeleton(name: str) -> str:
-    """What is left of a name without what the eye passes over."""
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    return plain.translate(str.maketrans("0150", "olso")).replace("rn", "m").replace("vv", "w")
+def _is_own(subject: Subject, row: Row) -> bool:
+    return row.id == subject.id or (bool(row.author) and row.author == subject.author)
 
 
 def _copies(subject: Subject, board: Sequence[Row]) -> tuple[list[str], list[str]]:
@@ -172,10 +200,15 @@ def _copies(subject: Subject, board: Sequence[Row]) -> tuple[list[str], list[str
     rows = [row for row in subject.rows if row["score"] > 0]
     heads: dict[int, bytes] = {}
     for other in board:
-        if other.protocol != subject.protocol.id or other.id == subject.id:
-            continue
-        if subject.weights and other.sha256 == subject.weights:
+        stolen = bool(subject.weights) and other.sha256 == subject.weights
+        here = other.protocol == subject.protocol.id
+        own = subject.manifest is None or _is_own(subject, other)
+        if other.id == subject.id or (stolen and not here and own and other.agent == subject.agent):
+            continue  # one agent may stand on the board of each protocol
+        if stolen:
             copied.append(f"its weights are those of {other.id}, on the board already")
+            continue
+        if not here:
             continue
         theirs = {row["index"]: row for row in results.read_episodes(other.folder)}
         pairs = [(row, theirs[row["index"]]) for row in rows if row["index"] in theirs]
@@ -227,8 +260,7 @@ def _verify(
 def _audit(
     subject: Subject,
     report: Report,
-    audit: str,
-    agents: Path | None,
+    agent: Any,
     workers: int | None,
     progress: Progress,
 ) -> None:
@@ -241,10 +273,6 @@ def _audit(
         )
         report.problems.append("the audit: " + report.reasons[AUDITED])
         return
-    agent = player_of(subject, audit, agents)
-    config = getattr(getattr(agent, "entry", None), "config", None)
-    if config is not None:
-        report.problems += config_problems(subject, config)
     if subject.weights and subject.result.get("numerics") is None:
         # Its keys could only be audited with a tolerance for rounding, and whoever may choose
         # among the keys within a tolerance has as many tries as there are such keys.
@@ -287,50 +315,117 @@ def config_problems(subject: Subject, config: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def player_of(subject: Subject, named: str, agents: Path | None) -> Any:
+@dataclass(frozen=True)
+class Weights:
+    """The entry that played, where it lies here, and where on the hub it is from."""
+
+    entry: Entry
+    folder: Path
+    source: str | None
+
+
+class _Held:
+    """The weights of a submission, held against their config and against all other entries."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        weights: Weights,
+        report: Report,
+        board: Sequence[Row],
+        agents: Path | None,
+        on_hub: bool,
+    ) -> None:
+        from nhzoo import entry_checks, kinship
+
+        self._subject, self._entry, self._report = subject, weights.entry, report
+        report.tensors_sha256 = kinship.tensor_hash(weights.entry.policy)
+        self._known, notes = entry_checks.known_entries(subject, board, agents)
+        if on_hub:
+            more, said = entry_checks.on_the_hub(subject, weights.entry)
+            self._known, notes = [*self._known, *more], [*notes, *said]
+        config = weights.entry.config
+        report.problems += config_problems(subject, config)
+        report.problems += entry_checks.training_problems(weights.folder, config, self._known)
+        problems, said = entry_checks.identity(weights.entry, self._known)
+        report.problems += problems
+        report.notes += [*notes, *said]
+
+    def plays_as_another(self, workers: int | None) -> bool:
+        """Whether, on the screens of its own games, it says what another entry says."""
+        from nhzoo import entry_checks, kinship
+
+        subject = self._subject
+        if not self._known or not (subject.folder / "traces").is_dir():
+            return False
+        games = kinship.first_screens(subject.folder, subject.rows, subject.protocol)
+        problems, _ = entry_checks.identity(self._entry, self._known, games)
+        self._report.problems += problems
+        return bool(problems)
+
+
+def _weights(subject: Subject, audit: str | None, agents: Path | None) -> Weights | None:
+    """The weights that played; None for a bot, and for a result of ours whose entry is not here."""
+    if not subject.weights:
+        return None
+    if subject.manifest is None and audit is None:
+        folder = (agents or Path()) / subject.agent
+        if agents is None or not files.is_plain_name(subject.agent) or not holds(folder, subject):
+            return None
+    return weights_of(subject, audit or "auto", agents)
+
+
+def player_of(
+    subject: Subject, named: str, agents: Path | None, weights: Weights | None = None
+) -> Any:
     """The agent whose games these should be: weights, or one of the zoo's own; never other code."""
     from nhzoo import agents as players
 
-    weights, manifest = subject.weights, subject.manifest
-    if named != "auto":
-        if named in registry.BUILT_IN and not subject.weights:
+    if not subject.weights:
+        if named in registry.BUILT_IN:
             return players.load(named)
-        return _loaded(named, weights)
-    if manifest is None:
-        if not weights and subject.agent in registry.BUILT_IN:
+        own = subject.manifest is None and named == "auto"
+        if own and subject.agent in registry.BUILT_IN:
             return players.load(subject.agent)
-        if agents is None or not files.is_plain_name(subject.agent):
-            raise InputError(f"{subject.folder}: whose games these are has to be said: --audit")
-        return _loaded(str(agents / subject.agent), weights)
-    if manifest.entry is None:
-        raise InputError(
-            f"{subject.folder / NAME}: points to no weights, so nothing can be audited"
-        )
-    source = manifest.entry.source
-    if source == ENTRY_FOLDER:
-        return _loaded(str(files.inside(subject.folder, ENTRY_FOLDER)), weights, manifest)
-    return _loaded(source, weights, manifest)
+    held = weights or weights_of(subject, named, agents)
+    return players.PolicyAgent(held.entry, held.source)
 
 
-def _loaded(named: str, weights: str, manifest: Manifest | None = None) -> Any:
-    """An entry through the checkpoint reader, from a folder, the registry or the hub."""
-    from nhzoo import agents as players
+def weights_of(subject: Subject, named: str, agents: Path | None) -> Weights:
+    """The weights that `named`, or with "auto" the subject, points to, through the strict reader.
+
+    InputError when there are none, CheckFailed when they are not those that played.
+    """
     from nhzoo import checkpoints, hub_pull
 
-    source = None
+    manifest, source = subject.manifest, None
+    if named == "auto" and manifest is None:
+        if agents is None or not files.is_plain_name(subject.agent):
+            raise InputError(f"{subject.folder}: whose games these are has to be said: --audit")
+        named = str(agents / subject.agent)
+    elif named == "auto":
+        assert manifest is not None
+        if manifest.entry is None:
+            raise InputError(
+                f"{subject.folder / NAME}: points to no weights, so nothing can be audited"
+            )
+        named = manifest.entry.source
+        if named == ENTRY_FOLDER:
+            named = str(files.inside(subject.folder, ENTRY_FOLDER))
+    else:
+        manifest = None  # somebody else says which, wherever the submission points to
     if named.startswith("hf://"):
         pulled = hub_pull.pull_entry(named)
         folder, source = pulled.folder, str(pulled.ref)
     else:
-        found = registry.find(named) or Path(named)
-        if not (found / "config.json").is_file():
+        folder = registry.find(named) or Path(named)
+        if not (folder / "config.json").is_file():
             raise InputError(f"--audit {named[:200]!a}: is no entry (a folder with config.json)")
-        folder = found
     if manifest is not None and manifest.entry is not None:
         data = files.read_bounded(files.inside(folder, "config.json"), files.MEGABYTE)
         if hashlib.sha256(data).hexdigest() != manifest.entry.config_sha256:
             raise CheckFailed(f"{folder}: its config.json is not the one that was submitted")
     entry = checkpoints.load_entry(folder)
-    if entry.revision != weights:
+    if entry.revision != subject.weights:
         raise CheckFailed(f"{folder}: has other weights than those that played")
-    return players.PolicyAgent(entry, source)
+    return Weights(entry, folder, source)

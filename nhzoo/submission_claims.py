@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from nhzoo.board import row_id
 from nhzoo.curves import read_curve
 from nhzoo.errors import InputError
 from nhzoo.protocols import PROTOCOLS, Protocol
-from nhzoo.submission import ENTRY_FOLDER, Manifest, check_text, read_submission
+from nhzoo.submission import ENTRY_FOLDER, Claims, Manifest, check_text, read_submission
 from nhzoo.verification import summary_problems
 
 _ROW_FIELDS = set(results.ROW_FIELDS)
@@ -26,7 +27,11 @@ _RESULT_FIELDS = {
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked: a submission, or a result of our own (then there is no manifest)."""
+    """What is checked: a submission, or a result of our own (then there is no manifest).
+
+    `author` is the account that its pull request came from, `hf:NAME` or `github:NAME`; "" where
+    nobody has seen one. The contact in a manifest is a word that anybody can write.
+    """
 
     folder: Path
     id: str
@@ -35,6 +40,7 @@ class Subject:
     protocol: Protocol
     rows: list[results.Row] = field(repr=False)
     manifest: Manifest | None
+    author: str = ""
 
     @property
     def weights(self) -> str:
@@ -161,6 +167,8 @@ def _entry_problems(subject: Subject) -> list[str]:
             return [f"says that it is {manifest.kind}, and points to no weights"]
         if manifest.claims.params is not None:
             return ["claims a size, and points to no weights"]
+        if manifest.claims != Claims():
+            return ["claims a training, and points to no weights"]
         return []
     found = []
     if manifest.kind == "bot":
@@ -178,3 +186,11 @@ def given_up(subject: Subject) -> int:
         row["end_status"] == "crashed" or (row["end_status"] == "stalled" and row["cause"] != "")
         for row in subject.rows
     )
+
+
+def holds(folder: Path, subject: Subject) -> bool:
+    """Whether an entry's folder has the very weights that played."""
+    if not subject.weights or not (folder / "model.safetensors").is_file():
+        return False
+    with files.open_regular(files.inside(folder, "model.safetensors")) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == subject.weights

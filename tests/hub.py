@@ -552,6 +552,15 @@ class Handler(BaseHTTPRequestHandler):
             found = [row for row in found if row["status"] == wanted["status"]]
         return {"discussions": found, "count": len(found), "start": 0, "numClosedDiscussions": 0}
 
+    def discussion(self, body: bytes, kinds: str, id: str, number: str) -> Any:
+        found = [
+            row for row in self._repo(_KINDS[kinds], id).discussions if row["num"] == int(number)
+        ]
+        if not found:
+            raise _Refuse(404, "", "no such discussion")
+        more = {"changes": {"base": "refs/heads/main"}, "filesWithConflicts": [], "events": []}
+        return found[0] | more
+
     def resolve(self, body: bytes, kinds: str | None, id: str, revision: str, path: str) -> None:
         repo = self._repo(_KINDS[kinds or "models"], id, content=True)
         commit = self._commit(repo, revision)
@@ -601,6 +610,7 @@ _ROUTES = [
     (("POST",), rf"{_API}/preupload/(?P<revision>.+)", "preupload"),
     (("POST",), rf"{_API}/commit/(?P<revision>.+)", "commit"),
     (("GET",), rf"{_API}/discussions", "discussions"),
+    (("GET",), rf"{_API}/discussions/(?P<number>\d+)", "discussion"),
     (("POST",), rf"{_PAGE}\.git/info/lfs/objects/batch", "lfs_batch"),
     (("PUT",), r"/_lfs/(?P<oid>\w+)", "lfs_put"),
     (("GET", "HEAD"), r"/_lfs/(?P<oid>\w+)", "lfs_get"),

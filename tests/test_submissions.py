@@ -33,6 +33,7 @@ from nhzoo import (
 from nhzoo.agents import RandomAgent
 from nhzoo.envs import ACTION_KEYS, Episode, Game
 from nhzoo.errors import CheckFailed, InputError
+from nhzoo.hub import author_of
 from nhzoo.hub_push import gather, push
 from nhzoo.hub_refs import parse
 from nhzoo.submission import NAME, read_manifest, read_submission
@@ -448,7 +449,7 @@ def test_claims_are_those_of_the_entry(net):
     value["claims"] |= {"flops": 1.0}
     value["sha256"] = files.content_hash(value)
     files.atomic_write(net.folder / NAME, files.dump_json(value))
-    assert judged(net).ok  # a claim, until somebody looks
+    refused(net, "claims another training than the entry's")  # whatever tier is asked for
     refused(net, "claims another training than the entry's", audit="auto")
     value["claims"] |= {"params": 5}
     value["sha256"] = files.content_hash(value)
@@ -513,7 +514,6 @@ def test_names_on_the_board_are_taken(bot):
         row("b", 1, 0, 2, agent="bot", contact="somebody else"),
     ]
     refused(bot, "bot is on the board already, from somebody else", taken)
-    assert judged(bot, [replace(taken[1], contact="me")]).ok  # its own author's next one
     subject = subject_of(bot.folder, PROTOCOLS)
     for name in ("deepmonk", "DEEP_MONK", "deep.m0nk", "autoascend", "Auto-Ascend", "random"):
         posing = replace(subject, agent=name)
@@ -571,11 +571,19 @@ def test_a_submission_goes_to_the_hub_and_is_checked_there(hub, results_repo, tm
     assert fuzz.contents(fetched) == fuzz.contents(package)
     assert read_submission(fetched).rows == read_submission(package).rows
     root = ["--root", os.fspath(tmp_path / "nowhere")]
-    done = subprocess.run(
-        [*NHZOO, "leaderboard", "check", str(ref), "--json", *root], capture_output=True, text=True
-    )
+    checking = [*NHZOO, "leaderboard", "check", str(ref), "--json", *root]
+    done = subprocess.run(checking, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["tier"] == "replayed"
+    report = json.loads(done.stdout)
+    assert report["tier"] == "replayed" and not any("account" in note for note in report["notes"])
+    assert author_of(ref) == "bob"
+    done = subprocess.run([*checking, "--author", "hf:alice"], capture_output=True, text=True)
+    assert done.returncode == 1 and "the pull request is hf:bob's" in done.stderr
+    with pytest.raises(InputError, match="is no pull request"):
+        author_of(parse("hf://datasets/nhzoo/results"))
+    repo.discussions[0]["author"] = {"name": "deleted"}
+    with pytest.raises(InputError, match="names no account"):
+        author_of(ref)
     with pytest.raises(InputError, match="refs/pr/N"):
         from_hub(parse("hf://datasets/nhzoo/results"), tmp_path / "x")
     proposed = dict(repo.find("refs/pr/1").files)

@@ -23,7 +23,7 @@ from nhzoo import (
     cli_train,
     display,
 )
-from nhzoo.errors import NhzooError
+from nhzoo.errors import NhzooError, refusal
 
 
 class _Group(click.Group):
@@ -135,6 +135,9 @@ def _run(debug: bool) -> int:
             traceback.print_exc()
         display.say(f"nhzoo: {_os_line(error)}")
         return 2
+    except MemoryError:
+        display.say("nhzoo: there is not enough memory; give fewer workers, or a smaller batch")
+        return 2
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -146,4 +149,4 @@ def _run(debug: bool) -> int:
 def _os_line(error: OSError) -> str:
     """What the system refused, and of which file."""
     what = error.filename if error.filename is not None else type(error).__name__
-    return f"{what}: {error.strerror or error}"
+    return f"{what}: {refusal(error)}"

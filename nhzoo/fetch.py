@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from nhzoo import files
-from nhzoo.errors import InputError
+from nhzoo.connections import obstacle
+from nhzoo.errors import InputError, refusal
 
 Progress = Callable[[float, float], None]
 """Called with (bytes done, bytes in all); the second is 0 where it is not known."""
@@ -159,10 +160,11 @@ def _attempt(transfer: _Transfer) -> None:
                 f"{url}: the server says {error.code} {error.reason}; check the address, or fetch "
                 "the file by other means"
             ) from None
-    except urllib.error.URLError as error:
-        raise _Lost(f"no connection ({_words(error.reason)})") from None
     except (OSError, http.client.HTTPException) as error:
-        raise _Lost(f"no connection ({_words(error)})") from None
+        if cause := obstacle(error):
+            raise InputError(f"{url}: {cause}") from None
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise _Lost(f"no connection ({_words(reason)})") from None
     with response:
         if response.status != 206:
             transfer.file.truncate(0)
@@ -267,7 +269,7 @@ def _hash_is(path: Path, sha256: str | None) -> bool:
 def _disk_error(error: OSError, path: Path) -> InputError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return InputError(f"{path}: the disk is full; free some space and run again to go on")
-    return InputError(f"{path}: cannot be written ({_words(error)})")
+    return InputError(f"{error.filename or path}: cannot be written: {refusal(error)}")
 
 
 def _words(error: object) -> str:

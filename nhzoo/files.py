@@ -27,9 +27,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
-from nhzoo.errors import InputError, Notice
+from nhzoo.errors import InputError, Notice, refusal
 
 MEGABYTE = 1 << 20
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _warned: list[Path] = []  # where a file system without locks was met
 
 
@@ -118,11 +119,15 @@ def open_regular(path: Path) -> Iterator[io.BufferedReader]:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InputError(f"{path}: not a regular file")
+            if file.peek(len(_POINTER)).startswith(_POINTER):
+                raise InputError(
+                    f"{path}: is a pointer of Git LFS, and not the file: fetch that (git lfs pull)"
+                )
             yield file
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        raise InputError(f"{path}: cannot be read: {refusal(error)}") from None
 
 
 @contextlib.contextmanager
@@ -303,8 +308,8 @@ def saving(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"{error.filename or path}: cannot be written ({error.strerror or error}); what was "
-            "saved before is whole: make room, and the same command goes on"
+            f"{error.filename or path}: cannot be written: {refusal(error)}; what was saved before "
+            "is whole, and the same command goes on"
         ) from error
 
 

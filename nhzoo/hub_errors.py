@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from nhzoo.errors import InputError
+from nhzoo.connections import chain, obstacle
+from nhzoo.errors import InputError, refusal
 from nhzoo.hub_refs import Ref
 
 HUB = "the hub"
@@ -73,8 +74,8 @@ def without_secrets(text: str) -> str:
 def _line(error: BaseException, what: Ref | str, writing: bool) -> str:
     """What happened and what to do about it."""
     where = endpoint()
-    chain = _chain(error)
-    for each in chain:  # what caused a failure says more than the failure
+    causes = chain(error)
+    for each in causes:  # what caused a failure says more than the failure
         if isinstance(each, InputError):  # one of our own checks, within the client
             return str(each)
         if is_named(each, "OfflineModeIsEnabled"):
@@ -96,7 +97,11 @@ def _line(error: BaseException, what: Ref | str, writing: bool) -> str:
         status = status_of(each)
         if status is not None:
             return _status_line(status, each, where, writing)
-    for each in chain:
+    if cause := obstacle(error):
+        return cause
+    if any(isinstance(each, utilities().httpx.UnsupportedProtocol) for each in causes):
+        return f"HF_ENDPOINT is {where}, no address that begins with https:// or http://"
+    for each in causes:
         if _is_transport(each):
             reason = (str(each) or type(each).__name__).splitlines()[0]
             return f"no connection to {where}, or it was lost ({reason}); run again to go on"
@@ -104,7 +109,8 @@ def _line(error: BaseException, what: Ref | str, writing: bool) -> str:
         offline = "HF_HUB_OFFLINE is set" if is_offline() else f"{where} cannot be reached"
         return f"is not in the cache and {offline}; fetch it once with a connection"
     if isinstance(error, OSError) and error.errno is not None:
-        return f"cannot be written ({error.strerror}); make room and run again"
+        what_file = f"{error.filename}: " if error.filename else ""
+        return f"{what_file}{refusal(error)}; then run again"
     if "Consistency check" in str(error):
         return "the connection ended before the file did; run again"
     reason = (str(error).splitlines() or [""])[0]
@@ -115,7 +121,7 @@ def _is_absence(error: BaseException) -> bool:
     names = ("OfflineModeIsEnabled", "RepositoryNotFoundError", "RevisionResolutionError")
     return not is_named(error, "GatedRepoError") and any(
         is_named(each, *names) or _is_transport(each) or (status_of(each) or 0) >= 500
-        for each in _chain(error)
+        for each in chain(error)
     )
 
 
@@ -148,14 +154,6 @@ def seconds_to_wait(response: Any) -> int:
     limit = re.search(r"\bt\s*=\s*([0-9]{1,12})", response.headers.get("ratelimit", ""))
     told = int(after) if re.fullmatch(r"[0-9]{1,12}", after) else 0
     return max(told, int(limit[1]) if limit and response.status_code == 429 else 0)
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and len(found) < 20:
-        found.append(error)
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return found
 
 
 def is_named(error: BaseException, *names: str) -> bool:

@@ -155,6 +155,8 @@ class NldFolder:
                         yield frame | {"tty_cursor": cursors[i]}, int(keys[i])
                     given += count
             except (AssertionError, OSError, RuntimeError) as error:
+                if isinstance(error, OSError) and error.errno is not None:  # of a disk, say
+                    raise
                 raise InputError(f"{self.folder / game.game}: damaged ttyrec ({error})") from None
         if given != expected:
             raise InputError(

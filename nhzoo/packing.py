@@ -13,7 +13,7 @@ from typing import Any
 from nhzoo import files
 from nhzoo import frames as packed
 from nhzoo.envs import TTY, Game
-from nhzoo.errors import InputError, NhzooError
+from nhzoo.errors import InputError, NhzooError, refusal
 from nhzoo.exports import PackedSet
 from nhzoo.nld import NldFolder
 from nhzoo.replay import replay
@@ -134,7 +134,7 @@ class PackTask(OneByOne):
         except NhzooError as error:
             return str(error)
         except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+            raise InputError(f"{path}: cannot be written: {refusal(error)}") from None
 
 
 def _items(data: TraceSet | NldFolder | PackedSet, split: str | None, folder: Path) -> list[_Item]:

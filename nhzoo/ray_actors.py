@@ -222,7 +222,7 @@ def connect(address: str) -> Any:
     """The module `ray`, connected to the cluster at `address`; InputError when none answers."""
     try:
         import ray
-    except ImportError:
+    except ModuleNotFoundError:
         raise InputError("--cluster needs Ray: pip install 'nhzoo[cluster]'") from None
     if ray.is_initialized():
         return ray

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 
 from nhzoo import files
-from nhzoo.errors import InputError
+from nhzoo.errors import InputError, refusal
 
 STATE = "state.safetensors"
 BEFORE = "state.before.safetensors"
@@ -113,7 +113,9 @@ def _read(path: Path) -> RunState:
         if int(about["crc32"]) != _checksum(tensors, about["counters"]):
             raise ValueError("its bytes have changed")
         return RunState(tensors, json.loads(about["counters"]))
-    except (safetensors.SafetensorError, OSError, LookupError, ValueError) as error:
+    except OSError as error:  # of a disk or its permissions: the state itself may be sound
+        raise InputError(f"{path}: cannot be read: {refusal(error)}") from None
+    except (safetensors.SafetensorError, LookupError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{path}: cannot go on from it ({reason}); delete it to start anew"

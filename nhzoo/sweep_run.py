@@ -234,7 +234,7 @@ def _on_cluster(
 ) -> Iterator[tuple[Cell, Outcome]]:
     try:
         import ray
-    except ImportError:
+    except ModuleNotFoundError:
         raise InputError("--cluster needs Ray: pip install 'nhzoo[cluster]'") from None
 
     if not ray.is_initialized():

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from nhzoo import files
 from nhzoo.envs import ESCAPE, Game
-from nhzoo.errors import InputError, NhzooError
+from nhzoo.errors import InputError, NhzooError, refusal
 from nhzoo.protocols import GameSpec
 from nhzoo.replay import replay
 from nhzoo.traces import MAX_KEYS, Trace, TraceSet
@@ -274,5 +274,6 @@ class WriteTask(OneByOne):
         except NhzooError as error:
             return str(error)
         except OSError as error:
-            raise InputError(f"{self._folder}: cannot be written ({error.strerror})") from None
+            where = error.filename or self._folder
+            raise InputError(f"{where}: cannot be written: {refusal(error)}") from None
         return None

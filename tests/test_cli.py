@@ -364,7 +364,7 @@ def test_a_full_disk_is_one_line_and_what_is_finished_is_kept(small_disk):
     full = run(*command)
     assert full.returncode == 2
     last = full.stderr.splitlines()[-1]  # after lines of progress, should it be slow
-    assert re.fullmatch(rf"nhzoo: {out}/\S+: No space left on device", last)
+    assert re.fullmatch(rf"nhzoo: {out}/\S+: No space left on device; make room there, .*", last)
     assert "Traceback" not in full.stderr
     kept = read_rows(out)
     assert 0 < len(kept) < 8

@@ -11,10 +11,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import inspect
 import os
 import pickle
-import re
 import sys
 import tempfile
 import time
@@ -22,10 +20,12 @@ import warnings
 from collections.abc import Callable
 from multiprocessing import parent_process
 from pathlib import Path
+from types import ModuleType, NoneType
 from typing import Any, TypeVar, cast
 
 import llvmlite
 import numba
+import numpy as np
 from numba.core import caching, compiler, serialize
 from numba.core.dispatcher import Dispatcher
 
@@ -36,14 +36,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _PROBE = bytes(1 << 16)  # what a folder must take before compiled code is trusted to it
 _KEPT_SECONDS = 30 * 24 * 3600  # for the code of another version or another checkout
-_IMPORT = re.compile(rb"^\s*from nhzoo(?:\.(\w+))? import (\([^)]*\)|.*)", re.M)
 
 
 def njit(**options: Any) -> Callable[[F], F]:
     """Compile with numba, without Python's lock; `options` are those of `numba.njit`.
 
-    The compiled code outlives the process. It is made again when the function's module, or any
-    module of nhzoo that it imports, has changed.
+    The compiled code outlives the process. It is made again when the function has changed, or one
+    that it may call, or a constant; see `_stamp`.
     """
 
     def compiled(function: F) -> F:
@@ -142,7 +141,7 @@ class _Kept(caching.NullCache):
             return None
         module = self._function.__module__.rpartition(".")[2]
         made = (
-            _sources(inspect.getfile(self._function)),
+            _stamp(self._function.__module__),
             numba.__version__,
             llvmlite.__version__,
             sys.implementation.cache_tag,
@@ -154,26 +153,57 @@ class _Kept(caching.NullCache):
         return place / f"{module}.{self._function.__qualname__}-{name}"
 
 
-@functools.cache
-def _sources(file: str) -> str:
-    """A hash of a module and of all modules of nhzoo that it imports, directly or not.
+_stamps: dict[str, str] = {}
 
-    Constants become part of compiled code, and so do functions that it calls.
+
+def _stamp(name: str) -> str:
+    """A hash of all that becomes part of the compiled code of a module's functions.
+
+    That is the source of the module, and of those of its package whose functions it may call. Of
+    other modules it can only be constants: their values are hashed, so that another change there
+    costs no compilation.
     """
-    package, todo, seen = Path(__file__).parent, [Path(file)], {}
+    if name in _stamps:
+        return _stamps[name]
+    package, digest = name.partition(".")[0], hashlib.sha256()
+    todo, seen, whole = [name], set(), True
     while todo:
-        path = todo.pop()
-        if path in seen:
+        name_of = todo.pop(0)
+        module = sys.modules.get(name_of)
+        if name_of in seen or module is None or name_of == __name__:
             continue
-        try:
-            seen[path] = source = path.read_bytes()
-        except OSError:  # a name that is no module, or sources that are not installed
-            seen[path] = b""
-            continue
-        for inner, names in _IMPORT.findall(source):
-            found = [inner] if inner else re.findall(rb"\w+", names)
-            todo += [package / f"{name.decode()}.py" for name in found]
-    digest = hashlib.sha256()
-    for path, source in sorted(seen.items()):
-        digest.update(f"{path.name} {len(source)}\n".encode() + source)
-    return digest.hexdigest()
+        seen.add(name_of)
+        whole &= not getattr(module.__spec__, "_initializing", False)
+        found = {key: held for key, held in vars(module).items() if not key.startswith("__")}
+        homes = [_home(held) for held in found.values()]
+        if any(home.partition(".")[0] == "numba" or home == __name__ for home in homes):
+            todo += [home for home in homes if home.partition(".")[0] == package]
+            digest.update(_source(module))
+        for key, held in sorted(found.items()):
+            if _is_constant(held):
+                digest.update(f"{key} {held!r}\n".encode())
+            elif isinstance(held, np.ndarray) and not held.dtype.hasobject:
+                digest.update(f"{key} {held.dtype} {held.shape}\n".encode() + held.tobytes())
+    stamp = digest.hexdigest()
+    if whole:  # else its import has not come to its end, and more may follow
+        _stamps[name] = stamp
+    return stamp
+
+
+def _home(held: Any) -> str:
+    """The module that a value is, or that has made it."""
+    name = held.__name__ if isinstance(held, ModuleType) else getattr(held, "__module__", "")
+    return name if isinstance(name, str) else ""
+
+
+def _is_constant(held: Any) -> bool:
+    if isinstance(held, tuple):
+        return all(map(_is_constant, held))
+    return isinstance(held, (int, float, str, bytes, np.generic, NoneType))
+
+
+def _source(module: ModuleType) -> bytes:
+    try:
+        return Path(module.__file__ or "").read_bytes()
+    except OSError:  # not installed
+        return b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -119,26 +120,55 @@ def test_a_private_folder_is_nobody_elses(tmp_path, monkeypatch):
     assert not files.is_private(folder)
 
 
-def test_a_change_in_another_module_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(kernels, "__file__", str(tmp_path / "kernels.py"))
+def test_a_change_is_noticed_where_it_matters(tmp_path, monkeypatch):
+    """In a kernel that is called from another module, and in a constant; nowhere else."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    package = tmp_path / "madeup"
+    package.mkdir()
     texts = {
-        "a": "from nhzoo import (\n    b,\n    missing,\n)\n",
-        "b": "def f():\n    from nhzoo.c import SIZE\n",
+        "__init__": "",
+        "a": "import numba\nfrom madeup import b\nfrom madeup.c import SIZE\n",
+        "b": "import numba\nimport numpy as np\nfrom madeup import d\nTABLE = np.arange(d.N)\n",
         "c": "SIZE = 3\n",
-        "d": "",
+        "d": "N = 4\n",
     }
-    for name, text in texts.items():
-        (tmp_path / f"{name}.py").write_text(text)
 
-    def stamp():
-        kernels._sources.cache_clear()
-        return kernels._sources(str(tmp_path / "a.py"))
+    def stamp(**changed):
+        for name, text in (texts | changed).items():
+            (package / f"{name}.py").write_text(text)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "madeup"]:
+            monkeypatch.delitem(sys.modules, name)
+        importlib.invalidate_caches()
+        importlib.import_module("madeup.a")
+        kernels._stamps.pop("madeup.a", None)
+        return kernels._stamp("madeup.a")
 
     before = stamp()
-    (tmp_path / "d.py").write_text("not imported")
     assert stamp() == before
-    (tmp_path / "c.py").write_text("SIZE = 4\n")
-    assert stamp() != before
+    assert stamp(c="def helper():\n    return 1\n\n\nSIZE = 3\n") == before
+    stamps = {
+        stamp(b=texts["b"] + "# another callee"),
+        stamp(c="SIZE = 12\n"),
+        stamp(d="N = 15\n"),
+        before,
+    }
+    assert len(stamps) == 4
+
+
+@pytest.mark.slow
+def test_stamps_are_the_same_in_every_process():
+    """Or nothing that is kept would ever be found."""
+    code = (
+        "from nhzoo import kernels, features, inference, scripted, demonstrations, frames\n"
+        "print(*(kernels._stamp(m.__name__) for m in (features, inference, scripted, frames)))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=cwd
+        ).stdout
+        for cwd in (ROOT, "/")
+    }
+    assert len(said) == 1
 
 
 def test_a_read_only_install_without_a_home_compiles(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nhzoo import display
+from nhzoo import display, scratch
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.options import AS_JSON, FOLDER, WORKERS
 
@@ -99,8 +98,8 @@ def submit(
         else:
             display.show(f"{folder} is ready: `nhzoo leaderboard check {folder}`, then commit it")
         return
-    with tempfile.TemporaryDirectory(prefix="nhzoo-") as temporary:
-        folder = submitting.make(result, Path(temporary), contact, licence, on_hub=True, **options)
+    with scratch.temporary() as temporary:
+        folder = submitting.make(result, temporary, contact, licence, on_hub=True, **options)
         pushed = submitting.to_hub(folder, repo)
     if as_json:
         document = {"id": folder.name, "folder": None, "pull_request": pushed.pull_request}
@@ -406,8 +405,8 @@ def _subject(named: str, root: Path, author: str) -> Iterator[Subject]:
         yield maintaining.from_account(place.subject(Path(named)), author)
         return
     ref = parse(named)
-    with tempfile.TemporaryDirectory(prefix="nhzoo-") as temporary:
-        subject = place.subject(submitting.from_hub(ref, Path(temporary)))
+    with scratch.temporary() as temporary:
+        subject = place.subject(submitting.from_hub(ref, temporary))
         seen = f"hf:{hub.author_of(ref)}"
         if author not in ("", seen):
             raise CheckFailed(f"--author {author[:80]!a}: the pull request is {seen}'s")

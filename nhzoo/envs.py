@@ -8,14 +8,18 @@ its no-progress timeout, reports an abort as a death, lets the wall clock into a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import inspect
 import operator
 import os
+import tempfile
+import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -23,7 +27,9 @@ import numpy as np
 from nle import nethack
 from nle.env.base import NLE_SPACE_ITEMS
 from nle.env.tasks import NetHackChallenge
+from nle.nethack import nethack as nle_nethack
 
+from nhzoo import scratch
 from nhzoo.errors import InputError
 from nhzoo.library import EXPLORE, WIZARD, Flags, Library
 from nhzoo.protocols import GameSpec, get_protocol
@@ -194,12 +200,13 @@ class Game:
         names = self._names
         if player.endswith("@"):  # a role is drawn, see `role`
             names = tuple(dict.fromkeys((*names, "glyphs")))
-        self._nle = nethack.Nethack(
-            observation_keys=names,
-            playername=player,
-            ttyrec=os.fspath(ttyrec) if ttyrec else None,
-            fix_moon_phase=True,
-        )
+        with _folders_in_scratch():
+            self._nle = nethack.Nethack(
+                observation_keys=names,
+                playername=player,
+                ttyrec=os.fspath(ttyrec) if ttyrec else None,
+                fix_moon_phase=True,
+            )
         self._player, self._ttyrec = player, ttyrec
         self.observation = dict(zip(names, self._nle._obs, strict=True)) | self._rows
         if self._rows:  # it is one of many games
@@ -218,6 +225,24 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+_opening = threading.Lock()
+
+
+@contextlib.contextmanager
+def _folders_in_scratch() -> Iterator[None]:
+    """What NLE makes meanwhile for its files is found, and removed, when its process is killed."""
+
+    def folder(prefix: str) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix=prefix, dir=scratch.own_folder())
+
+    with _opening:
+        nle_nethack.tempfile = SimpleNamespace(**vars(tempfile) | {"TemporaryDirectory": folder})
+        try:
+            yield
+        finally:
+            nle_nethack.tempfile = tempfile
 
 
 def _empty(folder: str) -> None:

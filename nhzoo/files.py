@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import io
 import json
@@ -18,6 +19,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 import stat
 import time
 import warnings
@@ -27,10 +29,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
+from nhzoo import processes
 from nhzoo.errors import InputError, Notice, refusal
 
 MEGABYTE = 1 << 20
 _POINTER = b"version https://git-lfs.github.com/spec/"
+_STALE_SECONDS = 3_600.0  # of what another machine, which may be at work, has begun
 _warned: list[Path] = []  # where a file system without locks was met
 
 
@@ -260,15 +264,20 @@ def atomic_writer(path: Path, keep: Path | None = None, sync: bool = True) -> It
     `keep` the old file is kept under that name, and a crash may leave it there alone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    # With the mode that the user's umask gives: mkstemp's would have to be changed afterwards.
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    temporary = path.with_name(temporary_name(path.name))
+    handle = _nameless(path.parent)
+    named = handle is None
+    if handle is None:
+        # With the mode that the user's umask gives: mkstemp's would have to be changed afterwards.
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             if sync:
                 os.fsync(file.fileno())
+            if not named:
+                os.link(f"/proc/self/fd/{handle}", temporary, follow_symlinks=True)
         if keep and path.exists():
             os.replace(path, keep)
         os.replace(temporary, path)
@@ -278,6 +287,44 @@ def atomic_writer(path: Path, keep: Path | None = None, sync: bool = True) -> It
         if isinstance(error, OSError):
             _name(error, path)
         raise
+
+
+def _nameless(folder: Path) -> int | None:
+    """A new file of a folder that has no name yet, so that nothing is left of it after a kill.
+
+    None where that cannot be had: not Linux, or not on this file system, or without /proc.
+    """
+    if _can_link(folder, folder.stat().st_dev):
+        with contextlib.suppress(OSError):
+            return os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
+    return None
+
+
+_linkable: dict[int, bool] = {}
+
+
+def _can_link(folder: Path, device: int) -> bool:
+    """Whether files without a name can be given one later: found out once for a file system."""
+    if device not in _linkable and hasattr(os, "O_TMPFILE"):
+        trial = folder / temporary_name("trial")
+        try:
+            handle = os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
+            try:
+                os.link(f"/proc/self/fd/{handle}", trial, follow_symlinks=True)
+                trial.unlink()
+            finally:
+                os.close(handle)
+            _linkable[device] = True
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return False  # that says nothing of the file system
+            _linkable[device] = False
+    return _linkable.get(device, False)
+
+
+def temporary_name(name: str) -> str:
+    """A name for what becomes `name`, hidden, and told by `sweep` as this process's."""
+    return f".{name}.{processes.own_name()}.{secrets.token_hex(4)}.tmp"
 
 
 @contextlib.contextmanager
@@ -324,15 +371,49 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def sweep(folder: Path, older_than: float = 0.0) -> None:
-    """Delete what killed `atomic_write`s have left in a folder.
+@contextlib.contextmanager
+def temporary_folder(becomes: Path) -> Iterator[Path]:
+    """A folder beside `becomes`, to make ready there what is renamed to `becomes` when it is whole.
 
-    Where other processes may be writing just now, leave what is not `older_than` seconds.
+    It is removed at the end; one that a killed process has left, by the next that makes the same.
     """
-    for leftover in folder.glob(".*.tmp"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - leftover.stat().st_mtime >= older_than:
-                leftover.unlink()
+    becomes.parent.mkdir(parents=True, exist_ok=True)
+    sweep(becomes.parent, _STALE_SECONDS, becomes.name)
+    folder = becomes.with_name(temporary_name(becomes.name))
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(folder: Path, older_than: float = 0.0, name: str | None = None) -> None:
+    """Delete what killed processes have left in a folder: what has a `temporary_name` (of `name`).
+
+    What a process that still lives is writing is left alone. A file of another `.*.tmp` name, and
+    what was made on another machine, goes when it is `older_than` seconds.
+    """
+    for path in folder.glob(".*.tmp" if name is None else f".{glob.escape(name)}.*.tmp"):
+        found = re.search(rf"\.({processes.NAME})\.[0-9a-f]{{8}}\.tmp$", path.name)
+        if is_left(path, found[1] if found else None, older_than):
+            with contextlib.suppress(OSError):
+                if path.is_dir() and not path.is_symlink():
+                    if found:
+                        shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+
+def is_left(path: Path, owner: str | None, older_than: float) -> bool:
+    """Whether the process `owner` (see `processes.own_name`), which made `path`, has ended.
+
+    Where that cannot be known: whether nobody has written to `path` for `older_than` seconds.
+    """
+    if owner is not None and (ended := processes.has_ended(owner)) is not None:
+        return ended
+    with contextlib.suppress(OSError):
+        return time.time() - path.lstat().st_mtime >= older_than
+    return False
 
 
 def dump_json(value: Any, indent: int | None = 2) -> bytes:

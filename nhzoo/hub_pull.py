@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +31,7 @@ Progress = Callable[[float, float], None]
 """Called with (bytes there, bytes in all)."""
 
 _THREADS = 8
-_STALE_SECONDS = 3_600
+
 _HUBS_OWN = ".gitattributes"  # in every repository
 _PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
@@ -215,14 +213,8 @@ def _fetch_all(pinned: Ref, wanted: list[hub.RemoteFile], progress: Progress) ->
 
 def _settle(paths: Mapping[str, Path], place: Path, link: bool = True) -> None:
     """Put files into `place`, all or none; whoever else was first has put the same there."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    for left in place.parent.glob(f".{place.name}.*.tmp"):  # by a killed process
-        if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{place.name}.", suffix=".tmp", dir=place.parent, ignore_cleanup_errors=True
-    ) as temporary:
-        whole = Path(temporary) / "whole"
+    with files.temporary_folder(place) as temporary:
+        whole = temporary / "whole"
         for name, path in paths.items():
             target = whole / name
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,9 +116,12 @@ def rescore(place: Place, id: str, reason: str, result: Path | None) -> LogLine:
 
 
 def commit(place: Place, secret: Path, reason: str) -> LogLine:
-    """Draw a secret into a new file, and its hash into the log."""
-    place.board()
-    drawn = rerun.new_secret(secret)
+    """Draw a secret into a new file, and its hash into the log.
+
+    A secret whose hash did not come into the log, for a full disk or a kill, is taken up again.
+    """
+    log = place.board().log
+    drawn = rerun.new_secret(secret, {line.facts.get("commitment") for line in log})
     return board_log.append(
         place.leaderboard, "commit", "", reason, {"commitment": rerun.commitment(drawn)}
     )
@@ -254,9 +256,8 @@ def _bring(place: Place, subject: Subject) -> Path:
         if whole_digest(target) == whole_digest(subject.folder):
             return target
         raise InputError(f"{target}: is there already, and another one; remove it by hand")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".new.", suffix=".tmp", dir=target.parent) as temporary:
-        whole = Path(temporary) / subject.id
+    with files.temporary_folder(target) as temporary:
+        whole = temporary / subject.id
         for name in (*subject.manifest.files, NAME):
             (whole / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(files.inside(subject.folder, name), whole / name, follow_symlinks=False)

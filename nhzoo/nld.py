@@ -19,9 +19,7 @@ import datetime
 import hashlib
 import io
 import os
-import shutil
 import sqlite3
-import tempfile
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ import nle.dataset
 import numpy as np
 from nle.dataset.populate_db import XLOGFILE_COLUMNS
 
+from nhzoo import scratch
 from nhzoo.envs import TTY
 from nhzoo.errors import InputError
 from nhzoo.ttyrecs import scan, seal
@@ -87,9 +86,9 @@ class NldFolder:
         self.name = folder.resolve().name
         self.has_keys = kind == AA
         self.left_out: dict[str, str] = {}
-        scratch = tempfile.mkdtemp(prefix="nhzoo-nld-")
-        weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
-        self._links = Path(scratch) / "data"
+        links = scratch.new_folder("nld-")
+        weakref.finalize(self, scratch.remove, links)
+        self._links = links / "data"
         self._links.mkdir()
         found = self._link_aa() if kind == AA else self._link_nao()
         self._index = _index(self._links, kind, folder)

@@ -111,11 +111,14 @@ def own_name() -> str:
     return f"{_machine()}-{os.getpid()}-{_started(os.getpid())}"
 
 
+NAME = r"[0-9a-f]{8}-[0-9]{1,10}-[0-9]{1,20}"
+"""What an `own_name` matches."""
+
+
 def has_ended(name: str) -> bool | None:
-    """Whether the process of an `own_name` has ended. None: it is another machine's, or no name."""
-    machine, _, rest = name.partition("-")
-    pid, _, started = rest.partition("-")
-    if machine != _machine() or not (pid.isdecimal() and started.isdecimal()):
+    """Whether the process of an `own_name` has ended; None when it is another machine's."""
+    machine, pid, started = name.split("-")
+    if machine != _machine():
         return None
     return not _exists(int(pid)) or _started(int(pid)) != int(started)
 

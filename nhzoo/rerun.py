@@ -8,11 +8,13 @@ same seeds and replay the games.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -94,9 +96,19 @@ def commitment(secret: str) -> str:
     return hashlib.sha256(f"nhzoo:rerun:{secret}".encode()).hexdigest()
 
 
-def new_secret(path: Path) -> str:
-    """Draw a secret into a new file that only its owner can read."""
+def new_secret(path: Path, committed: Container[object] = ()) -> str:
+    """Draw a secret into a new file that only its owner can read.
+
+    One that lies there unused, with none of the commitments `committed`, is taken; one that was
+    not written to its end is drawn anew. InputError when anything else is there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    left = _left_secret(path)
+    if left is not None and re.fullmatch(r"[0-9a-f]{64}", left):
+        if commitment(left) not in committed:
+            return left
+    elif left is not None:
+        path.unlink()
     secret = secrets.token_hex(32)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -107,6 +119,17 @@ def new_secret(path: Path) -> str:
         file.flush()
         os.fsync(file.fileno())
     return secret
+
+
+def _left_secret(path: Path) -> str | None:
+    """What a file holds: a secret, or the beginning of one, that only this user can read."""
+    with contextlib.suppress(OSError, InputError):
+        found = path.lstat()
+        private = stat.S_ISREG(found.st_mode) and not found.st_mode & 0o077
+        if private and found.st_uid == os.getuid():
+            text = files.read_bounded(path, 65).decode("utf-8", "replace")
+            return text.rstrip() if re.fullmatch(r"[0-9a-f]{0,64}\n?", text) else None
+    return None
 
 
 def read_secret(path: Path) -> str:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
 import threading
-import time
+from collections.abc import Iterator
 from multiprocessing import util
 from pathlib import Path
 
-from nhzoo import processes
+from nhzoo import files, processes
 
 _FOREIGN_SECONDS = 86_400.0  # what another machine or container left is removed when so old
 _CLEAR_SECONDS = 5.0
@@ -32,6 +32,16 @@ _guarded: tuple[int, subprocess.Popen[bytes]] | None = None
 def new_folder(prefix: str = "") -> Path:
     """A new empty folder that only this user can read; `remove` it when it is not needed."""
     return Path(tempfile.mkdtemp(prefix=prefix, dir=own_folder()))
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[Path]:
+    """A `new_folder` that is removed at the end."""
+    folder = new_folder()
+    try:
+        yield folder
+    finally:
+        remove(folder)
 
 
 def own_folder() -> Path:
@@ -65,21 +75,9 @@ def sweep(root: Path) -> None:
     """Remove the folders of processes that have ended."""
     with contextlib.suppress(OSError):
         for path in root.iterdir():
-            if is_left(path):
+            own = re.fullmatch(processes.NAME, path.name)
+            if own and files.is_left(path, path.name, _FOREIGN_SECONDS):
                 remove(path)
-
-
-def is_left(path: Path, name: str | None = None, seconds: float = _FOREIGN_SECONDS) -> bool:
-    """Whether a file or folder, named after a process, was left by one that has ended.
-
-    Where that cannot be known, it was if nobody has written to it for `seconds`.
-    """
-    ended = processes.has_ended(path.name if name is None else name)
-    if ended is not None:
-        return ended
-    with contextlib.suppress(OSError):
-        return time.time() - path.lstat().st_mtime >= seconds
-    return False
 
 
 def guard() -> None:
@@ -130,11 +128,7 @@ def _dismiss(guarding: subprocess.Popen[bytes]) -> None:
 
 def _root() -> Path:
     """The folder of all of this user's processes; a new one where somebody has taken the name."""
-    user = os.getuid()
-    path = Path(tempfile.gettempdir()) / f"nhzoo-{user}"
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(0o700)
-    found = path.lstat()
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & 0o022:
-        return path
-    return Path(tempfile.mkdtemp(prefix=f"nhzoo-{user}-"))
+    try:
+        return files.private_folder()
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="nhzoo-"))

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nhzoo import files, hub, hub_pull, registry, results
+from nhzoo import files, hub, hub_pull, registry, results, scratch
 from nhzoo.board import entry_claims
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.hub_contents import RESULTS, check_paths
@@ -73,9 +72,8 @@ def make(
     wanted += ["evaluation.json"] * (result / "evaluation.json").is_file()
     if not reported_only:
         wanted += [f"traces/{row['index']}.xz" for row in rows]
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{id}.", suffix=".tmp", dir=out) as temporary:
-        whole = Path(temporary) / id
+    with files.temporary_folder(out / id) as temporary:
+        whole = temporary / id
         for path in wanted:
             limit = 64 * files.MEGABYTE if path == "episodes.jsonl" else 2 * files.MEGABYTE
             _copy(files.inside(result, path), whole / path, limit)
@@ -120,8 +118,8 @@ def to_hub(package: Path, repo: str | None = None) -> Pushed:
         raise InputError(
             f"{package}: its weights go to the hub first: nhzoo push, then --entry hf://"
         )
-    with tempfile.TemporaryDirectory(prefix="nhzoo-") as temporary:
-        root = Path(temporary) / "results"
+    with scratch.temporary() as temporary:
+        root = temporary / "results"
         target = root / manifest.id / manifest.protocol
         for path in (path for path in package.rglob("*") if path.is_file()):
             copy = target / path.relative_to(package)

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import bz2
 import os
-import secrets
-import shutil
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -153,13 +151,12 @@ def write_ttyrec(trace: Trace, folder: Path) -> Path:
     target = files.inside(folder, trace.game)
     if _is_written(trace, target):
         return target
-    folder.mkdir(parents=True, exist_ok=True)
     number = int(trace.game) if trace.game.isdecimal() and len(trace.game) < 10 else 0
     # NLE's index overlooks folders with a leading dot, and so does NldFolder.
-    scratch = folder / f".{trace.game}.{secrets.token_hex(4)}.tmp"
-    scratch.mkdir()
-    try:
-        ttyrec = scratch / f"nle.{number}.0.ttyrec3.bz2"
+    with files.temporary_folder(target) as temporary:
+        whole = temporary / "whole"
+        whole.mkdir()
+        ttyrec = whole / f"nle.{number}.0.ttyrec3.bz2"
         game = _Recorded(ttyrec)
         try:
             for _ in replay(trace, game):
@@ -175,10 +172,8 @@ def write_ttyrec(trace: Trace, folder: Path) -> Path:
         scan(ttyrec, 3)
         with open(ttyrec, "rb") as file:
             os.fsync(file.fileno())
-        files.atomic_write(scratch / f"nle.{number}.xlogfile", line.encode("latin-1"))
-        os.rename(scratch, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        files.atomic_write(whole / f"nle.{number}.xlogfile", line.encode("latin-1"))
+        os.rename(whole, target)
     return target
 
 

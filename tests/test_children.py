@@ -125,7 +125,8 @@ def test_folders_are_removed_by_owner_and_age(tmp_path):
     (tmp_path / f"{name[0]}-{os.getpid()}-1").mkdir()  # a process of before had our number
     for folder in ("01234567-1-1", "01234567-1-2", "a user's"):
         (tmp_path / folder).mkdir()
-    os.utime(tmp_path / "01234567-1-2", (1, 1))
+    for folder in ("01234567-1-2", "a user's"):
+        os.utime(tmp_path / folder, (1, 1))
     scratch.sweep(tmp_path)
     left = {theirs, processes.own_name(), "01234567-1-1", "a user's"}
     assert {path.name for path in tmp_path.iterdir()} == left

@@ -220,13 +220,13 @@ _games: weakref.WeakSet[Game] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    global _opening
+    _opening = threading.Lock()  # another thread may have held it
     for game in list(_games):
         game._leave()
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
 _opening = threading.Lock()
 
 

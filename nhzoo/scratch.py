@@ -126,6 +126,14 @@ def _dismiss(guarding: subprocess.Popen[bytes]) -> None:
     guarding.wait()
 
 
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def _root() -> Path:
     """The folder of all of this user's processes; a new one where somebody has taken the name."""
     try:

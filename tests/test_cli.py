@@ -16,19 +16,11 @@ import pytest
 
 import nhzoo
 from nhzoo.cli import cli
+from tests.commands import run
 from tests.conftest import read_rows
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-
-
-def run(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "nhzoo", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        **options,
-    )
 
 
 def commands(group=cli, path=()):

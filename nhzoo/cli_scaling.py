@@ -72,7 +72,7 @@ def fit_command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Fit scaling laws to a table of runs (CSV or JSONL), say how sure and what is wrong.
+    """Fit scaling laws to a table of runs (CSV, JSON), say how sure and what is wrong.
 
     \b
     Example: nhzoo fit training/runs.jsonl --only 'sweep-*' -o fit.json
@@ -80,7 +80,10 @@ def fit_command(
     from nhzoo import fit_files, ledger, scaling
 
     incomplete: list[str] | None = [] if skip_incomplete else None
-    rows = ledger.read_runs(runs, incomplete)
+    notes: list[str] = []
+    rows = ledger.read_runs(runs, incomplete, notes)
+    for line in notes:
+        display.say(f"note: {line}")
     for line in incomplete or ():
         display.say(f"left out: {line}")
     only, model = options["only"], options["flop_model"]
@@ -393,9 +396,11 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:+.1%}"
 
 
-def _text(value: dict[str, float] | None) -> str:
+def _text(value: dict[str, float | None] | None) -> str:
     if value is None:
         return "-"
+    if value["low"] is None:
+        return f"{value['value']:.3g} -"
     return f"{value['value']:.3g} [{value['low']:.3g}, {value['high']:.3g}]"
 
 

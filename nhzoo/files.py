@@ -194,7 +194,7 @@ def parse_json(text: bytes | str, where: str) -> Any:
             text,
             parse_constant=_no_constant,
             parse_float=_finite,
-            object_pairs_hook=_no_repeats,
+            object_pairs_hook=no_repeats,
         )
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
@@ -444,7 +444,8 @@ def _finite(text: str) -> float:
     return value
 
 
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object's pairs as a dict; ValueError when a key is repeated."""
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a key is repeated")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nhzoo import files, ledger
+from nhzoo import files, ledger, statistics
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.forecast import Forecast
 from nhzoo.law_intervals import Interval
@@ -80,6 +80,8 @@ def grade(said: Forecast, run: RunRow, result: Path | None = None) -> Grade:
 
     CheckFailed when the run cannot be the one that was forecast (its FLOPs differ by 10 % or more).
     """
+    if run.loss is None:
+        raise InputError(f"{run.run_id}: has no loss, as no game of it had ended; train longer")
     spent = run.flops / said.flops
     if abs(math.log(spent)) > SPENT:
         raise CheckFailed(
@@ -138,8 +140,8 @@ def _return(run: RunRow, folder: Path | None) -> tuple[float | None, tuple[float
     path = folder / "result.json" if folder.is_dir() else folder
     summary = files.read_json(path, 16 * files.MEGABYTE).get("summary")
     try:
-        low, high = (float(x) for x in summary["mean_score_ci95"])  # type: ignore[index]
-        return float(summary["mean_score"]), (low, high)  # type: ignore[index]
+        score = float(summary["mean_score"])  # type: ignore[index]
+        return score, statistics.known_interval(summary["mean_score_ci95"])  # type: ignore[index]
     except (KeyError, TypeError, ValueError):
         raise InputError(
             f"{path}: has no summary with a mean_score; give a result folder"

@@ -18,8 +18,6 @@ from nhzoo.ledger import LedgerRow, config_hash
 from nhzoo.provenance import cpu_name, git_revision
 from nhzoo.publishing import device_name, flop_model
 
-_LEAST = 1.0  # mean score of which a loss is made
-
 
 def publish_played(
     played: Played,
@@ -73,7 +71,8 @@ def played_row(played: Played, run_id: str) -> LedgerRow:
     """The row of a run, or of its checkpoint.
 
     `mean_return` is the mean score of the latest games of the actors, and `loss` one over it, which
-    is what `fit --metric return` fits.
+    is what `fit --metric return` fits. Both are None while no game has ended; no loss is made of a
+    score that is not above 0.
     """
     config, shape = played.config, played.policy.config
     score = played.mean_score
@@ -87,7 +86,7 @@ def played_row(played: Played, run_id: str) -> LedgerRow:
         unique_samples=played.steps,
         flops=played.flops,
         flops_budget=None,
-        loss=1 / max(_LEAST, score or 0.0),
+        loss=None if score is None or score <= 0 else 1 / score,
         mean_return=score,
         se_return=played.score_error,
         n_episodes=len(played.scores),

@@ -6,10 +6,8 @@ before that have none, and are read like anybody's.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import hashlib
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,12 +15,14 @@ from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nhzoo import files
+from nhzoo import files, run_tables
 from nhzoo.errors import InputError
+from nhzoo.run_tables import is_missing
 
 SCHEMA = 2
-MOST_ROWS = 100_000
 _LIMIT = 256 * files.MEGABYTE
+_SKIP = "--skip-incomplete leaves such rows out"
+_SHOWN = 60  # characters of a value that is refused
 _READ_OFF = 1_000  # sizes and samples from here on may have a fraction, which is rounded away
 
 
@@ -31,15 +31,16 @@ class RunRow:
     """What scaling laws are fitted to. `params` is what the user says it is; ours counts all.
 
     `samples` and `flops` are those of training (all frames seen, every layer); `loss` is on data
-    that was held out. `flops_budget` groups runs that were to spend the same. Rows of one FLOPs
-    formula have one `flop_model_hash`, whatever their sizes.
+    that was held out, None only for our rows of kind rl, see `LedgerRow`. `flops_budget` groups
+    runs that were to spend the same. Rows of one FLOPs formula have one `flop_model_hash`, whatever
+    their sizes.
     """
 
     run_id: str
     params: int
     samples: int
     flops: float
-    loss: float
+    loss: float | None
     flops_budget: float | None = None
     loss_se: float | None = None
     mean_return: float | None = None
@@ -63,9 +64,9 @@ class LedgerRow(RunRow):
     run is none. `batch` x `time` x `accumulate` frames make an update, of all `world_size`
     processes together; `threads` are each one's. Of runs that learn by playing (kind rl) `samples`
     are steps of games, `mean_return` is the mean score of their latest games and `loss` one over
-    it, `batch` counts games; `start` is the entry that a run began from.
-    `energy_joules` is what the CPU packages of the whole machine took, whatever else ran there;
-    None where it cannot be read.
+    it (both None until a game has ended with a score), `batch` counts games; `start` is the
+    entry that a run began from. `energy_joules` is what the CPU packages of the whole machine took,
+    whatever else ran there; None where it cannot be read.
     """
 
     schema_version: int = SCHEMA
@@ -93,32 +94,29 @@ class LedgerRow(RunRow):
     start: str | None = None
 
 
-def read_runs(path: Path, incomplete: list[str] | None = None) -> list[RunRow]:
-    """The rows of a table of runs, `.csv` or else JSONL. Unknown columns are ignored.
+def read_runs(
+    path: Path, incomplete: list[str] | None = None, notes: list[str] | None = None
+) -> list[RunRow]:
+    """The rows of a table of runs: CSV, JSON or JSON Lines, see `run_tables`.
 
-    InputError names row (the first is 1) and column of what cannot be read, and columns that look
-    like a misspelt one. Rows of our trainer come as `LedgerRow`. Whole numbers of others may have a
-    fraction from 1,000 up, as sizes read off a figure have; it is rounded away. With a list
-    `incomplete`, rows that lack a needed value are left out, and said there.
+    Unknown columns are ignored. InputError names line and column of what cannot be read, and
+    columns that look like a misspelt one. Rows of our trainer come as `LedgerRow`. Whole numbers of
+    others may have a fraction from 1,000 up, as sizes read off a figure have; it is rounded away.
+    With a list `incomplete`, rows that lack a needed value are left out, and said there; `notes`
+    takes what else a reader should know.
     """
-    many = files.read_bounded(path, _LIMIT).count(b"\n") - (path.suffix.lower() == ".csv")
-    if many > MOST_ROWS:
-        raise InputError(
-            f"{path}: {many:,} rows; up to {MOST_ROWS:,} are read, so keep one row a run"
-        )
-    rows = _csv(path) if path.suffix.lower() == ".csv" else files.read_jsonl(path, _LIMIT)
-    if not rows:
-        raise InputError(f"{path}: holds no row; a table of runs has one row a run")
-    _check_columns(rows[0], path)
+    rows = run_tables.read_table(path, _COLUMNS, _TEXT, notes)
+    _check_columns(rows, path)
     found = []
-    for number, row in enumerate(rows, 1):
-        empty = [name for name in _needed() if row.get(name) in (None, "")]
+    for row in rows:
+        empty = [name for name in _needed(row.cells) if is_missing(row.cells.get(name))]
         if incomplete is not None and empty:
-            incomplete.append(f"{path}, row {number}, column {empty[0]}: is missing")
+            incomplete.append(f"{row.where}, column {empty[0]}: is missing")
             continue
-        found.append(parse_row(row, f"{path}, row {number}"))
+        found.append(parse_row(row.cells, row.where))
     if not found:
-        raise InputError(f"{path}: holds no complete row")
+        first = (incomplete or [str(path)])[0]
+        raise InputError(f"{first}, and no row is complete; give each {', '.join(_needed({}))}")
     return found
 
 
@@ -126,28 +124,40 @@ def parse_row(values: Mapping[str, Any], where: str) -> RunRow:
     """One row from its columns; text is read as numbers where numbers are needed (CSV)."""
     kind: type[RunRow] = RunRow
     version = values.get("schema_version")
-    if version not in (None, ""):
-        if str(version) != str(SCHEMA):
-            raise InputError(f"{where}, column schema_version: {version!r} is not known here")
+    if not is_missing(version):
+        if str(version) not in (str(SCHEMA), f"{SCHEMA}.0"):
+            raise InputError(
+                f"{where}, column schema_version: {version!r} is not known here, {SCHEMA} is; "
+                "remove the column from tables of your own"
+            )
         kind = LedgerRow
     ours = kind is LedgerRow
-    return kind(**{f.name: _value(f, values.get(f.name), where, ours) for f in fields(kind)})
+    row = kind(**{f.name: _value(f, values.get(f.name), where, ours) for f in fields(kind)})
+    if row.loss is None and row.kind != "rl":
+        raise InputError(f"{where}, column loss: is missing; give it, or {_SKIP}")
+    return row
 
 
-def _needed() -> list[str]:
-    return [field.name for field in fields(RunRow) if field.default is MISSING]
+def _needed(values: Mapping[str, Any]) -> list[str]:
+    """The columns that a row cannot do without: a run that learns by playing needs no loss."""
+    played = values.get("kind") == "rl" and not is_missing(values.get("schema_version"))
+    return [
+        n for n in ("run_id", "params", "samples", "flops", "loss") if n != "loss" or not played
+    ]
 
 
-def _check_columns(row: Mapping[str, Any], path: Path) -> None:
-    """InputError when a column that is needed is not there, with what it may be misspelt as."""
-    needed = _needed()
+def _check_columns(rows: Sequence[run_tables.TableRow], path: Path) -> None:
+    """InputError when a column that is needed is in no row, with what it may be misspelt as."""
+    there = {name for row in rows for name in row.cells}
+    needed = _needed(rows[0].cells)
     for name in needed:
-        if name not in row:
-            known = {field.name for field in fields(LedgerRow)}
-            near = difflib.get_close_matches(name, [str(c) for c in row if c not in known], 1, 0.6)
-            hint = f"; is {near[0]!r} meant?" if near else ""
+        if name not in there:
+            others = {c.casefold(): c for c in sorted(there) if c not in _COLUMNS}
+            near = difflib.get_close_matches(name, list(others), 1, 0.6)
+            hint = f"; is {others[near[0]]!r} meant?" if near else ""
             raise InputError(
-                f"{path}, row 1, column {name}: is missing{hint} (needed are {', '.join(needed)})"
+                f"{path}, column {name}: is missing{hint} (needed are {', '.join(needed)}, in "
+                "plain numbers)"
             )
 
 
@@ -192,53 +202,63 @@ def _same(values: Mapping[str, Any], row: LedgerRow) -> bool:
     return all(values.get(name) == getattr(row, name) for name in names)
 
 
-def _csv(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = files.read_bounded(path, _LIMIT).decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text), strict=True)
-        rows = list(reader)
-        head = reader.fieldnames or []
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV table ({error})") from None
-    if len(set(head)) != len(head):
-        raise InputError(f"{path}: two columns have one name")
-    for number, row in enumerate(rows, 1):
-        if None in row or None in row.values():
-            raise InputError(f"{path}, row {number}: has not the {len(head)} columns of the head")
-    return rows
-
-
 def _value(field: Field[Any], value: Any, where: str, ours: bool) -> Any:
     """A column's value as its field's type; None where it may be absent and is."""
     where = f"{where}, column {field.name}"
     kind, _, optional = str(field.type).partition(" | ")
-    if value is None or value == "":
-        if optional:
+    if is_missing(value):
+        if optional and (field.name != "loss" or ours):
             return None
         if field.default is not MISSING and field.name != "schema_version":
             return field.default
-        raise InputError(f"{where}: is missing")
+        said = "is missing" if value in (None, "") else f"is missing ({value!r})"
+        raise InputError(f"{where}: {said}; give it, or {_SKIP}")
     if kind == "str":
-        if not isinstance(value, str):
-            raise InputError(f"{where}: must be text, is {value!r}")
-        return value
+        return _text(value, where)
     if kind == "bool":
-        known = {"true": True, "false": False, "1": True, "0": False}
+        known = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
         if str(value).lower() not in known:
             raise InputError(f"{where}: must be true or false, is {value!r}")
         return known[str(value).lower()]
+    return _number(field.name, kind, value, where, ours)
+
+
+def _text(value: Any, where: str) -> str:
+    """Text; numbers that name a run are read as their digits."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise InputError(f"{where}: must be text, is {value!r}")
+    return str(value)
+
+
+def _number(name: str, kind: str, value: Any, where: str, ours: bool) -> float | int:
+    shown = repr(value) if len(repr(value)) <= _SHOWN else f"{repr(value)[:_SHOWN]}..."
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
-        number = math.nan
+        remedy = ""
+        if isinstance(value, str) and value[:1].isdigit():
+            remedy = "; write it without unit, percent sign or separators, as 1018000000 or 1.018e9"
+        raise InputError(f"{where}: must be a number, is {shown}{remedy}") from None
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
-        raise InputError(f"{where}: must be a number, is {value!r}")
-    if field.name in ("params", "samples", "flops") and number <= 0:
-        raise InputError(f"{where}: must be larger than zero, is {value!r}")
+        raise InputError(f"{where}: must be finite, is {shown}; leave the row out or correct it")
+    if name in ("params", "samples", "flops", "loss") and number <= 0:
+        raise InputError(
+            f"{where}: must be larger than zero, is {shown}; leave the row out or correct it"
+        )
+    if name in ("flops_budget", "loss_se", "se_return", "unique_samples") and number < 0:
+        raise InputError(f"{where}: must not be negative, is {shown}; leave it empty or correct it")
     if kind == "float":
         return number
     if number != int(number) and number >= _READ_OFF and not ours:
         number = round(number)  # read off a figure
     if number != int(number):
-        raise InputError(f"{where}: must be a whole number, is {value!r}")
+        raise InputError(f"{where}: must be a whole number, is {shown}")
     return int(number)
+
+
+_COLUMNS = frozenset(field.name for field in fields(LedgerRow))
+_TEXT = frozenset(f.name for f in fields(LedgerRow) if str(f.type).partition(" | ")[0] == "str")

@@ -160,6 +160,8 @@ def select(
         if not scored:
             raise InputError(f"{where}, column mean_return: no row has one above 0")
         chosen = [(n, replace(r, loss=1 / (r.mean_return or 1.0))) for n, r in scored]
+    chosen, without = _with_loss(chosen, where)
+    found += without
     points = _points(chosen, where)
     points, label_notes = _with_budgets(points)
     found += label_notes
@@ -195,6 +197,28 @@ def select(
     )
 
 
+def _with_loss(
+    rows: Sequence[tuple[int, RunRow]], where: str
+) -> tuple[list[tuple[int, RunRow]], list[Diagnostic]]:
+    """Without the runs that learnt by playing and had no score yet."""
+    kept = [(n, row) for n, row in rows if row.loss is not None]
+    if not kept:
+        raise InputError(f"{where}, column loss: no row has one; train until games have ended")
+    if len(kept) == len(rows):
+        return kept, []
+    return kept, [
+        Diagnostic(
+            "no_loss",
+            "note",
+            "column loss",
+            len(rows) - len(kept),
+            f"{len(rows) - len(kept)} rows have no loss, as no game of theirs had ended with a "
+            "score, and are left out",
+            "train longer",
+        )
+    ]
+
+
 def _early(row: RunRow) -> bool:
     """Measured before the end of a schedule that decides what a run comes to."""
     return isinstance(row, LedgerRow) and row.checkpoint and row.kind != "rl"
@@ -208,7 +232,7 @@ def _points(rows: Sequence[tuple[int, RunRow]], where: str) -> Points:
     """Rows as columns; InputError names the row whose values make no sense in a law."""
     for number, row in rows:
         place = f"{where}, row {number}"
-        if row.loss <= 0:
+        if row.loss is None or row.loss <= 0:
             raise InputError(f"{place}, column loss: must be larger than zero, is {row.loss!r}")
         for name in ("flops_budget", "loss_se", "se_return", "unique_samples"):
             value = getattr(row, name)

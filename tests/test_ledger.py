@@ -115,7 +115,8 @@ def test_a_table_of_somebody_elses_is_read(tmp_path):
         ("flops", "many"),
         ("loss", "nan"),
         ("loss", [1]),
-        ("run_id", 7),
+        ("run_id", True),
+        ("run_id", [1]),
         ("lr_tuned", "perhaps"),
         ("seed", 0.5),
         ("checkpoint", None),
@@ -127,20 +128,20 @@ def test_what_cannot_be_read_is_named_by_row_and_column(tmp_path, column, value)
     table = tmp_path / "runs.jsonl"
     rows = [asdict(ROW), asdict(ROW) | {column: value}]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(InputError, match=rf"runs\.jsonl, row 2, column {column}"):
+    with pytest.raises(InputError, match=rf"runs\.jsonl, line 2, column {column}"):
         read_runs(table)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "holds no row"),
+        ("", "is empty"),
         ("run_id,params\n", "holds no row"),
-        ("run_id,run_id\na,b\n", "two columns have one name"),
-        ("run_id,params,samples,flops,loss\na,1,2,3\n", "row 1"),
-        ("run_id,params,samples,flops,loss\na,1,2,3,4,5\n", "row 1"),
-        ("run_id,params,samples,flops\na,1,2,3\n", "row 1, column loss: is missing"),
-        ('run_id,params,samples,flops,loss\n"a,1,2,3,4\n', "not a CSV table"),
+        ("run_id,run_id\na,b\n", "line 1, column run_id: 2 columns have that name"),
+        ("run_id,params,samples,flops,loss\na,1,2,3\n", "line 2: has 4 cells and the header 5"),
+        ("run_id,params,samples,flops,loss\na,1,2,3,4,5\n", "line 2: has 6 cells"),
+        ("run_id,params,samples,flops\na,1,2,3\n", "column loss: is missing"),
+        ('run_id,params,samples,flops,loss\n"a,1,2,3,4\n', "line 2: a quotation mark is opened"),
     ],
 )
 def test_csv_tables_that_are_none(tmp_path, text, says):

@@ -21,6 +21,7 @@ from nhzoo.breakdown import breakdown
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.protocols import Protocol
 from nhzoo.row_digest import digest, whole_digest
+from nhzoo.statistics import known_interval, summary_ci95
 from nhzoo.submission import ENTRY_FOLDER, Claims, read_manifest
 
 TIERS = ("reported", "replayed", "audited", "re-run")
@@ -133,18 +134,20 @@ def ranked(rows: Iterable[Row], protocol: str, role: str | None = None) -> list[
     A rank is 1 + the number of other agents whose 95 % interval lies entirely above the row's own.
     So agents that do not separate may share one, 1 means that nobody is clearly better, and it
     never depends on a chain of overlaps: of A > B > C where only A and C separate, the ranks are 1,
-    1, 2. Several rows of one agent count once.
+    1, 2. Several rows of one agent count once. A row without an interval has no rank: nobody can be
+    told to be better than it.
     With `role`, by the games of that role alone; `summary` stays that of all games.
     """
     counted = [row for row in rows if row.protocol == protocol and _counts(row)]
     if role is not None:
         counted = [row for row in counted if role in row.roles]
     by = {id(row): row.summary if role is None else row.roles[role] for row in counted}
+    ends = {row: summary_ci95(summary) for row, summary in by.items()}
     placed = []
     for row in counted:
-        high = by[id(row)]["mean_score_ci95"][1]
-        above = {r.agent for r in counted if by[id(r)]["mean_score_ci95"][0] > high}
-        placed.append(replace(row, rank=1 + len(above - {row.agent})))
+        own = ends[id(row)]
+        above = {r.agent for r in counted if own and (its := ends[id(r)]) and its[0] > own[1]}
+        placed.append(replace(row, rank=1 + len(above - {row.agent}) if own else None))
     means = {row.id: by[id(row)]["mean_score"] for row in counted}
     return sorted(placed, key=lambda row: (-means[row.id], row.id))
 
@@ -169,15 +172,25 @@ def read_references(leaderboard: Path) -> tuple[Reference, ...]:
 
 
 def claimed_summary(result: Mapping[str, Any], protocol: Protocol, where: Path) -> dict[str, Any]:
-    """The summary of a result.json, its numbers finite and its interval one; InputError if not."""
+    """The summary of a result.json, its numbers finite and its interval one; InputError if not.
+
+    The interval may be null, as may the deviation of one game.
+    """
     summary = result.get("summary")
     summary = summary if isinstance(summary, dict) else {}
     kept = {name: summary.get(name, 0 if name == "voided" else None) for name in results.SUMMARY}
     interval, games = kept["mean_score_ci95"], kept["episodes"]
     mean: Any = kept["mean_score"]
-    good = all(_is_number(v) for name, v in kept.items() if name != "mean_score_ci95")
-    ends = interval if isinstance(interval, list) and all(map(_is_number, interval)) else []
-    good = good and len(ends) == 2 and ends[0] <= mean <= ends[1]
+    unknown = {"mean_score_ci95"} | ({"std_score"} if kept["std_score"] is None else set())
+    good = all(_is_number(v) for name, v in kept.items() if name not in unknown)
+    good = good and ("std_score" not in unknown or games == 1)
+    try:
+        ends = known_interval(interval)
+    except ValueError:
+        good = False
+    else:
+        good = good and "mean_score_ci95" in summary
+        good = good and (ends is None or ends[0] <= mean <= ends[1])
     if not good or type(games) is not int or not 1 <= games <= protocol.games:
         raise InputError(f"{where}: result.json has no usable summary; evaluate again")
     return kept
@@ -261,7 +274,7 @@ def _roles(rows: Sequence[results.Row]) -> dict[str, Any]:
         role.role: {
             "games": role.games,
             "mean_score": role.mean_score.estimate,
-            "mean_score_ci95": [role.mean_score.low, role.mean_score.high],
+            "mean_score_ci95": list(ends) if (ends := role.mean_score.ends) else None,
             "mean_progression": role.mean_progression,
         }
         for role in breakdown(rows).roles

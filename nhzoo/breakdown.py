@@ -201,7 +201,7 @@ def _role_row(role: str, rows: Sequence[Row]) -> RoleRow:
     return RoleRow(
         role=role,
         games=len(rows),
-        mean_score=Interval(float(np.mean(scores)), *mean_ci95(scores)),
+        mean_score=Interval.of(float(np.mean(scores)), mean_ci95(scores)),
         median_score=float(np.median(scores)),
         iqm_score=iqm(scores),
         mean_progression=_mean(rows, "progression"),

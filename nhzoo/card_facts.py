@@ -14,6 +14,7 @@ from nhzoo.curves import Curve, read_curve
 from nhzoo.errors import InputError
 from nhzoo.hub_refs import ORGANISATION
 from nhzoo.protocols import Protocol, get_protocol
+from nhzoo.statistics import ends_text
 
 KEPT = "<!-- What stands below this line is kept when the card is written again. -->"
 
@@ -107,10 +108,7 @@ def read_score(folder: Path, weights: str) -> Score:
         raise InputError(f"{folder}: is of other weights than this entry's; evaluate it anew")
     results.need_score(rows, folder)
     ratio = normalize_rows(rows).ratio
-    share = ""
-    if ratio:
-        estimate, low, high = (100 * x for x in (ratio.estimate, ratio.low, ratio.high))
-        share = f"{estimate:.1f} % [{low:.1f}, {high:.1f}]"
+    share = f"{100 * ratio.estimate:.1f} % {ends_text(ratio.ends, '.1f', 100)}" if ratio else ""
     return Score(protocol, result, results.summarize(rows), share)
 
 

@@ -15,10 +15,11 @@ from typing import Any
 from nhzoo import files
 from nhzoo.card_facts import KEPT, Facts, Score, read_facts
 from nhzoo.curves import curve_table
-from nhzoo.display import clean
+from nhzoo.display import clean, score_text
 from nhzoo.errors import InputError
 from nhzoo.hub_refs import ORGANISATION, SITE, parse
 from nhzoo.protocols import get_protocol
+from nhzoo.statistics import summary_ci95
 from nhzoo.traces import bundled_names
 
 ENVIRONMENT = "NetHackChallenge-v0"
@@ -53,7 +54,6 @@ def eval_results(facts: Facts) -> dict[str, bytes]:
     found = {}
     for score in facts.scores:
         if score.all_games:
-            low, high = score.summary["mean_score_ci95"]
             row = {
                 "dataset": {"id": BENCHMARK, "task_id": score.protocol.id},
                 "value": round(score.summary["mean_score"], 2),
@@ -62,10 +62,15 @@ def eval_results(facts: Facts) -> dict[str, bytes]:
                     "name": "every game's score",
                 },
                 "notes": f"mean of {score.summary['episodes']:,} games, 95 % interval "
-                f"{low:,.1f} to {high:,.1f}; {_setting(score)}",
+                f"{_ends(score.summary)}; {_setting(score)}",
             }
             found[f".eval_results/{score.protocol.id}.yaml"] = _yaml([row]).encode()
     return found
+
+
+def _ends(summary: Mapping[str, Any]) -> str:
+    ends = summary_ci95(summary)
+    return "not known" if ends is None else f"{ends[0]:,.1f} to {ends[1]:,.1f}"
 
 
 def write_card(folder: Path, repo: str | None = None, played: Sequence[Path] = ()) -> str:
@@ -127,16 +132,19 @@ def _head(facts: Facts) -> str:
 
 def _index(facts: Facts, score: Score) -> dict[str, Any]:
     summary = score.summary
-    low, high = summary["mean_score_ci95"]
+    ends, deviation = summary_ci95(summary), summary["std_score"]
+    reward = f"{summary['mean_score']:.2f}"
     metrics = [
         (
             "mean_reward",
             "mean_reward",
-            f"{summary['mean_score']:.2f} +/- {summary['std_score']:.2f}",
+            reward if deviation is None else f"{reward} +/- {deviation:.2f}",
         ),
         ("mean_score", "mean in-game score", round(summary["mean_score"], 2)),
-        ("mean_score_low", "mean score, low end of the 95 % interval", round(low, 2)),
-        ("mean_score_high", "mean score, high end of the 95 % interval", round(high, 2)),
+        *(
+            (f"mean_score_{end}", f"mean score, {end} end of the 95 % interval", round(value, 2))
+            for end, value in zip(("low", "high"), ends or (), strict=False)
+        ),
         ("median_score", "median in-game score", round(summary["median_score"], 2)),
         ("progression", "BALROG progression", round(summary["mean_progression"], 5)),
     ]
@@ -187,11 +195,10 @@ def _scores(facts: Facts) -> str:
     ]
     for score in facts.scores:
         summary = score.summary
-        low, high = summary["mean_score_ci95"]
         of = "" if score.all_games else f" of {score.protocol.games:,}"
         lines.append(
             f"| `{score.protocol.id}` | {summary['episodes']:,}{of} | "
-            f"{summary['mean_score']:,.1f} [{low:,.1f}, {high:,.1f}] | {score.share or '-'} | "
+            f"{score_text(summary)} | {score.share or '-'} | "
             f"{summary['median_score']:,.0f} | {100 * summary['mean_progression']:.2f} % |"
         )
     ends = [

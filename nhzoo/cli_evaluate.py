@@ -210,6 +210,7 @@ def loss(
 
 _SCORES = ("games", "mean score [95 %]", "of AutoAscend's", "median", "progression %", "turns")
 _SCORE_HEAD = ("agent", "protocol", *_SCORES, "steps/s", "crashed", "voided")
+_OPTIONAL = ("median", "turns", "steps/s")
 _ROLE_HEAD = ("role", *_SCORES, "deepest")
 
 
@@ -226,7 +227,9 @@ def _print_scores(rows: Sequence[tuple[Any, ...]]) -> None:
     shown = len(_SCORE_HEAD) - 2
     chosen = [*range(shown), *(i for i in (shown, shown + 1) if any(row[i] for row in rows))]
     display.print_table(
-        [_SCORE_HEAD[i] for i in chosen], [tuple(row[i] for i in chosen) for row in rows]
+        [_SCORE_HEAD[i] for i in chosen],
+        [tuple(row[i] for i in chosen) for row in rows],
+        _OPTIONAL,
     )
 
 
@@ -294,8 +297,9 @@ def _share(normalized: Normalized) -> str | None:
 
 
 def _interval(value: Interval, times: float = 1) -> str:
-    low, high = times * value.low, times * value.high
-    return f"{times * value.estimate:,.1f} [{low:,.1f}, {high:,.1f}]"
+    from nhzoo.statistics import ends_text
+
+    return f"{times * value.estimate:,.1f} {ends_text(value.ends, scale=times)}"
 
 
 def _evaluate(
@@ -310,9 +314,9 @@ def _evaluate(
     from nhzoo import evaluation
 
     def note(state: evaluation.Progress) -> None:
-        mean = sum(state.scores) / len(state.scores) if state.scores else 0.0
+        mean = f"{sum(state.scores) / len(state.scores):,.1f}" if state.scores else "-"
         speed = state.steps / state.seconds if state.seconds else 0.0
-        bar.update(state.done, state.total, f"mean score {mean:,.1f}  {speed:,.0f} steps/s")
+        bar.update(state.done, state.total, f"mean score {mean}  {speed:,.0f} steps/s")
 
     with display.LiveProgress(f"{agent} on {protocol}", "games") as bar:
         done = evaluation.evaluate(

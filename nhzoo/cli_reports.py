@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nhzoo import display
 from nhzoo.options import AS_JSON, FOLDER, WORKERS
+
+if TYPE_CHECKING:
+    from nhzoo.statistics import Interval
 
 
 @click.command()
@@ -79,6 +83,7 @@ def report(folder: Path, games: tuple[int, ...], out: Path | None, workers: int 
     display.show(f"{path}: {path.stat().st_size:,} bytes")
 
 
-def _interval(value: object, scale: float = 1.0) -> str:
-    estimate, low, high = (scale * getattr(value, name) for name in ("estimate", "low", "high"))
-    return f"{estimate:,.1f} [{low:,.1f}, {high:,.1f}]"
+def _interval(value: Interval, scale: float = 1.0) -> str:
+    from nhzoo.statistics import ends_text
+
+    return f"{scale * value.estimate:,.1f} {ends_text(value.ends, scale=scale)}"

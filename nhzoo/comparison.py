@@ -80,7 +80,8 @@ class Comparison:
     """What two results under one protocol say of each other. All differences are a minus b.
 
     `difference` has the mean, median and interquartile mean of scores, `progression` that of mean
-    progression (0 to 1), each with a 95 % BCa bootstrap interval. `p_value` is that of `test`.
+    progression (0 to 1), each with a 95 % BCa bootstrap interval (Student's t of means below five
+    games; none where nothing differs). `p_value` is that of `test`.
     The verdict is for the side with the higher mean only when the interval of the mean difference
     leaves out 0 and `p_value` is below 0.05; the latter keeps small samples honest. Where the means
     do not differ, up to 6 % of verdicts are for a side, from 8 games to 128, paired or not (8 % of
@@ -221,7 +222,7 @@ def _side(result: _Result, rows: Sequence[Row]) -> Side:
         nle=result.nle,
         games=len(rows),
         left_out=len(result.rows) - len(rows),
-        mean_score=Interval(float(scores.mean()), *statistics.mean_ci95(scores)),
+        mean_score=Interval.of(scores.mean(), statistics.mean_ci95(scores)),
         median_score=statistics.estimate(scores, "median"),
         iqm_score=statistics.estimate(scores, "iqm"),
         mean_progression=float(_column(rows, "progression").mean()),
@@ -237,7 +238,8 @@ def _test(a: statistics.Array, b: statistics.Array, paired: bool) -> tuple[float
 
 
 def _verdict(difference: Interval, p_value: float) -> Verdict:
-    if p_value >= statistics.ALPHA or difference.low <= 0 <= difference.high:
+    ends = difference.ends
+    if p_value >= statistics.ALPHA or (ends and ends[0] <= 0 <= ends[1]):
         return "not settled"
     return "a scores higher" if difference.estimate > 0 else "b scores higher"
 
@@ -310,7 +312,12 @@ def _notes(a: _Result, b: _Result, rows_a: Sequence[Row], rows_b: Sequence[Row])
             notes.append(f"{left_out:,} games of {side} are left out: the other result lacks them")
     fewest = min(len(rows_a), len(rows_b))
     if fewest == 1:
-        notes.append("one game: the intervals are single values and say nothing")
+        notes.append("one game: there are no intervals")
+    elif fewest < statistics.LEAST_VALUES:
+        notes.append(
+            f"only {fewest} games: intervals of means are Student's t, of other figures there are "
+            "none"
+        )
     elif fewest < FEW_GAMES:
         notes.append(
             f"only {fewest} games: intervals of means are too short (those of 95 % hold about 87 % "

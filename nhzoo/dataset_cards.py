@@ -8,6 +8,7 @@ from typing import Any
 from nhzoo import results
 from nhzoo.card_facts import KEPT, kept_text, read_card
 from nhzoo.cards import code, quote, yaml_head
+from nhzoo.display import score_text
 from nhzoo.errors import InputError
 from nhzoo.exports import open_packed
 from nhzoo.hub_contents import PACKED, TRACES, Contents
@@ -101,10 +102,9 @@ def _results(folder: Path, ref: Ref) -> str:
             raise InputError(f"{path.parent}: holds games of {protocol.id}; name the folder so")
         results.need_score(rows, path.parent)
         summary: dict[str, Any] = results.summarize(rows)
-        low, high = summary["mean_score_ci95"]
         lines.append(
             f"| {quote(result.get('agent'))} | `{protocol.id}` | {summary['episodes']:,} | "
-            f"{summary['mean_score']:,.1f} [{low:,.1f}, {high:,.1f}] |"
+            f"{score_text(summary)} |"
         )
     return (
         "Results of nhzoo's protocols, with every key of every game: `AGENT/PROTOCOL/` holds what "

@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import sys
+import textwrap
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from nhzoo.errors import Notice
 
 _PLAIN_SECONDS = 15.0
+_PROSE = 40  # characters from which on a cell is text that may be wrapped
 _muted = False
 
 
@@ -175,24 +178,101 @@ def print_json(value: Any) -> None:
         print(json.dumps(value, indent=2, allow_nan=False))
 
 
-def print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table on a terminal, tab-separated lines elsewhere. Numbers to the right."""
+def print_table(
+    head: Sequence[str], rows: Sequence[Sequence[Any]], optional: Sequence[str] = ()
+) -> None:
+    """A table on a terminal, tab-separated lines elsewhere. Numbers to the right.
+
+    No number is ever cut or broken: where the terminal is too narrow, the columns `optional` go,
+    last first, and then each row is a block of lines, one a column. Only long text is wrapped.
+    """
     texts = [[_text(value) for value in row] for row in rows]
-    if not sys.stdout.isatty():
+    if not _on_terminal():
         for line in ([*head], *texts):
             print("\t".join(line))
+        return
+    shown = list(range(len(head)))
+    width = shutil.get_terminal_size().columns
+    dropped: list[str] = []
+    widths = _widths(head, texts, width)
+    for name in reversed(optional):
+        if _fits(shown, widths, width):
+            break
+        dropped.insert(0, name)
+        shown = [column for column in shown if head[column] not in dropped]
+    if not _fits(shown, widths, width):
+        _print_blocks(head, texts, width)
         return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(header_style="bold")
-    for column, name in enumerate(head):
+    for column in shown:
         numeric = all(isinstance(row[column], (int, float)) or row[column] is None for row in rows)
-        table.add_column(name, justify="right" if numeric and rows else "left")
+        prose = _is_prose(texts, column)
+        table.add_column(
+            head[column] if prose else Text(textwrap.fill(head[column], widths[column])),
+            justify="right" if numeric and rows else "left",
+            no_wrap=not prose,
+            overflow="fold",
+            min_width=widths[column],
+        )
     for line in texts:
-        table.add_row(*map(Text, line))
-    Console().print(table)
+        table.add_row(*(Text(line[column]) for column in shown))
+    Console(width=width).print(table)
+    if dropped:
+        say(f"not shown at this width: {', '.join(dropped)}; --json has all")
+
+
+def _on_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def _is_prose(texts: Sequence[Sequence[str]], column: int) -> bool:
+    """Whether a column holds text that may be wrapped, at words."""
+    return any(len(line[column]) > _PROSE for line in texts)
+
+
+def _widths(head: Sequence[str], texts: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The least width of each column: whole cells, or the longest words of prose."""
+    found = []
+    for column, name in enumerate(head):
+        cells = [line[column] for line in texts]
+        if _is_prose(texts, column):
+            cells = [word for cell in cells for word in cell.split()]
+            longest = min(max(map(len, cells), default=0), _PROSE)
+            longest = max(longest, min(_PROSE // 2, width // 3))
+        else:
+            longest = max(map(len, cells), default=0)
+        found.append(max([longest, 1, *map(len, name.split())]))
+    return found
+
+
+def _fits(columns: Sequence[int], widths: Sequence[int], width: int) -> bool:
+    """Whether a table of these columns fits, with a border and two spaces a column."""
+    return sum(widths[column] + 3 for column in columns) + 1 <= width
+
+
+def _print_blocks(head: Sequence[str], texts: Sequence[Sequence[str]], width: int) -> None:
+    """Each row as lines of a column's name and its value, beside it or below."""
+    label = max(map(len, head), default=0) + 2
+    for number, line in enumerate(texts):
+        if number:
+            print()
+        for name, value in zip(head, line, strict=True):
+            if len(value) <= width - label:
+                print(f"{name:{label}}{value}".rstrip())
+                continue
+            if name:
+                print(name)
+            lines = [value]
+            if len(value) > _PROSE:
+                lines = textwrap.wrap(
+                    value, max(width - 2, 1), break_long_words=False, break_on_hyphens=False
+                )
+            for part in lines:
+                print(f"  {part}" if len(part) <= width - 2 else part)
 
 
 def _text(value: Any) -> str:
@@ -205,9 +285,10 @@ def _text(value: Any) -> str:
     return f"{value:.4g}"
 
 
-def score_text(summary: dict[str, Any]) -> str:
+def score_text(summary: Mapping[str, Any]) -> str:
     """A mean score and its interval, as tables show it."""
     if summary["mean_score"] is None:
         return "no score"
-    low, high = summary["mean_score_ci95"]
-    return f"{summary['mean_score']:,.1f} [{low:,.1f}, {high:,.1f}]"
+    from nhzoo.statistics import ends_text, summary_ci95
+
+    return f"{summary['mean_score']:,.1f} {ends_text(summary_ci95(summary))}"

@@ -21,7 +21,7 @@ def expert_summary(name: str) -> dict[str, Any]:
     return {
         "episodes": len(scores),
         "mean_score": float(np.mean(scores)),
-        "mean_score_ci95": list(mean_ci95(scores)),
+        "mean_score_ci95": mean_ci95(scores),
         "median_score": float(np.median(scores)),
         "mean_turns": float(np.mean(turns)) if turns else None,
     }

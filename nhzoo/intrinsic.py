@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import optimize
 
 from nhzoo.errors import InputError
-from nhzoo.law_intervals import LEVEL, RESAMPLES, Interval, Spread, resampled_runs
+from nhzoo.law_intervals import LEAST_CLUSTERS, LEVEL, RESAMPLES, Interval, Spread, resampled_runs
 from nhzoo.run_points import Points
 
 Array = npt.NDArray[np.float64]
@@ -85,6 +85,12 @@ def fit_intrinsic(
             f"intrinsic performance needs {LEAST_BUDGETS} budgets of {LEAST_SIZES} sizes with "
             f"returns, or {LEAST_SIZES} sizes at {LEAST_BUDGETS} moments of their runs (there are "
             f"{curves}); add runs"
+        )
+    runs = len(np.unique(kept.clusters))
+    if runs < LEAST_CLUSTERS:
+        raise InputError(
+            f"intrinsic performance needs {LEAST_CLUSTERS} runs, as whole runs are resampled "
+            f"(there are {runs}); add runs"
         )
     y = np.log(performance[np.isfinite(performance)])
     weights = resampled_runs(points.clusters, resamples, np.random.default_rng(seed))

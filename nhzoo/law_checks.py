@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from nhzoo import loss_surface, training_cost
+from nhzoo import law_intervals, loss_surface, training_cost
 from nhzoo.diagnostics import Diagnostic, Level
 from nhzoo.holdouts import Holdout
 from nhzoo.laws import FRONTIER_BUDGETS, LEAST_BUDGETS, Laws
@@ -152,7 +152,18 @@ def _rows(points: Points) -> list[Diagnostic]:
                 "vary the size at each budget by a factor of 8 or more",
             )
         )
-    if int(points.clusters.max()) + 1 < len(points):
+    if law_intervals.too_few(points.clusters):
+        runs = len(np.unique(points.clusters))
+        found.append(
+            _finding(
+                *("too_few_clusters", "error", "column run_id", runs),
+                f"{len(points)} rows come from {runs} run{'s' if runs > 1 else ''}, "
+                f"{law_intervals.LEAST_CLUSTERS} are the least for intervals, so there are none, "
+                "and no forecast",
+                "add runs; where each row is a run of its own, give each its own run_id",
+            )
+        )
+    elif law_intervals.clustered(points.clusters):
         found.append(
             _finding(
                 *("clustered", "note", "column run_id", len(points)),

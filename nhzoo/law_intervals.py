@@ -3,7 +3,8 @@
 One run a row: the delta method with a t quantile, or rows resampled within their budget. One run in
 several rows, as when checkpoints are fitted: whole runs are resampled, for its rows share what went
 well or badly with it (on the published NetHack runs resampled rows give an interval for the
-exponent a third as wide as resampled runs).
+exponent a third as wide as resampled runs). Below five runs there is no interval: resamples of so
+few are nearly alike, and their percentiles a point.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ Labels = npt.NDArray[np.intp]
 
 LEVEL = 0.9
 RESAMPLES = 400
+LEAST_CLUSTERS = 5
+"""Runs without which whole runs are not resampled: laws have no interval then."""
 
 _LEAST_DRAWS = 0.5  # of resamples that must give a value, or there is no interval
 
@@ -49,7 +52,8 @@ class Spread:
 
         `noise`: standard deviation of one more observation, for a prediction interval. Percentiles
         of draws are stretched by t over normal quantiles: plain ones are too short for few runs.
-        None where the quantity, or too many of its draws, are not finite.
+        None where the quantity, or too many of its draws, are not finite, and where the interval
+        would have no width (a parameter on its bound, say).
         """
         value = float(quantity(self.theta[None])[0])
         dof = max(1, self.dof)
@@ -77,9 +81,8 @@ class Spread:
                 return None
             down = up = reach * max(0.0, variance) ** 0.5
         extra = reach * noise
-        return Interval(
-            value, value - float(np.hypot(down, extra)), value + float(np.hypot(up, extra))
-        )
+        low, high = value - float(np.hypot(down, extra)), value + float(np.hypot(up, extra))
+        return Interval(value, low, high) if low < high else None
 
     @property
     def failures(self) -> float:
@@ -90,16 +93,27 @@ class Spread:
 
 
 def exponential(interval: Interval | None) -> Interval | None:
-    """From logs; ends stay finite."""
+    """From logs; ends stay finite. None where they are too far off to differ."""
     if interval is None:
         return None
-    return Interval(*(float(np.exp(min(x, 700.0))) for x in vars(interval).values()))
+    plain = Interval(*(float(np.exp(min(x, 700.0))) for x in vars(interval).values()))
+    return plain if plain.low < plain.high else None
 
 
 def union(intervals: list[Interval], value: float) -> Interval:
     """Around `value`, what any of the intervals holds."""
     low = min([value, *(i.low for i in intervals)])
     return Interval(value, low, max([value, *(i.high for i in intervals)]))
+
+
+def clustered(runs: Labels) -> bool:
+    """Whether some run has several rows, so that runs are what is independent."""
+    return len(runs) > len(np.unique(runs))
+
+
+def too_few(runs: Labels) -> bool:
+    """Whether rows are of several to a run, and of too few runs for an interval."""
+    return clustered(runs) and len(np.unique(runs)) < LEAST_CLUSTERS
 
 
 def resampled_runs(runs: Labels, draws: int, random: np.random.Generator) -> Array:

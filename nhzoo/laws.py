@@ -9,12 +9,12 @@ parabolas' minima; a bare power law for the loss is too optimistic and only a ba
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from nhzoo import isoflop
+from nhzoo import isoflop, law_intervals
 from nhzoo.huber_surface import parametric
 from nhzoo.isoflop import Profiles
 from nhzoo.law_intervals import (
@@ -175,14 +175,16 @@ def fit_laws(
     """Fit the methods that the points can carry; `resamples` 0: no draws, so fewer intervals.
 
     The surface needs 7 points and, in profiles, 3 budgets; lines need 3 budgets; the frontier 4.
-    What cannot be fitted is left out.
+    What cannot be fitted is left out. Where several rows are of one run and there are less than
+    five runs, laws have no interval.
     """
     labels, budget = np.unique(points.budget, return_inverse=True)
     runs = points.clusters
-    clustered = int(runs.max()) + 1 < len(points) if len(points) else False
+    clustered = law_intervals.clustered(runs)
+    few = law_intervals.too_few(runs)
     random = np.random.default_rng(seed)
     weights = np.ones((1, len(points)))
-    if resamples and len(points):
+    if resamples and len(points) and not few:
         if clustered:
             drawn = resampled_runs(runs, resamples, random)
         else:
@@ -207,6 +209,8 @@ def fit_laws(
         fitted = isoflop.parabolas(points.params, points.loss, points.flops, budget, weights)
         lines, scatter = _lines(fitted, points, budget, weights, methods, clustered, dof, random)
         found += lines
+    if few:
+        found = [replace(law, spread=Spread(law.spread.theta, law.spread.dof)) for law in found]
     order = {name: i for i, name in enumerate((*METHODS, "frontier"))}
     return Laws(
         tuple(sorted(found, key=lambda law: order[law.method])),

@@ -96,12 +96,15 @@ def measure_loss(
 
 
 def _standard_error(nats: Array, keys: Array) -> float | None:
-    """Of sum(nats) / sum(keys), games [n] drawn at random: a ratio's, to first order."""
+    """Of sum(nats) / sum(keys), games [n] drawn at random: a ratio's, to first order.
+
+    None below two games, and where all have one loss: how games differ is not known then.
+    """
     count = int((keys > 0).sum())
     if count < 2:
         return None
     off = nats - keys * (nats.sum() / keys.sum())
-    return float(np.sqrt(count / (count - 1) * (off**2).sum()) / keys.sum())
+    return float(np.sqrt(count / (count - 1) * (off**2).sum()) / keys.sum()) or None
 
 
 def measure_agent(

@@ -26,6 +26,11 @@ def number(value: float) -> str:
     return f"{value:,.{0 if abs(value) >= 1_000 else 1 if abs(value) >= 10 else 2}f}"
 
 
+def interval(ends: tuple[float, float] | None) -> str:
+    """The ends of an interval, "12.3 to 45.6"; a dash where there is none."""
+    return "–" if ends is None else f"{number(ends[0])} to {number(ends[1])}"
+
+
 def count(amount: int, noun: str, nouns: str = "") -> str:
     """An amount and its noun: "1 game", "2 games", "0 crashes"."""
     return f"{amount:,} {noun if amount == 1 else nouns or noun + 's'}"

@@ -35,7 +35,8 @@ class Normalized:
     """An agent's mean score over AutoAscend's mean score with the same role.
 
     `ratio` (1.0: as AutoAscend) has a 95 % interval that carries both samples' uncertainty: both
-    are resampled (BCa bootstrap, 10,000 times). It is None when `reason` says why there is none.
+    are resampled (BCa bootstrap, 10,000 times); below five games it has no ends. It is None when
+    `reason` says why there is none.
     `reference` has to be shown wherever the ratio is.
     """
 
@@ -74,7 +75,7 @@ def normalize_scores(scores: Sequence[float], role: str, dataset: str | None = N
     experts = expert_scores(role, dataset)
     expert_mean = None
     if experts:
-        expert_mean = Interval(float(np.mean(experts)), *statistics.mean_ci95(experts))
+        expert_mean = Interval.of(float(np.mean(experts)), statistics.mean_ci95(experts))
     ratio, reason = None, ""
     if len(experts) < LEAST_GAMES:
         reason = (

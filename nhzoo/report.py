@@ -16,7 +16,7 @@ from string import Template
 from nhzoo import files, results
 from nhzoo.casts import MAX_STEPS, Cast, CastTask, no_recording
 from nhzoo.errors import InputError
-from nhzoo.markup import asset, count, number, table, text
+from nhzoo.markup import asset, count, interval, number, table, text
 from nhzoo.report_parts import (
     STATUS_WORDS,
     Result,
@@ -33,6 +33,7 @@ from nhzoo.report_parts import (
     summary_cards,
 )
 from nhzoo.results import Row
+from nhzoo.statistics import summary_ci95
 from nhzoo.workers import Crashed, run_tasks
 
 
@@ -120,10 +121,9 @@ def _page(result: Result, casts: Sequence[Cast], labels: dict[int, str]) -> str:
     )
     lead = f"{count(len(result.rows), 'game')}, no score: all of them crashed."
     if summary["mean_score"] is not None:
-        low, high = summary["mean_score_ci95"]
         lead = (
             f"{count(len(result.rows), 'game')}, mean score {number(summary['mean_score'])} "
-            f"(95 % interval {number(low)} to {number(high)}), median "
+            f"(95 % interval {interval(summary_ci95(summary))}), median "
             f"{number(summary['median_score'])}."
         )
     return Template(asset("report.html")).substitute(

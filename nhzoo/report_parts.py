@@ -16,10 +16,10 @@ import numpy as np
 from nhzoo import charts, results
 from nhzoo.casts import end_text
 from nhzoo.display import clean
-from nhzoo.markup import asset, count, number, share_table, table, text
+from nhzoo.markup import asset, count, interval, number, share_table, table, text
 from nhzoo.protocols import Protocol
 from nhzoo.results import END_STATUSES, Row
-from nhzoo.statistics import mean_ci95
+from nhzoo.statistics import mean_ci95, summary_ci95
 from nhzoo.survival import kaplan_meier
 
 TOP_CAUSES: Final = 15
@@ -78,9 +78,9 @@ def summary_cards(summary: Mapping[str, Any]) -> str:
     if summary["mean_score"] is None:
         scores = [("Mean score", "none", "every game crashed")]
     else:
-        low, high = summary["mean_score_ci95"]
+        ends = f"95 % {interval(summary_ci95(summary))}"
         scores = [
-            ("Mean score", number(summary["mean_score"]), f"95 % {number(low)} to {number(high)}"),
+            ("Mean score", number(summary["mean_score"]), ends),
             ("Median score", number(summary["median_score"]), ""),
             ("IQM score", number(summary["iqm_score"]), "interquartile mean"),
             ("Progression", f"{100 * summary['mean_progression']:.2f} %", "BALROG's"),
@@ -165,11 +165,10 @@ def roles_table(rows: Sequence[Row]) -> str:
     body = []
     for name, group in sorted(groups.items()):
         scores = [float(row["score"]) for row in group]
-        low, high = mean_ci95(scores)
         cells = (
             f"{len(group):,}",
             number(float(np.mean(scores))),
-            f"{number(low)} to {number(high)}",
+            interval(mean_ci95(scores)),
             number(float(np.median(scores))),
             f"{np.mean([row['turns'] for row in group]):,.0f}",
             f"{max(row['max_depth'] for row in group):,}",

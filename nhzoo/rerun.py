@@ -177,7 +177,8 @@ def compare(folder: Path, fresh: Sequence[results.Row]) -> Agreement:
     first, second = ([float(r["score"]) for r in rows] for rows in (submitted, fresh))
     difference = statistics.unpaired_difference(first, second)
     p_value = statistics.permutation_test(first, second).value
-    differs = not difference.low <= 0 <= difference.high and p_value < LEVEL
+    ends = difference.ends
+    differs = p_value < LEVEL and not (ends and ends[0] <= 0 <= ends[1])
     return Agreement(
         results.summarize(submitted),
         results.summarize(fresh),

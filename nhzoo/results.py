@@ -278,7 +278,11 @@ def need_score(rows: Sequence[Row], where: Path) -> None:
 
 
 def summarize(rows: Sequence[Row]) -> dict[str, Any]:
-    """The summary of `result.json`, but for the speed."""
+    """The summary of `result.json`, but for the speed.
+
+    `mean_score_ci95` is None where there is no interval (one game, equal scores), `std_score` of
+    one game.
+    """
     found = _summarize(rows)
     return found | dict.fromkeys(_OF_SCORES) if no_score(rows) else found
 
@@ -297,10 +301,10 @@ def _summarize(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "episodes": len(rows),
         "mean_score": float(np.mean(scores)),
-        "mean_score_ci95": list(mean_ci95(scores)),
+        "mean_score_ci95": list(ends) if (ends := mean_ci95(scores)) else None,
         "median_score": float(np.median(scores)),
         "iqm_score": iqm(scores),
-        "std_score": float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0,
+        "std_score": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
         "mean_progression": mean("progression"),
         "mean_turns": mean("turns"),
         "mean_steps": mean("steps"),

@@ -15,13 +15,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nhzoo.law_intervals import RESAMPLES, Interval, Spread, resampled_runs
+from nhzoo.law_intervals import (
+    RESAMPLES,
+    Interval,
+    Spread,
+    clustered,
+    resampled_runs,
+    too_few,
+)
 from nhzoo.run_points import Points
 from nhzoo.run_selection import Selection
 
 Array = npt.NDArray[np.float64]
 
 LEAST_POINTS = 4
+_LEAST_RUNS = 3  # for a covariance with t of one degree of freedom or more
 _TAIL = 4.0
 
 
@@ -76,20 +84,23 @@ def fit_returns(chosen: Selection, interval: float, seed: int = 0) -> tuple[Retu
     Against compute: the best mean return of each budget; of rows without budgets, as learning
     curves are, those that no cheaper one reaches. Where runs have several rows its covariance is
     that of whole runs resampled. Against loss: every row that is fitted, or every row where there
-    are no profiles; not of kind rl, whose loss is one over the return.
+    are no profiles; not of kind rl, whose loss is one over the return. Where runs have several rows
+    there is no law of the loss of less than five runs.
     """
     rows = chosen.all_points
     known = rows.take(np.nan_to_num(rows.mean_return) > 0)
     found = []
     if len(best := _frontier(known, chosen.profiles)) >= LEAST_POINTS:
         law = _line("compute", best.flops, best, interval)
-        clustered = len(np.unique(known.clusters)) < len(known)
-        found.append(_of_runs(law, known, chosen.profiles, interval, seed) if clustered else law)
+        if clustered(known.clusters):
+            law = _of_runs(law, known, chosen.profiles, interval, seed)
+        found.append(law)
     fitted = chosen.points.take(np.nan_to_num(chosen.points.mean_return) > 0)
     if len(fitted) < LEAST_POINTS:
         fitted = known
     if len(fitted) >= LEAST_POINTS and chosen.kinds != ("rl",):
-        found.append(_line("loss", fitted.loss, fitted, interval))
+        law = _line("loss", fitted.loss, fitted, interval)
+        found.append(None if too_few(fitted.clusters) else law)
     return tuple(law for law in found if law is not None)
 
 
@@ -111,7 +122,7 @@ def _of_runs(
 ) -> ReturnLaw | None:
     """The law with the covariance of its line through frontiers of whole runs, resampled."""
     runs = int(known.clusters.max()) + 1
-    if law is None or runs < 3:
+    if law is None or runs < _LEAST_RUNS:
         return None
     draws = []
     for weights in resampled_runs(known.clusters, RESAMPLES, np.random.default_rng(seed)):

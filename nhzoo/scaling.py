@@ -123,27 +123,43 @@ class Fit:
         return tuple(d for d in self.diagnostics if d.level == "error")
 
     def estimates(self) -> dict[str, Any]:
-        """What a reader wants of each method: exponents, parameters, residuals, with intervals."""
+        """What a reader wants of each method: exponents, parameters, residuals, with intervals.
+
+        `low` and `high` are None where there is no interval.
+        """
         result: dict[str, Any] = {}
         for law in self.laws:
             entry: dict[str, Any] = {"points": law.points, "residual_sd": law.noise}
             if law.form != "frontier":
                 a = self.exponent(law.method)
-                entry["exponent_params"] = None if a is None else asdict(a)
-                if a is not None:
+                entry["exponent_params"] = _known(
+                    a, law.exponent(law.spread.theta[None], self.reference, self.cost)
+                )
+                if (found := entry["exponent_params"]) is not None:
                     slope = self.cost.slope(self._middle_size())
-                    ends = sorted((1 - slope * a.high, 1 - slope * a.low))
-                    d = Interval(1 - slope * a.value, *ends)
-                    entry["exponent_samples"] = asdict(d)
+                    value = 1 - slope * found["value"]
+                    ends = (None, None) if a is None else (1 - slope * a.high, 1 - slope * a.low)
+                    entry["exponent_samples"] = {"value": value, "low": ends[0], "high": ends[1]}
             for i, name in enumerate(PARAMETERS[law.form]):
-                found = law.parameter(i, self.options["interval"])
-                plain = found if name in ("E", "exponent") else exponential(found)
-                entry[name] = None if plain is None else asdict(plain)
+                logged = name not in ("E", "exponent")
+                parameter = law.parameter(i, self.options["interval"])
+                if logged:
+                    parameter = exponential(parameter)
+                value = law.spread.theta[i]
+                entry[name] = _known(parameter, np.exp(min(value, 700.0)) if logged else value)
             result[law.method] = entry
         return result
 
     def _middle_size(self) -> float:
         return float(np.exp(np.log(self.points.params).mean()))
+
+
+def _known(interval: Interval | None, value: Any) -> dict[str, float | None] | None:
+    """An interval as JSON, or the value alone, None where it is not finite."""
+    if interval is not None:
+        return asdict(interval)
+    plain = float(np.squeeze(value))
+    return {"value": plain, "low": None, "high": None} if math.isfinite(plain) else None
 
 
 PARAMETERS = {

@@ -10,7 +10,7 @@ from nhzoo import files
 from nhzoo.board import TIERS, Row
 from nhzoo.curves import read_curve
 from nhzoo.errors import NhzooError
-from nhzoo.markup import count, number, table, text
+from nhzoo.markup import count, interval, number, table, text
 from nhzoo.registry import read_config
 from nhzoo.report_parts import (
     Result,
@@ -28,6 +28,7 @@ from nhzoo.site_charts import learning_curve
 from nhzoo.site_games import RULE, Recorded
 from nhzoo.site_page import Page, command, section
 from nhzoo.site_tables import KINDS, TIER_TEXT, agent_path
+from nhzoo.statistics import summary_ci95
 from nhzoo.submission import ENTRY_FOLDER, read_manifest
 
 _LONGEST_COMMAND = 2_000
@@ -75,12 +76,11 @@ def agent_page(
 
 
 def _lead(row: Row, config: dict[str, Any], others: Sequence[Row], ranked: int) -> str:
-    low, high = row.summary["mean_score_ci95"]
     place = f"Rank {row.rank} of {count(ranked, 'agent')}" if row.rank else "Not ranked"
     share = f", {100 * row.normalized:.1f} % of AutoAscend's" if row.normalized else ""
     said = (
         f"<p>{place}: mean score <b>{number(row.summary['mean_score'])}</b> "
-        f"(95 % interval {number(low)} to {number(high)}){share}, over "
+        f"(95 % interval {interval(summary_ci95(row.summary))}){share}, over "
         f"{count(row.summary['episodes'], 'game')}.</p>"
     )
     if isinstance(config.get("description"), str) and config["description"]:
@@ -285,10 +285,9 @@ def _is_own(row: Row) -> bool:
 def _roles(row: Row) -> str:
     body = []
     for role, found in sorted(row.roles.items(), key=lambda item: -item[1]["mean_score"]):
-        low, high = found["mean_score_ci95"]
         body.append(
             f'<tr><th scope="row">{text(role)}</th><td>{found["games"]:,}</td>'
-            f"<td>{number(found['mean_score'])}</td><td>{number(low)} to {number(high)}</td>"
+            f"<td>{number(found['mean_score'])}</td><td>{interval(summary_ci95(found))}</td>"
             f"<td>{100 * found['mean_progression']:.2f} %</td></tr>"
         )
     head = ("<Role", "Games", "Mean score", "95 % interval", "Progression")

@@ -23,6 +23,7 @@ from nhzoo.scaling import Fit
 from nhzoo.site_charts import Band, Mark, drawn_lines, grid, scatter
 from nhzoo.site_page import Page, section
 from nhzoo.site_tables import agent_path
+from nhzoo.statistics import summary_ci95
 
 FLOPS, PARAMS, SCORE, LOSS = "training FLOPs", "parameters", "mean score", "held-out loss"
 PAPER_TABLE: Final = "nethack_isoflop.csv"
@@ -195,7 +196,7 @@ def _about(fit: Fit | None) -> str:
 
 
 def _score_mark(row: Row, x: float) -> Mark:
-    low, high = row.summary["mean_score_ci95"]
+    low, high = summary_ci95(row.summary) or (None, None)
     mean = float(row.summary["mean_score"])
     believed = row.tier != TIERS[0]
     return Mark(x, mean, row.agent, row.kind, low, high, path=agent_path(row), believed=believed)

@@ -11,8 +11,9 @@ from typing import Any, Final
 from nhzoo.axes import nice_step, short
 from nhzoo.board import TIERS, Reference, Row
 from nhzoo.board_log import LogLine
-from nhzoo.markup import heading, number, table, text
+from nhzoo.markup import heading, interval, number, table, text
 from nhzoo.results import fault_lines
+from nhzoo.statistics import summary_ci95
 
 KINDS: Final = {
     "bc": "cloned",
@@ -60,7 +61,8 @@ class Scale:
     @classmethod
     def of(cls, summaries: Iterable[Mapping[str, Any]]) -> Scale:
         """A scale that has room for all intervals."""
-        return cls(max([1.0, *(float(one["mean_score_ci95"][1]) for one in summaries)]))
+        tops = [(summary_ci95(one) or (0.0, float(one["mean_score"])))[1] for one in summaries]
+        return cls(max([1.0, *tops]))
 
     def at(self, score: float) -> float:
         """The place of a score, 0 to 1."""
@@ -78,13 +80,16 @@ class Scale:
 
     def bar(self, summary: Mapping[str, Any]) -> str:
         """An interval and its mean as a bar; the numbers stand beside it."""
-        low, high = (_BAR * self.at(value) for value in summary["mean_score_ci95"])
+        ends = ""
+        if known := summary_ci95(summary):
+            low, high = (_BAR * self.at(value) for value in known)
+            width = max(1.0, high - low)
+            ends = f'<rect x="{low:.1f}" y="3" width="{width:.1f}" height="6"/>'
         mean = _BAR * self.at(summary["mean_score"])
         return (
             f'<svg class="interval" viewBox="0 0 {_BAR} 12" preserveAspectRatio="none" '
             f'aria-hidden="true"><path d="M0 6H{_BAR}"/>'
-            f'<rect x="{low:.1f}" y="3" width="{max(1.0, high - low):.1f}" height="6"/>'
-            f'<rect class="at" x="{mean - 1:.1f}" y="0" width="2" height="12"/></svg>'
+            f'{ends}<rect class="at" x="{mean - 1:.1f}" y="0" width="2" height="12"/></svg>'
         )
 
     def axis(self) -> str:
@@ -155,7 +160,8 @@ def board_table(name: str, rows: Sequence[Row], root: str = "", role: str | None
 def _board_row(
     row: Row, summary: Mapping[str, Any], scale: Scale, root: str, role: str | None
 ) -> str:
-    low, high = summary["mean_score_ci95"]
+    ends = summary_ci95(summary)
+    low = "" if ends is None else ends[0]
     rank = f'<td data-value="{row.rank}">{row.rank}</td>' if row.rank else _NONE
     depth = summary["games"] if role else f"{summary['mean_depth']:.2f}"
     share = None if role else row.normalized
@@ -168,7 +174,7 @@ def _board_row(
         f'<small class="kind">{KINDS.get(row.kind, "other")}</small>{_status(row, claimed)}'
         f"{'' if role else _faults(row)}</th>"
         f'<td data-value="{summary["mean_score"]}">{number(summary["mean_score"])}</td>'
-        f'<td data-value="{low}">{number(low)} to {number(high)}</td>'
+        f'<td data-value="{low}">{interval(ends)}</td>'
         f'<td class="drawn">{scale.bar(summary)}</td>'
         f'<td class="t" data-value="{TIERS.index(row.tier)}"><a class="quiet" '
         f'href="#tier-{row.tier}">{_badge(row.tier)}</a></td>'

@@ -13,7 +13,9 @@ these, in 1,000 samples each (standard errors 0.6 to 1.3), by tests/benchmarks/b
 
 Most intervals that miss lie below the mean: the very long games were not among those played. From
 128 games on BCa is as good as any; with fewer it is too short, and bootstrap-t, about 1.5 times as
-wide at 8 games, is the one to use. Where most scores are equal no method helps a small sample: of
+wide at 8 games, is the one to use. Below five values nothing is resampled: a mean has Student's t
+interval there, and other statistics have none. Of one value, or equal ones, there is no interval:
+None, never one without width. Where most scores are equal no method helps a small sample: of
 the random agent's scores, 95 % of them 0, BCa holds the mean 35 % of the time with 8 games, 73 %
 with 32 and 92 % with 128 (bootstrap-t: 28, 55, 92). Of medians and interquartile means, BCa and
 percentile intervals hold 90 to 95 % at 8 games and 94 to 96 % from 32 on.
@@ -22,7 +24,7 @@ percentile intervals hold 90 to 95 % at 8 games and 94 to 96 % from 32 on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, get_args
@@ -32,6 +34,9 @@ import numpy.typing as npt
 import scipy  # its stats, which take a while to import, when they are first needed
 
 RESAMPLES = 10_000
+LEAST_VALUES = 5
+"""Values without which nothing is resampled."""
+
 ALPHA, POWER = 0.05, 0.8
 """Error rate of a verdict, and how likely a difference should be settled, in questions of power."""
 
@@ -43,16 +48,27 @@ _ROUNDING = 1e-9  # sums that are equal but for rounding count as equal
 Array = npt.NDArray[np.float64]
 Values = Sequence[float] | Array
 Statistic = Literal["mean", "median", "iqm"]
+Ends = tuple[float, float]
 Method = Literal["bca", "percentile", "t", "bootstrap-t"]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and the ends of its 95 % interval."""
+    """An estimate and the ends of its 95 % interval, both None where there is no interval."""
 
     estimate: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, estimate: float, ends: Ends | None) -> Interval:
+        """An estimate with its ends, if it has any."""
+        return cls(float(estimate), *(ends or (None, None)))
+
+    @property
+    def ends(self) -> Ends | None:
+        """The ends, None where there is no interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -63,19 +79,52 @@ class PValue:
     exact: bool
 
 
-def mean_ci95(values: Values, seed: int = 0) -> tuple[float, float]:
+def mean_ci95(values: Values, seed: int = 0) -> Ends | None:
     """A 95 % interval for the mean: bias-corrected and accelerated bootstrap, 10,000 resamples.
 
     (Efron 1987.) It holds the mean of scores like AutoAscend's in 87 % of samples of 8 games, 93 %
-    of 32 or 128 and 95 % of 1,024; see the module. Of one value, or equal ones, the interval is
-    that value.
+    of 32 or 128 and 95 % of 1,024; see the module. Of two to four values it is Student's t
+    interval. None of one value, or equal ones: their spread is not known.
     """
     x = _sample(values)
-    if len(x) == 1 or np.ptp(x) == 0:
-        return float(x[0]), float(x[0])
+    if len(x) < LEAST_VALUES:
+        return _student(x)
+    return resampled_mean_ci95(x, seed)
+
+
+def resampled_mean_ci95(values: Values, seed: int = 0) -> Ends | None:
+    """The BCa interval for the mean whatever the number of values; None where it has no width."""
+    x = _sample(values)
+    if np.ptp(x) == 0:
+        return None
     means = _replicates(x, "mean", np.random.default_rng(seed), RESAMPLES)
     centre = x.mean()
     return _bca(means, centre, centre - x)  # proportional to jackknife mean minus its average
+
+
+def known_interval(value: object) -> Ends | None:
+    """The interval that JSON gives as [low, high]; None for null, and for one without width.
+
+    (Results written before there was null have the latter, of one game or of equal scores.)
+    ValueError for what is neither.
+    """
+    if value is None:
+        return None
+    good = isinstance(value, (list, tuple)) and len(value) == 2
+    if not good or any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in value):  # type: ignore[attr-defined]
+        raise ValueError(f"not an interval: {value!r}"[:100])
+    low, high = (float(x) for x in value)  # type: ignore[attr-defined]
+    return (low, high) if low < high else None
+
+
+def summary_ci95(summary: Mapping[str, Any]) -> Ends | None:
+    """The interval of a summary's mean score, if it has one; see `known_interval`."""
+    return known_interval(summary["mean_score_ci95"])
+
+
+def ends_text(ends: Ends | None, form: str = ",.1f", scale: float = 1.0) -> str:
+    """An interval as tables show it, "[low, high]"; "-" where there is none."""
+    return "-" if ends is None else f"[{scale * ends[0]:{form}}, {scale * ends[1]:{form}}]"
 
 
 def iqm(values: Values) -> float:
@@ -94,12 +143,13 @@ def ci95(
     method: Method = "bca",
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> tuple[float, float]:
+) -> Ends | None:
     """A 95 % interval for a statistic of one sample.
 
     `bca` and `percentile` are for all statistics, `t` (Student's) and `bootstrap-t` (Efron 1982,
     studentised by each resample's own standard error) for the mean. With the mean and `bca` this
-    is `mean_ci95`. Of one value, or equal ones, the interval is that value.
+    is `mean_ci95`. None of one value, or equal ones, and below five values of all but the mean by
+    `bca` or `t`, which is Student's there.
 
     For the mean of fewer than 128 games use `bootstrap-t`, unless most scores are equal: of scores
     like bc-lstm-1m's, AutoAscend's and a lognormal's it holds 95, 95 and 90 % of the time at 8
@@ -112,18 +162,18 @@ def ci95(
     if statistic != "mean" and method in ("t", "bootstrap-t"):
         raise ValueError(f"{method} is for the mean, not the {statistic}")
     x = _sample(values)
-    if len(x) == 1 or np.ptp(x) == 0:
-        return float(x[0]), float(x[0])
-    if method == "t":
-        reach = scipy.stats.t.ppf(1 - ALPHA / 2, len(x) - 1) * _standard_error(x)
-        return float(x.mean() - reach), float(x.mean() + reach)
+    few = len(x) < LEAST_VALUES
+    if method == "t" or (few and statistic == "mean" and method == "bca"):
+        return _student(x)
+    if few or np.ptp(x) == 0:
+        return None
     random = np.random.default_rng(seed)
     if method == "bootstrap-t":
         return _bootstrap_t(x, random, resamples)
     replicates = _replicates(x, statistic, random, resamples)
     if method == "percentile":
         low, high = np.quantile(replicates, [ALPHA / 2, 1 - ALPHA / 2])
-        return float(low), float(high)
+        return _with_width(float(low), float(high))
     centre = _rows(x, statistic)
     left_out = centre - x if statistic == "mean" else _influence(_jackknife(x, statistic))
     return _bca(replicates, centre, left_out)
@@ -137,22 +187,23 @@ def paired_difference(
     Pairs are resampled. For the mean it is the interval for the mean of the differences; the
     difference of medians is not the median of the differences. Of means that do not differ the
     interval holds 0 in 85 to 87 % of samples of 8 games, 92 to 94 % of 32 and 94 to 95 % of 128
-    (scores like bc-lstm-1m's and AutoAscend's).
+    (scores like bc-lstm-1m's and AutoAscend's). Below five pairs it is Student's t interval for the
+    mean, and none for the others.
     """
     x, y = _sample(a), _sample(b)
     if len(x) != len(y):
         raise ValueError(f"{len(x)} and {len(y)} values cannot be paired")
     if statistic == "mean":
-        return Interval(float((x - y).mean()), *mean_ci95(x - y, seed))
+        return Interval.of((x - y).mean(), mean_ci95(x - y, seed))
     centre = float(_rows(x, statistic) - _rows(y, statistic))
-    if len(x) == 1:
-        return Interval(centre, centre, centre)
+    if len(x) < LEAST_VALUES:
+        return Interval.of(centre, None)
     draws = (np.random.default_rng(seed) for _ in range(2))  # the same games for both
     first, second = (
         _replicates(z, statistic, d, RESAMPLES) for z, d in zip((x, y), draws, strict=True)
     )
     left_out = _influence(_jackknife(x, statistic) - _jackknife(y, statistic))
-    return Interval(centre, *_bca(first - second, centre, left_out))
+    return Interval.of(centre, _bca(first - second, centre, left_out))
 
 
 def unpaired_difference(
@@ -162,12 +213,17 @@ def unpaired_difference(
 
     Each is resampled by itself, so that sizes and spreads may differ, as in Welch's test. Of means
     that do not differ the interval holds 0 in 88 to 89 % of samples of 8 games and 93 to 94 % of 32
-    and of 128 (scores like bc-lstm-1m's and AutoAscend's).
+    and of 128 (scores like bc-lstm-1m's and AutoAscend's). Where a sample has less than five values
+    it is Welch's t interval for the mean, and none for the others or with a single value.
     """
     x, y = _sample(a), _sample(b)
     if _swapped(x, y):  # so that the difference the other way round is the same but for its sign
         other = unpaired_difference(b, a, statistic, seed)
-        return Interval(0.0 - other.estimate, 0.0 - other.high, 0.0 - other.low)
+        turned = None if other.ends is None else (0.0 - other.ends[1], 0.0 - other.ends[0])
+        return Interval.of(0.0 - other.estimate, turned)
+    if min(len(x), len(y)) < LEAST_VALUES:
+        ends = _welch_ends(x, y) if statistic == "mean" else None
+        return Interval.of(_rows(x, statistic) - _rows(y, statistic), ends)
     return _two_samples(x, y, statistic, np.subtract, seed)
 
 
@@ -176,11 +232,14 @@ def ratio_of_means(a: Values, b: Values, seed: int = 0) -> Interval:
 
     BCa is the same whether the ratio or its logarithm is taken. With AutoAscend's 171 games as `b`
     and scores like bc-lstm-1m's as `a` it holds the ratio in 87 % of samples of 8 games, 92 % of 32
-    and 93 % of 128. `b` must not be negative or mostly 0: every resample's mean has to be positive.
+    and 93 % of 128. Below five values of either there is no interval.
+    `b` must not be negative or mostly 0: every resample's mean has to be positive.
     """
     x, y = _sample(a), _sample(b)
     if y.min() < 0 or np.count_nonzero(y) * 2 < len(y):
         raise ValueError("the reference has negative values, or more zeros than others")
+    if min(len(x), len(y)) < LEAST_VALUES:
+        return Interval.of(x.mean() / y.mean(), None)
     return _two_samples(x, y, "mean", np.divide, seed)
 
 
@@ -319,8 +378,31 @@ def _influence(left_out: Array) -> Array:
     return influence
 
 
-def _bca(replicates: Array, centre: float, left_out: Array) -> tuple[float, float]:
-    """BCa interval. `left_out`: what the statistic changes by without each value, any scale."""
+def _student(x: Array) -> Ends | None:
+    """Student's t interval for the mean."""
+    if len(x) < 2 or np.ptp(x) == 0:
+        return None
+    reach = scipy.stats.t.ppf(1 - ALPHA / 2, len(x) - 1) * _standard_error(x)
+    return float(x.mean() - reach), float(x.mean() + reach)
+
+
+def _welch_ends(x: Array, y: Array) -> Ends | None:
+    """Welch's t interval for the difference of two means."""
+    if min(len(x), len(y)) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    found = scipy.stats.ttest_ind(x, y, equal_var=False).confidence_interval(1 - ALPHA)
+    return _with_width(float(found.low), float(found.high))
+
+
+def _with_width(low: float, high: float) -> Ends | None:
+    return (low, high) if low < high else None
+
+
+def _bca(replicates: Array, centre: float, left_out: Array) -> Ends | None:
+    """BCa interval, None where it has no width.
+
+    `left_out`: what the statistic changes by without each value, any scale.
+    """
     count = len(replicates)
     equal = np.count_nonzero(replicates == centre)
     below = (np.count_nonzero(replicates < centre) + 0.5 * equal) / count
@@ -330,7 +412,7 @@ def _bca(replicates: Array, centre: float, left_out: Array) -> tuple[float, floa
     z = scipy.stats.norm.ppf([0.025, 0.975])
     shifted = bias + (bias + z) / (1 - acceleration * (bias + z))
     ends: Any = np.quantile(replicates, scipy.stats.norm.cdf(shifted))
-    return float(ends[0]), float(ends[1])
+    return _with_width(float(ends[0]), float(ends[1]))
 
 
 def _two_samples(
@@ -341,7 +423,7 @@ def _two_samples(
     of_x, of_y = _rows(x, statistic), _rows(y, statistic)
     centre = float(combine(of_x, of_y))
     if np.ptp(x) == 0 and np.ptp(y) == 0:
-        return Interval(centre, centre, centre)
+        return Interval.of(centre, None)
     replicates = combine(
         _replicates(x, statistic, first, RESAMPLES), _replicates(y, statistic, second, RESAMPLES)
     )
@@ -351,10 +433,10 @@ def _two_samples(
             _influence(combine(of_x, _jackknife(y, statistic))),
         ]
     )
-    return Interval(centre, *_bca(replicates, centre, left_out))
+    return Interval.of(centre, _bca(replicates, centre, left_out))
 
 
-def _bootstrap_t(x: Array, random: np.random.Generator, resamples: int) -> tuple[float, float]:
+def _bootstrap_t(x: Array, random: np.random.Generator, resamples: int) -> Ends | None:
     n, centre, error = len(x), x.mean(), _standard_error(x)
     found: list[Array] = []
     for size in _blocks(resamples):
@@ -364,7 +446,7 @@ def _bootstrap_t(x: Array, random: np.random.Generator, resamples: int) -> tuple
         found.append((drawn.mean(axis=-1)[usable] - centre) / errors[usable])
     t: Array = np.concatenate(found)
     low, high = (float(np.quantile(t, share)) for share in (ALPHA / 2, 1 - ALPHA / 2))
-    return float(centre - high * error), float(centre - low * error)
+    return _with_width(float(centre - high * error), float(centre - low * error))
 
 
 def _standard_error(x: Array) -> Any:

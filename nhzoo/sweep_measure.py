@@ -90,9 +90,8 @@ def with_return(row: LedgerRow, result: Path) -> LedgerRow:
         return row
     summary: Any = files.read_json(path, 16 * files.MEGABYTE).get("summary")
     try:
-        mean, deviation = float(summary["mean_score"]), float(summary["std_score"])
-        episodes = int(summary["episodes"])
-        se = deviation / episodes**0.5
+        mean, episodes = float(summary["mean_score"]), int(summary["episodes"])
+        se = float(summary["std_score"]) / episodes**0.5 if episodes > 1 else None
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         raise InputError(f"{path}: has no summary of games; evaluate it again") from None
     return replace(row, mean_return=mean, se_return=se, n_episodes=episodes)

@@ -17,6 +17,7 @@ from nhzoo.comparison import compare
 from nhzoo.errors import InputError
 from nhzoo.normalization import expert_scores
 from nhzoo.protocols import PROTOCOLS, get_protocol
+from nhzoo.statistics import Interval
 
 ROOT = Path(__file__).parents[1]
 
@@ -87,7 +88,7 @@ def test_the_same_folder_twice(tmp_path):
     a = write(tmp_path / "a", [3, 1, 4, 1, 5])
     found = compare(a, a)
     for interval in (*found.difference.values(), found.progression):
-        assert (interval.estimate, interval.low, interval.high) == (0, 0, 0)
+        assert (interval.estimate, interval.ends) == (0, None)
     assert found.p_value == 1 and found.verdict == "not settled"
     assert found.power.paired is None and found.power.unpaired is None
     assert "the games of both results are the same" in found.notes
@@ -98,6 +99,8 @@ def test_one_game(tmp_path):
     assert found.verdict == "not settled" and found.p_value == 1
     assert found.correlation is None and found.power.detectable is None
     assert any("one game" in note for note in found.notes)
+    assert {d.ends for d in found.difference.values()} == {None}
+    assert found.a.mean_score.ends is None and found.progression.ends is None
     json.dumps(found.as_json(), allow_nan=False)
 
 
@@ -105,7 +108,8 @@ def test_all_equal(tmp_path):
     a, b = write(tmp_path / "a", [7] * 9), write(tmp_path / "b", [5] * 9)
     found = compare(a, b)
     mean = found.difference["mean"]
-    assert (mean.estimate, mean.low, mean.high) == (2, 2, 2)
+    assert (mean.estimate, mean.low, mean.high) == (2, None, None)
+    assert found.a.mean_score == Interval(7, None, None)
     assert found.p_value == 2 / 512 and found.verdict == "a scores higher"
     assert found.correlation is None
     json.dumps(found.as_json(), allow_nan=False)
@@ -209,10 +213,17 @@ def test_swapped_and_scaled(tmp_path_factory, pairs):
     assert other.wins.share == pytest.approx(1 - one.wins.share)
     assert (other.power.paired, other.power.unpaired) == (one.power.paired, one.power.unpaired)
     for name, interval in one.difference.items():
+        if interval.ends is None:
+            assert other.difference[name].ends is None
+            continue
         assert other.difference[name].low == pytest.approx(-interval.high, abs=1e-6)
+        assert interval.low < interval.high
     moved = compare(write(folder / "c", 3 * a + 50), write(folder / "d", 3 * b + 50))
     assert moved.verdict == one.verdict and moved.p_value == one.p_value
-    assert moved.difference["mean"].high == pytest.approx(3 * one.difference["mean"].high)
+    if one.difference["mean"].ends is None:
+        assert moved.difference["mean"].ends is None
+    else:
+        assert moved.difference["mean"].high == pytest.approx(3 * one.difference["mean"].high)
 
 
 def test_the_committed_results():

@@ -11,9 +11,18 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from nhzoo import fit_files, isoflop, ledger, loss_surface, return_laws, scaling, training_cost
+from nhzoo import (
+    fit_files,
+    isoflop,
+    loss_surface,
+    return_laws,
+    run_tables,
+    scaling,
+    training_cost,
+)
 from nhzoo.diagnostics import Diagnostic
-from nhzoo.errors import InputError
+from nhzoo.errors import CheckFailed, InputError
+from nhzoo.forecast import forecast
 from nhzoo.huber_surface import parametric
 from nhzoo.isoflop import parabolas, power_law
 from nhzoo.law_intervals import Spread, resampled_pairs, resampled_runs
@@ -367,6 +376,47 @@ def test_runs_are_resampled_whole():
     assert ((weights[:, 0] + weights[:, 2] + weights[:, 3]) == 3).all()
 
 
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_rows_of_too_few_runs_give_laws_without_intervals_and_no_forecast(number):
+    rows = [
+        replace(row, run_id=f"g{i % number}", mean_return=100 / row.loss)
+        for i, row in enumerate(runs(Truth(), 0.01))
+    ]
+    fit = scaling.fit(rows, resamples=50)
+    (found,) = (d for d in fit.diagnostics if d.code == "too_few_clusters")
+    assert (found.level, found.value) == ("error", number)
+    for law in fit.laws:
+        assert law.spread.covariance is None and law.spread.draws is None
+        assert fit.size(law.method, 1e15) is None and fit.loss(law.method, 1e15) is None
+    for estimate in fit.estimates().values():
+        for entry in estimate.values():
+            if isinstance(entry, dict):
+                assert (entry["low"], entry["high"]) == (None, None)
+                assert np.isfinite(entry["value"])
+    assert "loss" not in {law.of for law in fit.returns}
+    with pytest.raises(CheckFailed, match=r"no law gives the size .*too_few_clusters"):
+        forecast(fit, 1e15)
+
+
+def test_five_runs_of_many_rows_have_intervals_as_wide_as_those_of_rows_or_wider():
+    """90 % intervals of 80 tables of five runs held the exponent 90 (vp), 99 % (parabola)."""
+    rows = runs(Truth(), 0.01)
+    five = [replace(row, run_id=f"g{i % 5}") for i, row in enumerate(rows)]
+    fit, by_rows = scaling.fit(five, resamples=100), scaling.fit(rows, resamples=100)
+    assert "clustered" in codes(fit) and "too_few_clusters" not in codes(fit)
+    for method in ("vp", "parabola"):
+        wide, narrow = fit.exponent(method), by_rows.exponent(method)
+        assert wide.high - wide.low > 0.7 * (narrow.high - narrow.low)
+
+
+def test_an_interval_has_a_width_or_is_none():
+    flat = Spread(np.array([0.0]), 5, draws=np.zeros((100, 1)))
+    assert flat.interval(lambda theta: theta[:, 0]) is None
+    known = Spread(np.array([0.0]), 5, covariance=np.zeros((1, 1)))
+    assert known.interval(lambda theta: theta[:, 0]) is None
+    assert known.interval(lambda theta: theta[:, 0], noise=0.1) is not None
+
+
 def test_the_same_seed_gives_the_same_fit_and_another_does_not():
     rows = runs(Truth(), 0.01)
     first, again, other = (fit_files.fit_json(scaling.fit(rows, seed=s)) for s in (1, 1, 2))
@@ -450,14 +500,20 @@ def test_bad_losses_are_named_by_row_and_column(tmp_path):
         scaling.fit([*rows[:2], replace(rows[2], loss=-0.5), *rows[3:]])
     table = tmp_path / "runs.csv"
     for text, says in (
-        ("run_id,params,samples,flops,loss\na,10,20,30,nan\n", "row 1, column loss: must be a num"),
-        ("run_id,params,samples,flops,loss\na,10,20,30,\n", "row 1, column loss: is missing"),
+        (
+            "run_id,params,samples,flops,loss\na,10,20,30,nan\n",
+            "line 2, column loss: is missing \\('nan'\\); give it",
+        ),
+        ("run_id,params,samples,flops,loss\na,10,20,30,\n", "line 2, column loss: is missing"),
         ("run_id,params,samples,flops,los\na,10,20,30,1\n", "column loss: is missing; is 'los' m"),
         ("run_id,params,samples,loss\na,10,20,1\n", "column flops: is missing \\(needed are"),
         ("run_id,params,samples,flops,loss\n", "holds no row"),
-        ("", "holds no row"),
-        ("run_id,params,samples,flops,loss\na,-3,20,30,1\n", "row 1, column params: must be la"),
-        ("run_id,params,samples,flops,loss\na,3.5,20,30,1\n", "row 1, column params: must be a wh"),
+        ("", "is empty"),
+        ("run_id,params,samples,flops,loss\na,-3,20,30,1\n", "line 2, column params: must be la"),
+        (
+            "run_id,params,samples,flops,loss\na,3.5,20,30,1\n",
+            "line 2, column params: must be a wh",
+        ),
     ):
         table.write_text(text)
         with pytest.raises(InputError, match=says):
@@ -470,7 +526,7 @@ def test_a_million_rows_are_refused_in_a_line(tmp_path):
     table = tmp_path / "runs.csv"
     line = "a,1000,2000,12000000,0.5\n"
     table.write_text("run_id,params,samples,flops,loss\n" + line * 1_000_000)
-    with pytest.raises(InputError, match=r"1,000,000 rows; up to 100,000 are read"):
+    with pytest.raises(InputError, match=r"more than 100,000 rows; keep one row a run"):
         read_runs(table)
 
 
@@ -585,7 +641,8 @@ def test_any_table_gives_a_fit_or_a_line(values, named):
     for estimate in value["estimates"].values():
         for entry in estimate.values():
             if isinstance(entry, dict):
-                assert entry["low"] <= entry["value"] <= entry["high"]
+                assert entry["low"] is None or entry["low"] <= entry["value"] <= entry["high"]
+                assert entry["low"] is None or entry["low"] < entry["high"]
     assert fit.laws or fit.errors
 
 
@@ -652,5 +709,5 @@ def test_modules_do_not_need_torch():
 
 
 def test_limits_stated_are_those_used():
-    assert ledger.MOST_ROWS == 100_000
+    assert run_tables.MOST_ROWS == 100_000
     assert training_cost.NOT_PROPORTIONAL == 1.2

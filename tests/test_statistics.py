@@ -17,9 +17,11 @@ from nhzoo import statistics
 from nhzoo.statistics import (
     ci95,
     detectable_difference,
+    ends_text,
     estimate,
     games_to_settle,
     iqm,
+    known_interval,
     mean_ci95,
     paired_difference,
     permutation_test,
@@ -80,9 +82,10 @@ def test_student_interval_by_hand():
 
 
 @pytest.mark.parametrize("method", ["bca", "percentile", "t", "bootstrap-t"])
-def test_one_value_and_equal_values(method):
-    assert ci95([7.0], method=method) == (7.0, 7.0)
-    assert ci95([0.1] * 5, method=method) == (0.1, 0.1)
+def test_one_value_and_equal_values_have_no_interval(method):
+    for equal in ([7.0], [0.1] * 3, [0.1] * 5, [127.0] * 128):
+        assert ci95(equal, method=method) is None
+        assert mean_ci95(equal) is None
     low, high = ci95([0.0] * 7 + [5.0], method=method)
     assert np.isfinite([low, high]).all() and low <= 5 / 8 <= high
 
@@ -109,8 +112,13 @@ def test_intervals_shift_and_scale(values, shift, scale):
         ("iqm", "percentile"),
         ("mean", "bootstrap-t"),
     ]:
-        low, high = ci95(values, statistic, method, resamples=500)
+        ends = ci95(values, statistic, method, resamples=500)
         moved = ci95([scale * v + shift for v in values], statistic, method, resamples=500)
+        if ends is None:
+            assert moved is None
+            continue
+        low, high = ends
+        assert low < high
         expected = (scale * low + shift, scale * high + shift)
         assert moved == pytest.approx(expected, rel=1e-6, abs=1e-6 * scale * 5_000)
 
@@ -129,8 +137,11 @@ def test_differences_change_sign_when_swapped(a, b):
             )
         for one, other in pairs:
             assert one.estimate == pytest.approx(-other.estimate)
-            assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-6)
-            assert one.low <= one.high
+            if one.ends is None:
+                assert other.ends is None
+                continue
+            assert one.ends == pytest.approx((-other.high, -other.low), abs=1e-6)
+            assert one.low < one.high
     assert sign_flip_test(np.subtract(a[:n], b[:n])) == sign_flip_test(np.subtract(b[:n], a[:n]))
     assert permutation_test(a, b) == permutation_test(b, a)
 
@@ -191,17 +202,58 @@ def test_permutations_by_hand():
 
 def test_differences_by_hand():
     same = paired_difference([1.0, 5.0, 9.0], [1.0, 5.0, 9.0])
-    assert (same.estimate, same.low, same.high) == (0, 0, 0)
+    assert (same.estimate, same.low, same.high) == (0, None, None)
     always = paired_difference([11.0, 15.0, 19.0], [1.0, 5.0, 9.0])
-    assert (always.estimate, always.low, always.high) == (10, 10, 10)
+    assert (always.estimate, always.ends) == (10, None)
     for statistic in ("median", "iqm"):
         always = paired_difference([11.0, 15.0, 19.0], [1.0, 5.0, 9.0], statistic)
-        assert (always.estimate, always.low, always.high) == (10, 10, 10)
+        assert (always.estimate, always.ends) == (10, None)
         one = paired_difference([3.0], [1.0], statistic)
-        assert (one.estimate, one.low, one.high) == (2, 2, 2)
+        assert (one.estimate, one.ends) == (2, None)
     flat = unpaired_difference([2.0, 2.0], [5.0])
-    assert (flat.estimate, flat.low, flat.high) == (-3, -3, -3)
-    assert unpaired_difference([2.0], [5.0, 7.0]).estimate == -4
+    assert (flat.estimate, flat.ends) == (-3, None)
+    single = unpaired_difference([2.0], [5.0, 7.0])
+    assert (single.estimate, single.ends) == (-4, None)
+
+
+def test_below_five_values_means_have_students_interval_and_nothing_is_resampled():
+    """Of 1, 2, 3: standard error sqrt(1 / 3), t with 2 degrees 4.303; Welch's of two such: 4."""
+    reach = 4.3026527 * math.sqrt(1 / 3)
+    assert mean_ci95([1, 2, 3]) == pytest.approx((2 - reach, 2 + reach), abs=1e-6)
+    assert ci95([1, 2, 3]) == mean_ci95([1, 2, 3])
+    assert ci95([1, 2, 3], "median") is None
+    assert ci95([1, 2, 3], method="percentile") is None
+    paired = paired_difference([2, 4, 6], [1, 2, 3])
+    assert paired.ends == pytest.approx((2 - reach, 2 + reach), abs=1e-6)
+    assert paired_difference([2, 4, 6], [1, 2, 3], "iqm").ends is None
+    welch = unpaired_difference([1, 2, 3], [11, 12, 13])
+    reach = 2.7764451 * math.sqrt(2 / 3)
+    assert welch.ends == pytest.approx((-10 - reach, -10 + reach), abs=1e-6)
+    assert unpaired_difference([1, 2, 3], [11, 12, 13], "median").ends is None
+    ratio = ratio_of_means([1, 2, 3], [4.0] * 50)
+    assert (ratio.estimate, ratio.ends) == (0.5, None)
+
+
+def test_intervals_are_read_from_json_of_before_and_now():
+    assert known_interval(None) is None
+    assert known_interval([127.0, 127.0]) is None  # of before: one game, or equal scores
+    assert known_interval([1, 2.5]) == (1.0, 2.5)
+    for junk in ([1], [1, "2"], "12", [True, 2], {"low": 1}):
+        with pytest.raises(ValueError, match="not an interval"):
+            known_interval(junk)
+    assert ends_text(None) == "-"
+    assert ends_text((0.5, 0.75), scale=100) == "[50.0, 75.0]"
+
+
+def test_published_intervals_are_what_they_were():
+    """Every result of the leaderboard: its interval, computed anew, is the one it was given."""
+    folders = sorted((Path(__file__).parents[1] / "leaderboard" / "results").glob("*/*/"))
+    assert len(folders) >= 19
+    for folder in folders:
+        summary = json.loads((folder / "result.json").read_text())["summary"]
+        rows = (folder / "episodes.jsonl").read_text().splitlines()
+        scores = [float(json.loads(row)["score"]) for row in rows]
+        assert mean_ci95(scores) == pytest.approx(summary["mean_score_ci95"], rel=1e-12), folder
 
 
 def test_ratio():

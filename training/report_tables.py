@@ -15,6 +15,7 @@ from nhzoo.law_intervals import Interval
 from nhzoo.ledger import LedgerRow, RunRow
 from nhzoo.reach import compute_for
 from nhzoo.scaling import Fit
+from nhzoo.statistics import ends_text, summary_ci95
 
 RESULTS = Path(__file__).parents[1] / "leaderboard" / "results"
 HUMAN = 127_000.0
@@ -89,7 +90,7 @@ def law_table(fits: dict[str, Fit]) -> str:
         for law in fit.laws:
             entry = fit.estimates()[law.method]
             a, d, floor = (
-                None if entry.get(key) is None else Interval(**entry[key])
+                None if (entry.get(key) or {}).get("low") is None else Interval(**entry[key])
                 for key in ("exponent_params", "exponent_samples", "E")
             )
             rows.append(
@@ -269,8 +270,7 @@ def score_of(agent: str) -> str:
     if not agent or not path.is_file():
         return "-"
     summary = json.loads(path.read_text())["summary"]
-    low, high = summary["mean_score_ci95"]
-    return f"{summary['mean_score']:,.0f} [{low:,.0f}, {high:,.0f}]"
+    return f"{summary['mean_score']:,.0f} {ends_text(summary_ci95(summary), ',.0f')}"
 
 
 def playing_laws(laws: dict[str, Fit]) -> str:

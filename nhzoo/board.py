@@ -21,7 +21,7 @@ from nhzoo.breakdown import breakdown
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.protocols import Protocol
 from nhzoo.row_digest import digest, whole_digest
-from nhzoo.statistics import known_interval, summary_ci95
+from nhzoo.statistics import known_interval
 from nhzoo.submission import ENTRY_FOLDER, Claims, read_manifest
 
 TIERS = ("reported", "replayed", "audited", "re-run")
@@ -142,7 +142,7 @@ def ranked(rows: Iterable[Row], protocol: str, role: str | None = None) -> list[
     if role is not None:
         counted = [row for row in counted if role in row.roles]
     by = {id(row): row.summary if role is None else row.roles[role] for row in counted}
-    ends = {row: summary_ci95(summary) for row, summary in by.items()}
+    ends = {row: summary["mean_score_ci95"] for row, summary in by.items()}
     placed = []
     for row in counted:
         own = ends[id(row)]

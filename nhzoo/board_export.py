@@ -71,7 +71,7 @@ def as_json(board: Board) -> dict[str, Any]:
 
 
 def _values(row: Row) -> dict[str, Any]:
-    low, high = summary_ci95(row.summary) or (None, None)
+    low, high = row.summary["mean_score_ci95"] or (None, None)
     known = {**row.summary, **vars(row), "ci95_low": low, "ci95_high": high}
     known["as_said"] = " ".join(name for name in AS_SAID if getattr(row, name) not in (None, ""))
     values = {name: known.get(name) for name in COLUMNS}

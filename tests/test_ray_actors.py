@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
+import time
 from contextlib import closing
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from nhzoo import ray_actors
-from nhzoo.errors import InputError, NhzooError
+from nhzoo.errors import InputError, NhzooError, Stopped
 from nhzoo.impala import ImpalaRun
 from nhzoo.impala_training import train
 from nhzoo.ray_actors import connect
@@ -86,6 +88,39 @@ def test_no_actors_left(cluster, tmp_path, monkeypatch):
         with pytest.raises(NhzooError, match="no actors left: none of 1 has played"):
             run.step()
         monkeypatch.undo()
+
+
+def test_a_stop_ends_the_waits_and_who_is_silent_is_replaced(cluster, tmp_path, monkeypatch):
+    """The only actor's process is stopped in the middle of what it plays."""
+    config = replace(TINY, inline=False, cluster=cluster.address, actors=1)
+    stopping, said = [], []
+    with closing(ImpalaRun(config, tmp_path, None, said.append, lambda: bool(stopping))) as run:
+        run.step()
+        (hand,) = run.crew._hands.values()
+        os.kill(process_of(hand.handle), signal.SIGSTOP)
+        monkeypatch.setattr(ray_actors, "STOP_SECONDS", 0.5)
+        stopping.append(signal.SIGTERM)
+        with pytest.raises(Stopped):
+            for _ in range(4):  # what had been played already
+                run.step()
+        began = time.monotonic()
+        (state,) = run.crew.states().values()
+        assert time.monotonic() - began < ray_actors.PATIENCE / 3
+        assert state.numbers == [] and state.started > hand.started
+        assert len(said) == 1 and "actor 0 does not tell where it stands" in said[0]
+        stopping.clear()
+        hand.heard -= ray_actors.PATIENCE
+        run.step()
+        assert said[1] == (
+            "actor 0 has said nothing for 300 s: another takes its place, with new games"
+        )
+        assert run.crew._hands[0] is not hand
+
+
+def process_of(handle):
+    from ray.util.state import get_actor
+
+    return get_actor(handle._actor_id.hex()).pid
 
 
 def test_an_address_that_does_not_answer(monkeypatch):

@@ -64,6 +64,7 @@ class Child:
         self._channel.send(call)
         self.pid: int = self._process.pid
         self._end = processes.watch_end(self.pid)
+        scratch.note_child(self.folder, self.pid)
 
     def _start(self) -> None:
         """Start it, and have it leave the program's main script alone.

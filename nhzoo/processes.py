@@ -106,9 +106,14 @@ def wait_for_end(pid: int, seconds: float) -> bool:
     return True
 
 
+def identity(pid: int) -> str:
+    """The number of a living process and when it was started: of no other until the next boot."""
+    return f"{pid}-{_started(pid)}"
+
+
 def own_name() -> str:
     """A name for what this process leaves on the disk: of no other process, now or later."""
-    return f"{_machine()}-{os.getpid()}-{_started(os.getpid())}"
+    return f"{_machine()}-{identity(os.getpid())}"
 
 
 NAME = r"[0-9a-f]{8}-[0-9]{1,10}-[0-9]{1,20}"

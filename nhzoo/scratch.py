@@ -23,6 +23,7 @@ from nhzoo import files, processes
 
 _FOREIGN_SECONDS = 86_400.0  # what another machine or container left is removed when so old
 _CLEAR_SECONDS = 5.0
+_CHILD = ".child"
 _lock = threading.Lock()
 _own: tuple[int, Path] | None = None
 _settled = False
@@ -103,6 +104,15 @@ def guard() -> None:
             util.Finalize(None, _dismiss, (guarding,), exitpriority=-2)
 
 
+def note_child(folder: Path, pid: int) -> None:
+    """Have the guard kill the child `pid` too, as long as `folder` is there.
+
+    The kernel does that for a child that got as far as to ask for it, see `processes.end_with`; one
+    that is stopped as it starts never does.
+    """
+    (folder / f"{processes.identity(pid)}{_CHILD}").touch()
+
+
 _GUARD = f"""
 import os, select, shutil, signal, sys, time
 for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -114,6 +124,17 @@ try:
         select.select([handle], [], [])
 except OSError:
     pass
+for place, _, names in os.walk(folder):
+    for name in names:
+        if name.endswith("{_CHILD}"):
+            child, started = name.removesuffix("{_CHILD}").split("-")
+            try:
+                with open("/proc/" + child + "/stat") as file:
+                    same = file.read().rpartition(")")[2].split()[19] == started
+                if same:
+                    os.kill(int(child), signal.SIGKILL)
+            except (OSError, ValueError, IndexError):
+                pass
 until = time.monotonic() + {_CLEAR_SECONDS}
 while os.path.lexists(folder) and time.monotonic() < until:  # its children may still be writing
     shutil.rmtree(folder, ignore_errors=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import getpass
 import itertools
 import json
 import os
@@ -33,9 +34,10 @@ ROOT = Path(__file__).parents[1]
 GAMES, TIME = 4, 10
 LIFE, END, LEFT = 240.0, 90.0, 5.0  # seconds: to get going, to end when asked to, to be gone
 ENTROPY = 0.25  # nats that the mean entropy of 50 updates may change by in a jump of one row
+OTHERS = (f"nhzoo-{os.getuid()}", f"torchinductor_{getpass.getuser()}")  # ours; torch's own
 LAUNCHER = """
 from nhzoo import cli, process_actors
-process_actors.HANG_SECONDS, process_actors.START_SECONDS = 4.0, 90.0
+process_actors.HANG_SECONDS, process_actors.START_SECONDS = 4.0, 60.0
 process_actors.STOP_SECONDS = 6.0
 if __name__ == "__main__":
     cli.main()
@@ -122,8 +124,8 @@ class Learner:
 
     def folders(self) -> list[str]:
         """What is in the folder of temporary files, but for the empty one of this user."""
-        found = [path for path in self.temporary.rglob("*") if path.parent != self.temporary]
-        found += [p for p in self.temporary.iterdir() if p.name != f"nhzoo-{os.getuid()}"]
+        found = [*(self.temporary / OTHERS[0]).glob("*")]
+        found += [p for p in self.temporary.iterdir() if p.name not in OTHERS]
         partial = [*(self.folder / "run").glob(".*.tmp")]
         return [os.fspath(path) for path in found] + (
             [os.fspath(p) for p in partial] if self.process.returncode != -signal.SIGKILL else []
@@ -161,7 +163,7 @@ def disturb(learner: Learner, signals: int, rng: random.Random, counts: Counter[
         actors = learner.actors()
         if not actors:
             continue
-        pid, kind = rng.choice(actors), rng.choice(["KILL", "STOP", "STOP+CONT"])
+        pid, kind = rng.choice(actors), rng.choice(["KILL", "STOP", "STOP+CONT", "STOP+CONT"])
         done = send(pid, signal.SIGKILL) if kind == "KILL" else send(pid, signal.SIGSTOP)
         if kind == "STOP+CONT":
             time.sleep(rng.uniform(0.01, 1.5))

@@ -93,6 +93,34 @@ def test_nothing_is_left_of_a_killed_process_and_its_stuck_workers(tmp_path, whe
     assert within(5, lambda: not list(root.iterdir()))
 
 
+STOPPED = """
+import sys, time
+from multiprocessing import spawn
+from nhzoo.children import Child
+if __name__ == "__main__":
+    spawn.set_executable(sys.argv[1])
+    print(Child(print, ()).pid, flush=True)
+    time.sleep(1_000)
+"""
+
+
+def test_a_child_that_was_stopped_as_it_started_ends_with_its_parent(tmp_path):
+    """It never got as far as to ask the kernel for that."""
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nkill -STOP $$\n")
+    program.chmod(0o755)
+    (tmp_path / "main.py").write_text(STOPPED)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    words = [sys.executable, tmp_path / "main.py", program]
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        pid = int(process.stdout.readline())
+        stat = Path(f"/proc/{pid}/stat")
+        assert within(30, lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+        process.kill()
+    assert within(5, lambda: gone(pid))
+    assert within(5, lambda: not list(tmp_path.glob("nhzoo-*/*")))
+
+
 @pytest.mark.slow
 def test_what_is_left_without_its_guard_goes_with_the_next_start(tmp_path, monkeypatch):
     process, pids = stuck(tmp_path, "main")

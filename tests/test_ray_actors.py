@@ -90,6 +90,11 @@ def test_no_actors_left(cluster, tmp_path, monkeypatch):
         monkeypatch.undo()
 
 
+def run_on(run):
+    for _ in range(4):  # what had been played already
+        run.step()
+
+
 def test_a_stop_ends_the_waits_and_who_is_silent_is_replaced(cluster, tmp_path, monkeypatch):
     """The only actor's process is stopped in the middle of what it plays."""
     config = replace(TINY, inline=False, cluster=cluster.address, actors=1)
@@ -97,12 +102,11 @@ def test_a_stop_ends_the_waits_and_who_is_silent_is_replaced(cluster, tmp_path, 
     with closing(ImpalaRun(config, tmp_path, None, said.append, lambda: bool(stopping))) as run:
         run.step()
         (hand,) = run.crew._hands.values()
-        os.kill(process_of(hand.handle), signal.SIGSTOP)
+        os.kill(ray.get(hand.handle.__ray_call__.remote(lambda self: os.getpid())), signal.SIGSTOP)
         monkeypatch.setattr(ray_actors, "STOP_SECONDS", 0.5)
         stopping.append(signal.SIGTERM)
         with pytest.raises(Stopped):
-            for _ in range(4):  # what had been played already
-                run.step()
+            run_on(run)
         began = time.monotonic()
         (state,) = run.crew.states().values()
         assert time.monotonic() - began < ray_actors.PATIENCE / 3
@@ -115,12 +119,6 @@ def test_a_stop_ends_the_waits_and_who_is_silent_is_replaced(cluster, tmp_path, 
             "actor 0 has said nothing for 300 s: another takes its place, with new games"
         )
         assert run.crew._hands[0] is not hand
-
-
-def process_of(handle):
-    from ray.util.state import get_actor
-
-    return get_actor(handle._actor_id.hex()).pid
 
 
 def test_an_address_that_does_not_answer(monkeypatch):

@@ -59,8 +59,11 @@ def _cache() -> Finding:
     writable = os.access(existing, os.W_OK)
     detail = f"{folder}, {free:.0f} GB free"
     if not writable:
-        detail = f"{folder} cannot be written; name another in NHZOO_CACHE"
-    return Finding("cache for packed frames", writable and free > 1, detail)
+        detail = f"{folder} cannot be written"
+    ok = writable and free > 1
+    return Finding(
+        "cache for packed frames", ok, detail if ok else f"{detail}; name another in NHZOO_CACHE"
+    )
 
 
 def _kernels() -> Finding:

@@ -134,7 +134,8 @@ class PackTask(OneByOne):
         except NhzooError as error:
             return str(error)
         except OSError as error:
-            raise InputError(f"{path}: cannot be written: {refusal(error)}") from None
+            hint = "NHZOO_CACHE names another cache"
+            raise InputError(f"{path}: cannot be written: {refusal(error)} ({hint})") from None
 
 
 def _items(data: TraceSet | NldFolder | PackedSet, split: str | None, folder: Path) -> list[_Item]:

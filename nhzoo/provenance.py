@@ -68,7 +68,11 @@ class EnergyMeter:
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=30
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # as Python has paths, whatever the locale
+            timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -7,8 +7,10 @@ import re
 import subprocess
 import sys
 
+import click
 import pytest
 
+from nhzoo import cli
 from tests.conftest import SHARED  # noqa: F401  (the hub's settings)
 
 NHZOO = f"{sys.executable} -m nhzoo"
@@ -55,3 +57,34 @@ def test_output_in_another_encoding_lacks_characters_and_nothing_else(encoding):
     assert done.returncode == 0, done.stderr
     middle = "?" if encoding == "ascii" else "\u00b7"
     assert f"random {middle} smoke-v1 game 0" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (EOFError("Ran out of input"), 2, "EOFError: Ran out of input (a bug?"),
+        (KeyboardInterrupt(), 130, "stopped; the same command"),
+        (BrokenPipeError(32, "Broken pipe"), 2, "BrokenPipeError: Broken pipe"),
+        (OSError(28, "No space left on device", "/a/file"), 2, "/a/file: No space left on device"),
+        (MemoryError(), 2, "not enough memory"),
+        (SystemExit(7), 7, ""),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_click_does_not_tell_of_errors_in_our_place(error, code, says, monkeypatch, capsys):
+    """It takes EOFError, of a file that was cut, for Ctrl-C, and ends with 1 at a broken pipe."""
+
+    @click.command()
+    def broken():
+        raise error
+
+    monkeypatch.setitem(cli.cli.commands, "broken", broken)
+    monkeypatch.setattr(sys, "argv", ["nhzoo", "broken"])
+    if isinstance(error, SystemExit):
+        with pytest.raises(SystemExit):
+            cli._run(debug=False)
+        return
+    assert cli._run(debug=False) == code
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.splitlines()) == 1

@@ -34,7 +34,11 @@ ROOT = Path(__file__).parents[1]
 GAMES, TIME = 4, 10
 LIFE, END, LEFT = 240.0, 90.0, 5.0  # seconds: to get going, to end when asked to, to be gone
 ENTROPY = 0.25  # nats that the mean entropy of 50 updates may change by in a jump of one row
-OTHERS = (f"nhzoo-{os.getuid()}", f"torchinductor_{getpass.getuser()}")  # ours; torch's own
+OTHERS = (  # of this user: folders by process; compiled code, which is kept; torch has its own
+    f"nhzoo-{os.getuid()}",
+    f"nhzoo-{os.getuid()}-cache",
+    f"torchinductor_{getpass.getuser()}",
+)
 LAUNCHER = """
 from nhzoo import cli, process_actors
 process_actors.HANG_SECONDS, process_actors.START_SECONDS = 4.0, 60.0

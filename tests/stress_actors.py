@@ -34,11 +34,8 @@ ROOT = Path(__file__).parents[1]
 GAMES, TIME = 4, 10
 LIFE, END, LEFT = 240.0, 90.0, 5.0  # seconds: to get going, to end when asked to, to be gone
 ENTROPY = 0.25  # nats that the mean entropy of 50 updates may change by in a jump of one row
-OTHERS = (  # of this user: folders by process; compiled code, which is kept; torch has its own
-    f"nhzoo-{os.getuid()}",
-    f"nhzoo-{os.getuid()}-cache",
-    f"torchinductor_{getpass.getuser()}",
-)
+OWN = f"nhzoo-{os.getuid()}-cache"  # of this user, with a folder for each process
+TORCH = f"torchinductor_{getpass.getuser()}"  # not ours
 LAUNCHER = """
 from nhzoo import cli, process_actors
 process_actors.HANG_SECONDS, process_actors.START_SECONDS = 4.0, 60.0
@@ -128,8 +125,8 @@ class Learner:
 
     def folders(self) -> list[str]:
         """What is in the folder of temporary files, but for the empty one of this user."""
-        found = [*(self.temporary / OTHERS[0]).glob("*")]
-        found += [p for p in self.temporary.iterdir() if p.name not in OTHERS]
+        found = [*(self.temporary / OWN).glob("*")]
+        found += [p for p in self.temporary.iterdir() if p.name not in (OWN, TORCH)]
         partial = [*(self.folder / "run").glob(".*.tmp")]
         return [os.fspath(path) for path in found] + (
             [os.fspath(p) for p in partial] if self.process.returncode != -signal.SIGKILL else []

@@ -84,12 +84,17 @@ def last_rows(rows: Sequence[RunRow], only: str = "*") -> list[LedgerRow]:
 
 
 def with_return(row: LedgerRow, result: Path) -> LedgerRow:
-    """`row` with the mean score of a result folder and its standard error; as it is without one."""
+    """`row` with the mean score of a result folder and its standard error; as it is without one.
+
+    Of games that all crashed there is none either.
+    """
     path = result / "result.json"
     if not path.is_file():
         return row
     summary: Any = files.read_json(path, 16 * files.MEGABYTE).get("summary")
     try:
+        if summary["mean_score"] is None:
+            return row
         mean, episodes = float(summary["mean_score"]), int(summary["episodes"])
         se = float(summary["std_score"]) / episodes**0.5 if episodes > 1 else None
     except (KeyError, TypeError, ValueError, ZeroDivisionError):

@@ -106,6 +106,8 @@ def test_a_result_folder_is_the_contracts(played):
         "mean_experience_level",
         "ascensions",
         "crashed",
+        "voided",
+        "faults",
         "env_steps_per_second",
     ]:
         assert name in result["summary"]

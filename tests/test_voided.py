@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,12 +25,14 @@ from nhzoo.report import write_report
 from nhzoo.rerun import fresh_protocol
 from nhzoo.result_games import open_result
 from nhzoo.traces import open_traces
+from nhzoo.verification import VerifyTask
 from nhzoo.workers import Crashed
 from nhzoo.worlds import WorldConfig
 from tests.bots.pool import without_processes
 from tests.conftest import read_rows
 from tests.saboteurs import Typist
 
+ROOT = Path(__file__).parents[1]
 SMOKE = get_protocol("smoke-v1")
 EXPLORE = b"#exploremode\r\ry"
 WALK = b"hjklyubn"
@@ -313,3 +317,27 @@ def test_a_trace_set_with_such_a_game_is_refused():
     message = f"no ordinary game from key {begun + len(EXPLORE)} on: explore mode"
     with pytest.raises(Diverged, match=message):
         list(replay(monkey, game))
+
+
+@pytest.mark.slow
+def test_no_result_of_before_the_rule_holds_such_a_game():
+    """Why the protocols keep their ids. What types the command is replayed; all the rest cannot.
+
+    No key that an action presses deletes a typed character, and control keys are passed over.
+    """
+    listed = set(ACTION_KEYS.tolist())
+    assert not listed & {0, 8, 21, 127}  # what NLE's prompt deletes with
+    typed = re.compile(rb"[^ -~]*".join(bytes((c,)) for c in b"exploremode"), re.IGNORECASE)
+    games, suspects = 0, []
+    for path in sorted((ROOT / "leaderboard").glob("re*/*/*/episodes.jsonl")):
+        for row in results.read_episodes(path.parent):
+            keys = results.read_trace(path.parent, row["index"])
+            games += 1
+            assert set(keys) <= listed and row["end_status"] != "voided"
+            assert row["end_status"] != "death" or row["cause"]  # it was ended, and not left
+            if typed.search(keys):
+                suspects.append((path.parent, row))
+    assert games >= 3_584
+    for folder, row in suspects:
+        protocol = get_protocol(results.read_result(folder)[1].id)
+        assert VerifyTask(folder, protocol, True).work(row) is None, (folder, row["index"])

@@ -77,7 +77,7 @@ def _kernels() -> Finding:
     except ImportError as error:  # told above
         return Finding("compiled code", False, str(error).splitlines()[0])
     if place is None:
-        nowhere = "kept nowhere, every start takes a minute longer; set NHZOO_CACHE"
+        nowhere = "kept nowhere, every start takes up to a minute longer; set NHZOO_CACHE"
         return Finding("compiled code", True, nowhere)
     return Finding("compiled code", True, f"kept in {place}")
 

@@ -83,7 +83,7 @@ def folder() -> Path | None:
             return path
     if parent_process() is None:  # workers need not repeat it
         warnings.warn(
-            "compiled code can be kept nowhere, so every start takes a minute longer: name a "
+            "compiled code can be kept nowhere, so every start takes up to a minute longer: name a "
             "folder that can be written in NHZOO_CACHE",
             Notice,
             stacklevel=2,

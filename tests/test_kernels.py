@@ -105,7 +105,7 @@ def test_where_nothing_can_be_written_code_is_compiled_in_memory_and_that_is_sai
         raise PermissionError(1, "no such thing", "/tmp")
 
     monkeypatch.setattr(files, "private_folder", none)
-    with pytest.warns(UserWarning, match="every start takes a minute longer: .* NHZOO_CACHE"):
+    with pytest.warns(UserWarning, match="every start takes up to a minute longer: .* NHZOO_CACHE"):
         assert compiled()(1, 2) == 4
     assert kernels.folder() is None
 

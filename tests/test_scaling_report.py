@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +57,18 @@ def test_a_name_that_the_template_lacks_or_that_nobody_fills_is_an_error(script)
     for text, values in (("a", {"b": "c"}), ("{{a}} {{b}}", {"b": "c"})):
         with pytest.raises(KeyError):
             script.fill(text, values)
+
+
+def test_a_backend_of_a_notebook_that_is_not_there_stops_no_plot():
+    code = (
+        "import os; from nhzoo.plot_style import matplotlib; "
+        "print(matplotlib().figure.Figure, os.environ['MPLBACKEND'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"MPLBACKEND": "module://of_a_notebook.backend"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "module://of_a_notebook.backend"

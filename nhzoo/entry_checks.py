@@ -220,15 +220,15 @@ def _recipe_problems(
     least: float = frames * shape.train_flops + shape.update_flops * updates
     exact = training.get("method") == "bc"
     if training.get("method") == "impala":
+        other = teacher.policy.config if teacher else None
         try:
             config = ImpalaConfig(**recipe)
-        except (TypeError, InputError):
+            alone = max(0, min(updates, config.value_warmup))
+            whole, first = (update_flops(config, shape, other, part) for part in (False, True))
+            least = float(whole * (updates - alone) + first * alone)
+        except (TypeError, ValueError, AttributeError, OverflowError, InputError):
             return ["its recipe is none of `nhzoo train impala`"]
-        other = teacher.policy.config if teacher else None
-        alone = min(updates, config.value_warmup)
-        each = (update_flops(config, shape, other, alone=part) for part in (False, True))
-        whole, first = each
-        least, exact = whole * (updates - alone) + first * alone, not taught or teacher is not None
+        exact = not taught or teacher is not None
     found = []
     if flops and not (_near(flops, least) if exact else flops >= least * (1 - 1e-6)):
         found.append(f"says {flops:.4g} training FLOPs; {updates:,} such updates take {least:.4g}")

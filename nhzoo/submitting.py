@@ -166,6 +166,7 @@ def from_hub(ref: Ref, into: Path) -> Path:
 def _pointer(entry: str, on_hub: bool) -> tuple[EntryPointer, Path | None, str, Claims]:
     """Where the weights are; their folder, where it goes along; what they say of themselves."""
     from nhzoo.checkpoints import load_entry
+    from nhzoo.entry_checks import training_problems
 
     if entry.startswith("hf://"):
         pulled = hub_pull.pull_entry(entry)
@@ -180,6 +181,9 @@ def _pointer(entry: str, on_hub: bool) -> tuple[EntryPointer, Path | None, str, 
             raise InputError(f"--entry {entry}: push it first (nhzoo push), then --entry hf://...")
         source, bundled = ENTRY_FOLDER, folder
     loaded = load_entry(folder)
+    problems = training_problems(folder, loaded.config)
+    if problems:
+        raise CheckFailed(f"{folder / 'config.json'}: {problems[0]}; it would be refused")
     kind, claims = entry_claims(loaded.config)
     data = files.read_bounded(files.inside(folder, "config.json"), files.MEGABYTE)
     config = hashlib.sha256(data).hexdigest()

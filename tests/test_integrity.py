@@ -21,13 +21,14 @@ from nhzoo.board import entry_claims, read_board
 from nhzoo.board_export import as_csv, as_json
 from nhzoo.checkpoints import Sampling, load_entry, save_entry
 from nhzoo.entry_checks import Known, identity, training_problems
-from nhzoo.errors import InputError
+from nhzoo.errors import CheckFailed, InputError
 from nhzoo.policy import LAYERS, Policy, PolicyConfig
 from nhzoo.protocols import get_protocol
 from nhzoo.results import read_episodes
 from nhzoo.submission import NAME
 from nhzoo.submission_check import check, name_problems
 from nhzoo.submission_claims import subject_of
+from nhzoo.submitting import make
 from tests import fuzz_submissions as fuzz
 from tests.conftest import make_entry
 from tests.fuzz_submissions import PROTOCOLS, Altered
@@ -339,6 +340,7 @@ def claiming(net: Altered, **training) -> None:
     files.atomic_write(net.folder / NAME, files.dump_json(value))
 
 
+PLAYED = {"steps": 1e4, "games": 16, "time": 32, "unrolls": 2}
 RECIPE = {"batch": 4, "time": 64, "accumulate": 1}
 
 
@@ -358,12 +360,32 @@ RECIPE = {"batch": 4, "time": 64, "accumulate": 1}
         ),
         ({"method": "bc", "updates": 100, "recipe": {"batch": 4}}, "its recipe has no batch"),
         ({"method": "impala", "updates": 9, "recipe": {"games": 1}}, "its recipe has no games"),
+        (
+            {"method": "impala", "updates": 9, "recipe": PLAYED | {"value_warmup": "x"}},
+            "is none of `nhzoo train impala`",
+        ),
+        (
+            {"method": "impala", "updates": 9, "recipe": PLAYED | {"params": 20_000}, "flops": 9e6},
+            "training FLOPs; 9 such updates take",
+        ),
         ({"train_flops_per_frame": 10}, "10 FLOPs a frame; its widths give"),
     ],
 )
 def test_claims_that_contradict_themselves_are_refused(net, training, match):
     claiming(net, **training)
     refused(net, match)
+
+
+def test_what_contradicts_itself_is_not_made(net, fuzz_root, tmp_path):
+    cheap = shutil.copytree(fuzz_root / "tiny", tmp_path / "cheap")
+    config = files.read_json(cheap / "config.json")
+    config["training"] = {"flops": 1000.0, "samples": 1}
+    files.atomic_write(cheap / "config.json", files.dump_json(config))
+    with pytest.raises(CheckFailed, match=r"cheap/config\.json: says 1000 training FLOPs"):
+        make(
+            fuzz_root / "net-result", tmp_path / "out", "me", "MIT", os.fspath(cheap),
+            protocols=PROTOCOLS,
+        )  # fmt: skip
 
 
 def test_claims_that_fit_are_the_authors_word(net):

@@ -70,7 +70,7 @@ def folder() -> Path | None:
     run: a folder that belongs to, or may be written by, somebody else is passed over.
     """
     tried: list[Callable[[], Path]] = [files.cache_folder, files.private_folder]
-    if named := getattr(numba.config, "CACHE_DIR", ""):
+    if named := os.environ.get("NUMBA_CACHE_DIR") or getattr(numba.config, "CACHE_DIR", ""):
         tried.insert(0, lambda: Path(named))
     for find in tried:
         with contextlib.suppress(OSError, InputError):

@@ -24,6 +24,7 @@ def double_plus(x, y):
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
     """Nothing is decided yet, and the places that are tried are the test's own."""
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.setenv("NHZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))

@@ -31,7 +31,7 @@ FILE = click.Path(path_type=Path)
     show_default=True,
     help="Of vp, parabola, huber, joint, argmin.",
 )
-@click.option("--only", default="*", show_default=True, help="Run ids to fit: sweep-*.")
+@click.option("--only", default="*", show_default=True, help="Run ids to fit, a pattern: 'iso1*'.")
 @click.option("--flop-model", help="Fit rows with this flop_model_hash alone (none: without).")
 @click.option(
     "--cost",
@@ -75,7 +75,7 @@ def fit_command(
     """Fit scaling laws to a table of runs (CSV, JSON), say how sure and what is wrong.
 
     \b
-    Example: nhzoo fit training/runs.jsonl --only 'sweep-*' -o fit.json
+    Example: nhzoo fit training/runs.jsonl --only 'iso1*' -o fit.json
     """
     from nhzoo import fit_files, ledger, scaling
 
@@ -140,7 +140,7 @@ def forecast_command(
     NetHack is about 127,000.
 
     \b
-    Example: nhzoo forecast fit.json --flops 1e14 -o forecast.json
+    Example: nhzoo forecast fit.json --flops 5e13 -o forecast.json
              nhzoo forecast fit.json --return 127000
     """
     from nhzoo.fit_files import read_fit
@@ -227,7 +227,7 @@ def grade_command(
     """Hold a frozen forecast against the trained run: TABLE:RUN_ID, one row, or a zoo entry.
 
     \b
-    Example: nhzoo grade forecast.json training/runs.jsonl:forecast-1e14
+    Example: nhzoo grade forecast.json training/runs.jsonl:bc-lstm-1410k
     """
     from nhzoo import grading
     from nhzoo.forecast import read_forecast

@@ -1,4 +1,4 @@
-"""What a policy reads of a screen: small symbols that select rows of tables. Preprocessing v2.
+"""What a policy reads of a screen: small symbols that select rows of tables. Preprocessing v3.
 
 Only what a terminal shows goes in (characters, colours, cursor) and the keys that were pressed, so
 recorded ttyrecs, replays and live games are one input. What earlier screens showed comes in through

@@ -1,8 +1,10 @@
 # Every target sets itself up: a .venv beside this file, installed once and reused.
 # PYTHON: the first of these that is 3.11, 3.12 or 3.13 and can make a .venv.
 FITS := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
-PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
-	$$name -c '$(FITS)' 2>/dev/null && echo $$name && break; done)
+first = $(shell for name in $(1); do $$name -c '$(FITS)' 2>/dev/null && echo $$name && break; done)
+# Python 3.x by its usual name, or from pyenv.
+named = $(call first,python$(1) $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python$(1)))
+PYTHON ?= $(call first,python3 python3.13 python3.12 python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -11,7 +13,7 @@ CONSTRAINTS := constraints.txt
 JOBS ?= 2
 PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist worksteal
 
-.PHONY: setup demo test test-fast bench determinism publish report lint format clean
+.PHONY: setup demo test test-fast test-matrix test-lowest bench determinism publish report lint format clean
 
 setup: $(STAMP)
 
@@ -32,6 +34,18 @@ test: lint
 
 test-fast: $(STAMP)
 	$(PYTEST) -m "not slow"
+
+# The fast part on each Python, in a .venv of each, which is kept: .venv-3.12 and so on.
+PYTHONS ?= 3.11 3.12 3.13
+test-matrix: $(PYTHONS:%=test-%)
+
+test-3.%:
+	$(MAKE) test-fast VENV=.venv-3.$* PYTHON=$(or $(call named,3.$*),python3.$*)
+
+# The fast part with the lowest versions that pyproject.toml declares, on the lowest Python.
+test-lowest:
+	$(MAKE) test-fast VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt \
+		PYTHON=$(or $(call named,3.11),python3.11)
 
 bench: $(STAMP)
 	$(BIN)/pytest -q --timeout 0 -o faulthandler_timeout=0 tests/benchmarks/bench_*.py
@@ -58,4 +72,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache

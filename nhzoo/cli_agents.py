@@ -102,10 +102,10 @@ def doctor(as_json: bool) -> None:
             {"ok": all(f.ok for f in findings), "checks": [asdict(f) for f in findings]}
         )
     else:
-        rows = [("ok" if f.ok else "MISSING", f.check, f.detail) for f in findings]
+        rows = [("ok" if f.ok else "WRONG", f.check, f.detail) for f in findings]
         display.print_table(("", "check", "detail"), rows)
     if not all(finding.ok for finding in findings):
-        raise CheckFailed("something that nhzoo needs is missing; see above")
+        raise CheckFailed("something that nhzoo needs is missing or too old; see above")
 
 
 @click.command()

@@ -7,10 +7,15 @@ import platform
 import shutil
 import warnings
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from nhzoo.registry import list_agents
+
+SHOWN = ("nle", "torch", "numpy", "gymnasium", "numba")
+EXTRAS = ("", "expert", "cluster", "plots")
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,41 @@ class Finding:
 def examine() -> list[Finding]:
     """Run all checks; each takes a moment at most."""
     findings = [Finding("python", True, platform.python_version())]
-    for package in ("nle", "torch", "numpy", "gymnasium", "numba"):
-        try:
-            findings.append(Finding(package, True, version(package)))
-        except PackageNotFoundError:
-            findings.append(Finding(package, False, f"pip install {package}"))
+    findings += _packages()
     findings += [_game(), _cache(), _kernels(), _agents()]
     return findings
+
+
+def _packages() -> list[Finding]:
+    """Installed versions against the declared ones; of those that are as declared, the main ones.
+
+    A package of an extra may be missing, but not too old.
+    """
+    try:
+        declared = [Requirement(line) for line in requires("nhzoo") or ()]
+    except PackageNotFoundError:
+        return [Finding("packages", False, "nhzoo is not installed: pip install .")]
+    wrong, shown = [], []
+    for package in declared:
+        needed_by = [
+            extra
+            for extra in EXTRAS
+            if package.marker is None or package.marker.evaluate({"extra": extra})
+        ]
+        if not needed_by:
+            continue
+        remedy = f"pip install '{package.name}{package.specifier}'"
+        try:
+            found = version(package.name)
+        except PackageNotFoundError:
+            if "" in needed_by:
+                wrong.append(Finding(package.name, False, f"not installed: {remedy}"))
+            continue
+        if not package.specifier.contains(found, prereleases=True):
+            wrong.append(Finding(package.name, False, f"{found} is not supported: {remedy}"))
+        elif package.name in SHOWN:
+            shown.append(Finding(package.name, True, found))
+    return shown + wrong
 
 
 def _game() -> Finding:

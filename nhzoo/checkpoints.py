@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -121,7 +122,8 @@ def load_entry(folder: Path) -> Entry:
     ):
         if config.get(field) != wanted:
             raise InputError(
-                f"{where}: {field} is {config.get(field)!r}, this version of nhzoo reads {wanted!r}"
+                f"{where}: {field} is {config.get(field)!r:.80}, this version of nhzoo reads "
+                f"{wanted!r}"
             )
     try:
         shape = PolicyConfig.from_dict(config.get("policy"))
@@ -129,7 +131,7 @@ def load_entry(folder: Path) -> Entry:
         raise InputError(f"{where}: {error}") from None
     if config.get("params") != shape.params:
         raise InputError(
-            f"{where}: params is {config.get('params')!r}, its widths give {shape.params}"
+            f"{where}: params is {config.get('params')!r:.80}, its widths give {shape.params}"
         )
     if shape.params * 4 > MAX_WEIGHTS:
         raise InputError(f"{where}: {shape.params:,} parameters are more than can be loaded")
@@ -151,6 +153,8 @@ def _sampling(value: object, where: Path) -> Sampling:
         raise InputError(f"{where}: sampling's patience is a whole number")
     try:
         return Sampling(float(temperature), patience)
+    except OverflowError:  # an integer of hundreds of digits
+        raise InputError(f"{where}: the temperature is too large") from None
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -166,7 +170,10 @@ def _numerics(value: object, where: Path) -> str:
             f"{where}: numerics are {str(value['name'])[:50]!a}, this version of nhzoo computes "
             f"{arithmetic.NUMERICS!r}"
         )
-    return str(value["logits_sha256"])
+    digest = value["logits_sha256"]
+    if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise InputError(f"{where}: numerics: logits_sha256 is no SHA-256")
+    return digest
 
 
 def _policy(config: PolicyConfig, data: bytes, where: Path) -> Policy:

@@ -91,8 +91,10 @@ class Inference:
         """Logits, float32 [n, 121], and the next state of each layer of the core.
 
         Of one screen of each of n games, up to `batch`: `features` as `encode` gives them, `states`
-        float32 [n, hidden] each.
+        float32 [n, hidden] each. ValueError when n is 0 or above `batch`: the loops check nothing.
         """
+        if not 0 < len(states[0]) <= self.batch:
+            raise ValueError(f"{len(states[0])} games, of 1 to {self.batch}")
         n, f, ways = len(states[0]), features, walking.DIRECTIONS
         cells, patches, read, joined, cropped, mapped, bearings, x, normed, gates, out = (
             self._buffers

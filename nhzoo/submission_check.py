@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 REPORTED, REPLAYED, AUDITED, RERUN = TIERS
 
-GIVEN_UP = 0.01
-"""Share of games in which an agent may have failed, or run out of time, and still be audited."""
-
 HOURS = 12.0
 """What a check may take in all."""
 
@@ -266,8 +263,8 @@ def _audit(
 ) -> None:
     from nhzoo.audit import audit as run
 
-    failed, games = given_up(subject), len(subject.rows)
-    if subject.weights and failed > GIVEN_UP * games:
+    failed = given_up(subject)
+    if subject.weights and failed:  # each would be a choice of where to stop
         report.reasons[AUDITED] = (
             f"{failed:,} games were given up, which weights cannot be shown to do"
         )

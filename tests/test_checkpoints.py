@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import nhzoo
 from nhzoo import checkpoints, registry
 from nhzoo.agents import PolicyAgent, load, sample, set_row
+from nhzoo.arithmetic import NUMERICS
 from nhzoo.errors import InputError
 from tests.conftest import make_entry
 
@@ -75,6 +76,13 @@ def test_every_entry_of_the_zoo_loads_and_passes_its_self_test():
         ({"params": 5}, "params is 5"),
         ({"sampling": {"temperature": -1}}, "temperature"),
         ({"sampling": {"temperature": "hot"}}, "temperature"),
+        ({"sampling": {"temperature": 10**400}}, "temperature is too large"),
+        ({"schema_version": "1" * 9_000}, "1" * 79 + ", this version"),
+        ({"params": 10**3_000}, "0" * 79 + ", its widths"),
+        ({"numerics": []}, "numerics needs exactly name and logits_sha256"),
+        ({"numerics": {"name": "x-9", "logits_sha256": "0" * 64}}, "numerics are 'x-9', this ver"),
+        ({"numerics": {"name": NUMERICS, "logits_sha256": ""}}, "logits_sha256 is no SHA-256"),
+        ({"numerics": {"name": NUMERICS, "logits_sha256": "0" * 64}}, "other bits than config"),
         ({"sampling": None}, "temperature"),
         ({"sampling": {"temperature": 1, "patience": -1}}, "patience"),
         ({"sampling": {"temperature": 1, "patience": 1.5}}, "patience"),

@@ -195,3 +195,12 @@ def test_patience_is_not_at_an_end_after_a_very_long_wait(tmp_path):
     agent.act(screens, state, np.array([0.5]))
     assert np.isfinite(agent.last_logits).all()
     assert np.abs(agent.last_logits).max() < 0.01
+
+
+def test_more_games_than_the_buffers_hold_are_refused(shared_entry):
+    policy, seen = load(shared_entry).entry.policy, noise(40, 3)
+    encoded = features.encode(*(seen[name] for name in TTY), features.no_recall(40))
+    fast = Inference(policy, 1)
+    for n in (40, 0):
+        with pytest.raises(ValueError, match=f"{n} games, of 1 to 1"):
+            fast.step(encoded, [np.zeros((n, policy.config.hidden), np.float32)] * LAYERS)

@@ -194,7 +194,10 @@ def test_a_stop_ends_the_waits(monkeypatch):
     monkeypatch.setattr(process_actors, "STOP_SECONDS", 0.5)
     with crew_of(monkeypatch, stop=lambda: bool(stopping)) as (crew, said):
         crew.publish(weights_of(policy()), 0)
+        for number in (signal.SIGTERM, signal.SIGINT):  # to all processes, as Ctrl-C: not for them
+            os.kill(pid(crew), number)
         crew.collect(2)
+        assert not said
         os.kill(pid(crew), signal.SIGSTOP)
         crew.release()
         stopping.append(signal.SIGTERM)

@@ -54,9 +54,9 @@ class Played:
 
     @property
     def score_error(self) -> float | None:
-        """The standard error of that."""
+        """The standard error of that; None of one game or of equal scores."""
         n = len(self.scores)
-        return float(np.std(self.scores, ddof=1)) / math.sqrt(n) if n > 1 else None
+        return float(np.std(self.scores, ddof=1)) / math.sqrt(n) or None if n > 1 else None
 
 
 def train(

@@ -118,7 +118,10 @@ def measure_agent(
     """
     total = count_frames(games)
     if isinstance(agent, PolicyAgent):
-        return measure_loss(agent.entry.policy, games, None, lambda n: progress(n, total))
+        found = measure_loss(agent.entry.policy, games, None, lambda n: progress(n, total))
+        if not found.frames:
+            raise InputError("these games hold no key that an action presses, so there is no loss")
+        return found
     if isinstance(agent, RandomAgent):
         chance = 1 / len(ACTION_KEYS)
         return Loss(-math.log(chance), chance, total, len(games))

@@ -96,7 +96,7 @@ def with_return(row: LedgerRow, result: Path) -> LedgerRow:
         if summary["mean_score"] is None:
             return row
         mean, episodes = float(summary["mean_score"]), int(summary["episodes"])
-        se = float(summary["std_score"]) / episodes**0.5 if episodes > 1 else None
+        se = float(summary["std_score"]) / episodes**0.5 or None if episodes > 1 else None
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         raise InputError(f"{path}: has no summary of games; evaluate it again") from None
     return replace(row, mean_return=mean, se_return=se, n_episodes=episodes)

@@ -118,7 +118,7 @@ def read_board(leaderboard: Path, agents: Path | None) -> Board:
             raise InputError(f"{row.folder}: there is a row {row.id} already; rename the folder")
         seen.add(row.id)
     found = [_judged(row, log, leaderboard) for row in rows]
-    warnings = tuple(warning for _, warning in found if warning)
+    warnings = tuple(warning for _, warning in found if warning) + _missing(log, seen)
     judged = _normalized([row for row, _ in found])
     placed: list[Row] = []
     for protocol in dict.fromkeys(row.protocol for row in judged):
@@ -356,6 +356,16 @@ def _judged(first: Row, log: Sequence[LogLine], leaderboard: Path) -> tuple[Row,
             return row, f"{row.id}: is not shown as re-run: {error}"
         return replace(row, tier=TIERS[3]) if held.agrees else row, ""
     return row, ""
+
+
+def _missing(log: Sequence[LogLine], there: set[str]) -> tuple[str, ...]:
+    """A line for each row that the log has as accepted, and whose folder is not there."""
+    last = {line.id: line.event for line in log if line.event in ("accept", "remove")}
+    gone = sorted(id for id, event in last.items() if event == "accept" and id not in there)
+    return tuple(
+        f"{id}: is accepted by the log, and its folder is not there; restore it from the history"
+        for id in gone
+    )
 
 
 def _is_revealed(log: Sequence[LogLine], line: LogLine) -> bool:

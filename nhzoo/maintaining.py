@@ -71,12 +71,14 @@ def accept(place: Place, subject: Subject, report: Report, reason: str) -> LogLi
     if not report.ok or report.digest != digest(subject.folder):
         raise CheckFailed(f"{subject.folder}: was refused; only what passes the check is accepted")
     placed = subject.folder if subject.manifest is None else _bring(place, subject)
+    if whole_digest(placed) != report.files_sha256:
+        raise CheckFailed(f"{placed}: was changed since it was checked; check it again")
     facts = {
         "agent": subject.agent,
         "protocol": subject.protocol.id,
         "tier": report.tier,
         "digest": report.digest,
-        "files_sha256": whole_digest(placed),
+        "files_sha256": report.files_sha256,
         "weights_sha256": subject.weights,
         "tensors_sha256": report.tensors_sha256,
         "author": subject.author,

@@ -18,7 +18,7 @@ from nhzoo import files, names, registry, results
 from nhzoo.board import TIERS, Row, entry_claims
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.protocols import Protocol
-from nhzoo.row_digest import digest
+from nhzoo.row_digest import digest, whole_digest
 from nhzoo.submission import ENTRY_FOLDER, NAME
 from nhzoo.submission_claims import Subject, given_up, holds, static_problems
 from nhzoo.verification import Verification, verify
@@ -42,7 +42,7 @@ class Report:
 
     `reasons` says for each tier why it was reached or was not; `problems` why it is refused;
     `notes` what a reader of the row should know. `tensors_sha256` names the weights that played,
-    whatever their file is like.
+    whatever their file is like; `files_sha256` every file that was checked.
     """
 
     id: str
@@ -55,6 +55,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tensors_sha256: str = ""
+    files_sha256: str = ""
 
     @property
     def ok(self) -> bool:
@@ -87,6 +88,7 @@ def check(
     """
     asked = REPORTED if subject.reported_only else AUDITED if audit else REPLAYED
     report = Report(subject.id, subject.agent, subject.protocol.id, digest(subject.folder), asked)
+    report.files_sha256 = whole_digest(subject.folder)
     until = time.monotonic() + 3600 * hours
 
     def tell(what: str) -> Progress:

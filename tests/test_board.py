@@ -301,6 +301,16 @@ def test_old_lines_bind_every_file_once_they_are_sealed(tmp_path):
     assert place.row(id).status == "altered"  # the first counts
 
 
+def test_a_row_whose_folder_is_gone_is_missed(tmp_path):
+    place = place_of(tmp_path, "random", "scripted")
+    accepted(place, "random-monk-lite-v1")
+    accepted(place, "scripted-monk-lite-v1")
+    maintaining.remove(place, "scripted-monk-lite-v1", "withdrawn")
+    shutil.rmtree(place.leaderboard / "results")
+    (warning,) = place.board().warnings
+    assert "random-monk-lite-v1: is accepted by the log, and its folder is not there" in warning
+
+
 def test_altered_rows_end_the_commands_with_1(tmp_path):
     place = place_of(tmp_path, "random")
     accepted(place, "random-monk-lite-v1")

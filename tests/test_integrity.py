@@ -499,7 +499,15 @@ def test_the_account_is_in_the_log_and_shown(net, tmp_path):
     report = check(subject, (), "auto")
     target = place.leaderboard / "submissions" / subject.id
     shutil.copytree(net.folder, target)
-    line = maintaining.accept(place, replace(subject, folder=target), report, "first")
+    subject = replace(subject, folder=target)
+    trace = target / "traces/0.xz"
+    whole = trace.read_bytes()
+    trace.write_bytes(b"")  # after the check
+    with pytest.raises(CheckFailed, match="was changed since it was checked"):
+        maintaining.accept(place, subject, report, "first")
+    trace.write_bytes(whole)
+    line = maintaining.accept(place, subject, report, "first")
+    assert line.facts["files_sha256"] == report.files_sha256
     assert line.facts["author"] == "github:her"
     assert line.facts["tensors_sha256"] == report.tensors_sha256
 

@@ -33,7 +33,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 GAMES, TIME = 4, 10
 LIFE, END, LEFT = 240.0, 90.0, 5.0  # seconds: to get going, to end when asked to, to be gone
-ENTROPY = 0.25  # nats that the mean entropy of 50 updates may change by in a jump of one row
+ENTROPY = 0.25  # nats: what the mean entropy may change by from report to report as a run resumes
 OWN = f"nhzoo-{os.getuid()}-cache"  # of this user, with a folder for each process
 TORCH = f"torchinductor_{getpass.getuser()}"  # not ours
 LAUNCHER = """
@@ -59,7 +59,7 @@ class Learner:
         (folder / "launcher.py").write_text(LAUNCHER)
         options = {
             "world": world, "steps": steps, "params": 20_000, "actors": 2, "games": GAMES,
-            "time": TIME, "unrolls": 1, "save-every": 25, "lr": 1e-3, "warmup": 1,
+            "time": TIME, "unrolls": 1, "save-every": 25, "lr": 1e-4, "warmup": 1,
             "step-cap": 300, "no-progress": 100, "run": folder / "run", "out": folder / "agent",
         }  # fmt: skip
         words = [f"--{name}={value}" for name, value in options.items()]

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +21,11 @@ from nhzoo.board_export import COLUMNS, as_csv, as_json
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.protocols import get_protocol
 from nhzoo.row_digest import digest, whole_digest
+from tests.commands import run
 from tests.conftest import read_rows
 
 ROOT = Path(__file__).parents[1]
 LEADERBOARD = ROOT / "leaderboard"
-NHZOO = [sys.executable, "-m", "nhzoo"]
 
 
 def row(id: str, mean: float, low: float, high: float, **changes) -> Row:
@@ -320,7 +319,7 @@ def test_altered_rows_end_the_commands_with_1(tmp_path):
         ("export", "--root", os.fspath(place.root)),
         ("build", "--out", site, "--results", os.fspath(place.leaderboard), "--workers", "1"),
     ):
-        done = subprocess.run([*NHZOO, "leaderboard", *words], capture_output=True, text=True)
+        done = run("leaderboard", *words)
         assert done.returncode == 1, done.stderr
         last = done.stderr.splitlines()[-1]
         assert "random/monk-lite-v1: is not as it was accepted, and is shown as altered" in last
@@ -547,7 +546,7 @@ def test_the_commands_keep_the_board(tmp_path):
     root = ["--root", os.fspath(place.root)]
 
     def nhzoo(*words: str) -> subprocess.CompletedProcess:
-        return subprocess.run([*NHZOO, "leaderboard", *words], capture_output=True, text=True)
+        return run("leaderboard", *words)
 
     done = nhzoo("export", *root)
     assert done.returncode == 0 and done.stdout.splitlines()[1].startswith(

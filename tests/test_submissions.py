@@ -9,8 +9,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,14 +39,13 @@ from nhzoo.submission_check import check
 from nhzoo.submission_claims import subject_of
 from nhzoo.submitting import from_hub, make, to_hub
 from tests import fuzz_submissions as fuzz
+from tests.commands import run
 from tests.conftest import make_entry, read_rows
 from tests.fuzz_submissions import FUZZ, PROTOCOLS, Altered
 from tests.test_board import ROOT, row
 
 # The client's own upload calls its transport in a way that is going out of use.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-
-NHZOO = [sys.executable, "-m", "nhzoo"]
 
 
 @pytest.fixture(scope="module")
@@ -571,13 +568,13 @@ def test_a_submission_goes_to_the_hub_and_is_checked_there(hub, results_repo, tm
     assert fuzz.contents(fetched) == fuzz.contents(package)
     assert read_submission(fetched).rows == read_submission(package).rows
     root = ["--root", os.fspath(tmp_path / "nowhere")]
-    checking = [*NHZOO, "leaderboard", "check", str(ref), "--json", *root]
-    done = subprocess.run(checking, capture_output=True, text=True)
+    checking = ["leaderboard", "check", str(ref), "--json", *root]
+    done = run(*checking)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["tier"] == "replayed" and not any("account" in note for note in report["notes"])
     assert author_of(ref) == "bob"
-    done = subprocess.run([*checking, "--author", "hf:alice"], capture_output=True, text=True)
+    done = run(*checking, "--author", "hf:alice")
     assert done.returncode == 1 and "the pull request is hf:bob's" in done.stderr
     with pytest.raises(InputError, match="is no pull request"):
         author_of(parse("hf://datasets/nhzoo/results"))
@@ -623,21 +620,20 @@ def test_weights_go_to_the_hub_by_reference(hub, fuzz_root, tmp_path, monkeypatc
 
 def test_the_command_line(tmp_path):
     played = tmp_path / "played"
-    run = {"capture_output": True, "text": True}
     evaluate(RandomAgent(), "smoke-v1", workers=1, out=played)
-    command = [*NHZOO, "submit", played, "--contact", "me", "--licence", "MIT", "--name", "mine"]
-    done = subprocess.run([*command, "--to", tmp_path / "out", "--json"], **run)
+    command = ["submit", played, "--contact", "me", "--licence", "MIT", "--name", "mine"]
+    done = run(*command, "--to", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     folder = json.loads(done.stdout)["folder"]
-    checking = [*NHZOO, "leaderboard", "check", folder, "--root", tmp_path]
-    done = subprocess.run(checking, **run)
+    checking = ["leaderboard", "check", folder, "--root", tmp_path]
+    done = run(*checking)
     assert (done.returncode, done.stdout.split()[1]) == (0, "replayed"), done.stderr
-    done = subprocess.run([*command, "--to", tmp_path / "out"], **run)
+    done = run(*command, "--to", tmp_path / "out")
     assert done.returncode == 2 and "is there already" in done.stderr
     (Path(folder) / "traces" / "0.xz").write_bytes(b"")
-    done = subprocess.run(checking, **run)
+    done = run(*checking)
     assert done.returncode == 1 and "its SHA-256 is not the one" in done.stderr
-    done = subprocess.run([*NHZOO, "leaderboard", "check", tmp_path], **run)
+    done = run("leaderboard", "check", tmp_path)
     assert done.returncode == 2 and "submission.json" in done.stderr
-    done = subprocess.run([*command[:-2], "--to", tmp_path / "other"], **run)
+    done = run(*command[:-2], "--to", tmp_path / "other")
     assert done.returncode == 1 and "random is the name of an agent" in done.stderr

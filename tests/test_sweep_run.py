@@ -8,8 +8,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import asdict, replace
@@ -27,6 +25,7 @@ from nhzoo.ledger import read_runs
 from nhzoo.losses import measure_agent
 from nhzoo.policy import PolicyConfig
 from nhzoo.sweep_plan import Cell, Plan, read_plan, write_plan
+from tests.commands import run as nhzoo
 from tests.synthetic_laws import Truth, runs
 
 
@@ -347,8 +346,3 @@ def test_a_sweep_that_could_not_end_does_not_begin(tmp_path):
     places = ("--ledger", tmp_path / "l", "--out", tmp_path / "o", "--runs", tmp_path / "r")
     done = nhzoo("sweep", "run", plan, *places, "--temperature", -3)
     assert (done.returncode, "temperature" in done.stderr) == (2, True)
-
-
-def nhzoo(*arguments):
-    words = [sys.executable, "-m", "nhzoo", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True)

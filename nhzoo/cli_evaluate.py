@@ -59,11 +59,14 @@ def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
     \b
     Example: nhzoo demo bc-lstm-1m --out build/demo
     """
+    from nhzoo import results
     from nhzoo.experts import expert_summary
 
+    games = {}
     rows = []
     for name in (agent, "random"):
         played = _evaluate(name, protocol, None, workers, None, out / Path(name).name)
+        games[out / Path(name).name] = played[1]
         _say_faults(played[1], Path(name).name)
         rows.append(_score_row(*played))
     expert = expert_summary("autoascend-monk-v1")
@@ -86,6 +89,8 @@ def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
         "AutoAscend's figures are of the bundled expert games (100,000 steps at most), not of "
         f"{protocol}: a reference, not a comparison."
     )
+    for folder, listed in games.items():
+        results.need_score(listed, folder)
 
 
 @click.command()

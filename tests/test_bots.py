@@ -322,7 +322,9 @@ def test_failures_are_in_the_result_and_verified(tmp_path, in_process, function,
     assert [row["end_status"] for row in done.episodes] == [status] * 2
     assert done.result["summary"]["crashed"] == 2 * (status == "crashed")
     report = verify(tmp_path / "out", workers=1)
-    assert report.ok, report.reasons
+    assert report.verified == 2 and not report.mismatched, report.reasons
+    assert [fault["games"] for fault in report.faults] == [[0, 1]]
+    assert report.ok is (status == "stalled")  # crashes alone are no score
     if status == "stalled":  # only who is under a time limit may stop at any time
         result = json.loads((tmp_path / "out" / "result.json").read_text())
         files.atomic_write(

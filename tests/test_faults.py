@@ -94,6 +94,14 @@ def test_the_command_line_says_so_and_fails(tmp_path, capsys):
         assert reason in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_a_demo_of_crashes_shows_the_others_and_fails(tmp_path, capsys):
+    assert command("demo", "tests.saboteurs:Stubborn", "--out", tmp_path) == 1
+    told = capsys.readouterr()
+    assert "\tno score\t-\t-\t-\t" in told.out and "AutoAscend" in told.out
+    assert "all 8 games crashed, so there is no score" in told.err.splitlines()[-1]
+
+
 def test_some_crashes_are_named_beside_the_score(half, capsys, tmp_path):
     row = read_rows(half)[2]
     line = f"1 of 4 games crashed (2): {row['cause']}"

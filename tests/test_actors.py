@@ -46,6 +46,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("config", [WALK, replace(WALK, world=WorldConfig("tiny-memory")), NETHACK])
+@pytest.mark.slow
 def test_the_learner_computes_the_probabilities_that_the_actor_chose_by(config):
     """Games begin and are cut short within these unrolls, and the state goes on over their ends."""
     network = policy()

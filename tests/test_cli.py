@@ -168,6 +168,7 @@ def test_errors_are_one_line_with_the_contracts_exit_code(arguments, code, says,
         assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_evaluate_verify_and_loss_give_json_alone(shared_entry, small_set, tmp_path):
     out = tmp_path / "result"
     done = run(
@@ -192,6 +193,7 @@ def test_evaluate_verify_and_loss_give_json_alone(shared_entry, small_set, tmp_p
     assert "Traceback" not in failed.stderr
 
 
+@pytest.mark.slow
 def test_evaluating_all_roles_gives_a_table_of_them(tmp_path):
     arguments = ("evaluate", "random", "--protocol", "allroles-v1", "--episodes", 4)
     shown = run(*arguments, "--out", tmp_path / "out")
@@ -219,6 +221,7 @@ def test_reports_have_json_and_tables(command, shared_entry):
     assert run(*command, *more).stdout
 
 
+@pytest.mark.slow
 def test_results_are_compared_sharded_merged_audited_and_shown(shared_entry, tmp_path):
     parts = [tmp_path / "part-0", tmp_path / "part-1"]
     for i, part in enumerate(parts):
@@ -240,6 +243,7 @@ def test_results_are_compared_sharded_merged_audited_and_shown(shared_entry, tmp
     assert "<html" in (whole / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_recorded_games_are_packed_exported_named_and_looked_at(
     shared_entry, tmp_path, monkeypatch
 ):
@@ -295,6 +299,7 @@ def test_watch_draws_the_game(shared_entry):
     assert "after 1 steps" in done.stderr
 
 
+@pytest.mark.slow
 def test_training_from_the_command_line_gives_a_loadable_agent(small_set, tmp_path):
     arguments = (
         "train",

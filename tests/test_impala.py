@@ -155,6 +155,7 @@ def test_a_teacher_is_left_at_first_and_its_state_goes_on(tmp_path):
     assert config.faded(0.5, 10**9) == pytest.approx(0.05)
 
 
+@pytest.mark.slow
 def test_a_policy_comes_near_its_teacher(tmp_path):
     entry = make_entry(tmp_path / "teacher", seed=4)
     config = replace(TINY, teacher=str(entry), teacher_cost=10.0, lr=3e-3, warmup=1, steps=40 * 40)
@@ -165,6 +166,7 @@ def test_a_policy_comes_near_its_teacher(tmp_path):
     assert np.mean(kls[-5:]) < 0.7 * np.mean(kls[:5])
 
 
+@pytest.mark.slow
 def test_demonstrations_beside_play_resume_exactly(small_set, tmp_path):
     games = packing.pack(small_set, split="train", workers=1).games
     config = replace(
@@ -369,6 +371,7 @@ def test_a_diverging_loss_stops_the_run_and_the_last_state_is_safe(tmp_path):
 
 
 @pytest.mark.parametrize("actors", [{"inline": True, "actors": 2}, {"inline": False, "actors": 1}])
+@pytest.mark.slow
 def test_a_rate_at_which_nothing_is_learnt_ends_in_a_line(tmp_path, actors):
     config = replace(TINY, lr=1e15, warmup=1, save_every=1_000, steps=1e6, **actors)
     with pytest.raises(NhzooError, match=r"diverged|not finite|the loss") as error:

@@ -162,6 +162,7 @@ for i in range(20):
 """
 
 
+@pytest.mark.slow
 def test_trainings_that_end_at_once_lose_no_row(tmp_path):
     table = tmp_path / "runs.jsonl"
     table.write_text('{"run_id":"old","params":1,"samples":2,"flops":3,"loss":4}')  # no newline

@@ -649,6 +649,7 @@ def test_any_table_gives_a_fit_or_a_line(values, named):
 # Files
 
 
+@pytest.mark.slow
 def test_a_fit_comes_back_as_it_was_and_is_refused_when_changed(tmp_path):
     fit = scaling.fit(runs(Truth(), 0.01), methods=("vp", "parabola", "huber", "joint", "argmin"))
     path = tmp_path / "fit.json"
@@ -679,6 +680,7 @@ def test_options_are_checked():
             scaling.fit(rows, **options)
 
 
+@pytest.mark.slow
 def test_huber_and_vp_agree_where_the_form_is_right():
     rows = runs(Truth(0.25, 0.4), 0.003, seed=9)
     n, d, loss = columns(rows, "params", "samples", "loss")

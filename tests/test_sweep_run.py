@@ -284,6 +284,7 @@ def test_a_job_that_fails_names_its_cell(small_set, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_the_forecast_agent_is_trained_and_graded(small_set, tmp_path):
     """As a user would: `train next` takes size and FLOPs from the file, `grade` finds the run."""
     fitted = scaling.fit(runs(Truth(0.31, 0.37), 0.005, seed=3))

@@ -11,7 +11,6 @@ import contextlib
 import multiprocessing
 import pickle
 import signal
-import tempfile
 import time
 import traceback
 from collections import deque
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 
 import cloudpickle
 
+from nhzoo import scratch
 from nhzoo.channels import Channel
 from nhzoo.children import Child, wait
 from nhzoo.errors import NhzooError
@@ -57,7 +57,7 @@ class Task(Protocol):
 
 def left_behind(number: int) -> Path:
     """The file of a worker whose bytes are handed on, should item `number` kill it."""
-    return Path(tempfile.gettempdir()) / f"{number}{_LEFT}"
+    return scratch.own_folder() / f"{number}{_LEFT}"
 
 
 class OneByOne:

@@ -463,10 +463,12 @@ def test_intervals_cover_the_mean_of_heavy_tails():
 
 
 def test_statistics_of_small_samples():
-    assert mean_ci95([5.0]) == (5.0, 5.0)
-    assert mean_ci95([2.0, 2.0, 2.0]) == (2.0, 2.0)
-    low, high = mean_ci95([0.0, 10.0, 20.0, 30.0])
-    assert 0 <= low < 15 < high <= 30
+    assert mean_ci95([5.0]) is None
+    assert mean_ci95([2.0, 2.0, 2.0]) is None
+    low, high = mean_ci95([0.0, 10.0, 20.0, 30.0])  # Student's t: 3.182 standard errors of 6.455
+    assert (low, high) == pytest.approx((15 - 20.542, 15 + 20.542), abs=0.01)
+    low, high = mean_ci95([0.0, 10.0, 20.0, 30.0, 40.0])
+    assert 0 <= low < 20 < high <= 40
     assert mean_ci95([0.0, 1.0, 5.0]) == mean_ci95([0.0, 1.0, 5.0])
     assert iqm([0, 1, 2, 100]) == 1.5
     with pytest.raises(ValueError, match="no values"):

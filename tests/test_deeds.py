@@ -140,7 +140,7 @@ def test_it_tells_what_the_expert_goes_by():
     """AutoAscend eats what it has just killed, and prays when the last prayer is long ago."""
     eaten: Counter[bool] = Counter()
     prayed: list[int] = []
-    games = packing.pack("autoascend-monk-v1", split="validation").games[:4]
+    games = packing.pack("autoascend-monk-v1", split="validation", most=4).games
     pages = read_games(games, 1, 64, 20_000), read_games(games, 1, 64, 20_000, "screens")
     for (seen, _), (shown, _) in zip(*pages, strict=True):
         keys = ACTION_KEYS[seen.actions[:, 0]]

@@ -1,9 +1,9 @@
 """Functions that numba compiles, and where their compiled code is kept.
 
-numba by itself keeps it beside the source or in the user's home, refuses to work where it can write
-to neither, reads a file that a full disk has cut short, and does not notice that a function called
-from another file was changed. Here it lies in the cache folder, else in a private temporary one,
-else nowhere: then every process compiles anew. Each file is checked before it is used.
+By itself numba keeps code beside the source or in the user's home, refuses to work where it can
+write to neither, fails at a file that was cut short, mixes up what two processes keep at a time,
+and does not notice that a function called from another file has changed. Here code lies in the
+cache folder, else in a private temporary one, else nowhere: then every process compiles anew.
 """
 
 from __future__ import annotations
@@ -13,41 +13,54 @@ import functools
 import hashlib
 import os
 import pickle
+import shutil
+import stat
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from importlib import metadata
 from multiprocessing import parent_process
 from pathlib import Path
-from types import ModuleType, NoneType
+from types import CodeType
 from typing import Any, TypeVar, cast
-
-import llvmlite
-import numba
-import numpy as np
-from numba.core import caching, compiler, serialize
-from numba.core.dispatcher import Dispatcher
 
 from nhzoo import files
 from nhzoo.errors import InputError, Notice
 
+
+def _state() -> list[tuple[int, int]]:
+    """When each source file was changed, and its size."""
+    return [(found.st_mtime_ns, found.st_size) for found in map(os.stat, _FILES)]
+
+
+# Before the import of numba, which takes a second: the modules in memory are those of this moment.
+_FILES = sorted(Path(__file__).parent.glob("*.py"))
+_STATE = _state()
+_SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in _FILES)).digest()
+
+import llvmlite  # noqa: E402
+import numba  # noqa: E402
+import numpy as np  # noqa: E402
+from numba.core import caching, compiler, serialize  # noqa: E402
+from numba.core.dispatcher import Dispatcher  # noqa: E402
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PROBE = bytes(1 << 16)  # what a folder must take before compiled code is trusted to it
-_KEPT_SECONDS = 30 * 24 * 3600  # for the code of another version or another checkout
+_KEPT_SECONDS = 30 * 24 * 3600  # for the code of a version that is not used any more
 
 
 def njit(**options: Any) -> Callable[[F], F]:
     """Compile with numba, without Python's lock; `options` are those of `numba.njit`.
 
-    The compiled code outlives the process. It is made again when the function has changed, or one
-    that it may call, or a constant; see `_stamp`.
+    The compiled code outlives the process. It is made again when any source file has changed.
     """
 
     def compiled(function: F) -> F:
         dispatcher = numba.njit(nogil=True, **options)(function)
-        dispatcher._cache = _Kept(function)  # what numba's own option `cache` sets
+        _keep(dispatcher, function)
         return cast(F, dispatcher)
 
     return compiled
@@ -57,9 +70,14 @@ def adopt() -> None:
     """Have whatever says `cache=True` in this process, anybody's code, kept like ours."""
 
     def enable(self: Any) -> None:
-        self._cache = _Kept(self.py_func)
+        _keep(self, self.py_func)
 
     setattr(Dispatcher, "enable_caching", enable)  # noqa: B010  (mypy wants no method assigned)
+
+
+def _keep(dispatcher: Any, function: Callable[..., Any]) -> None:
+    with contextlib.suppress(OSError):  # no source file: code that was typed in, or an archive's
+        dispatcher._cache = _Kept(function)  # what numba's own option `cache` sets
 
 
 @functools.cache
@@ -67,19 +85,30 @@ def folder() -> Path | None:
     """Where this process keeps compiled code; None where no place can be written.
 
     The folder that numba's own NUMBA_CACHE_DIR names comes first. Code is read from there to be
-    run: a folder that belongs to, or may be written by, somebody else is passed over.
+    run: a folder that others can write to or replace is passed over. Each version has its own.
     """
+    versions = [sys.version, numba.__version__, llvmlite.__version__, np.__version__]
+    for name in ("nle", "nethackers"):  # their constants are compiled in
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions.append(metadata.version(name))
+    version = hashlib.sha256(_SOURCES + repr(versions).encode()).hexdigest()[:16]
     tried: list[Callable[[], Path]] = [files.cache_folder, files.private_folder]
     if named := os.environ.get("NUMBA_CACHE_DIR") or getattr(numba.config, "CACHE_DIR", ""):
         tried.insert(0, lambda: Path(named))
     for find in tried:
         with contextlib.suppress(OSError, InputError):
-            path = find().absolute() / f"kernels-{os.getuid()}"
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not files.is_private(path):
+            path = Path(os.path.realpath(find())) / f"kernels-{os.getuid()}" / version
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, exist_ok=True)
+            if not _is_ours_alone(path):
                 continue
             with tempfile.TemporaryFile(dir=path) as probe:
                 probe.write(_PROBE)
+            os.utime(path)  # in use
+            for other in path.parent.iterdir():
+                with contextlib.suppress(OSError):  # another process does the same
+                    if time.time() - other.stat().st_mtime > _KEPT_SECONDS:
+                        shutil.rmtree(other)
             return path
     if parent_process() is None:  # workers need not repeat it
         warnings.warn(
@@ -91,11 +120,30 @@ def folder() -> Path | None:
     return None
 
 
+def _is_ours_alone(path: Path) -> bool:
+    """Whether nobody else can write to the folder, nor put another in its place."""
+    trusted = {0, os.getuid(), Path("/").stat().st_uid}  # the last: root, seen from a container
+    for parent in reversed(path.parents):
+        found = parent.stat()
+        shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if found.st_uid not in trusted or (shared and not found.st_mode & stat.S_ISVTX):
+            return False
+        if found.st_uid == os.getuid() and not found.st_mode & (stat.S_IXGRP | stat.S_IXOTH):
+            break  # nobody else comes further
+    return files.is_private(path) and not path.stat().st_mode & 0o077
+
+
 class _Kept(caching.NullCache):
-    """The compiled code of one function: a file for each signature and kind of CPU."""
+    """The compiled code of one function: a file for each signature and kind of CPU.
+
+    No fault of a file stops the function: it is compiled anew, and the file is replaced.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
+        code = self._code = function.__code__
+        self._py_func = function  # where numba's `_index_key` looks
+        text = hashlib.sha256(Path(code.co_filename).read_bytes()).hexdigest()
+        self._source = (code.co_filename, text, code.co_firstlineno, function.__qualname__)
 
     @property
     def cache_path(self) -> str | None:
@@ -105,105 +153,37 @@ class _Kept(caching.NullCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The code for a signature; None when there is none, or it is not whole."""
         target_context.refresh()
-        path = self._path(sig, target_context.codegen())
-        try:
-            data = path.read_bytes() if path else b""
-        except OSError:
-            return None
-        head, body = data[:32], data[32:]
-        if hashlib.sha256(body).digest() != head:
-            return None
-        try:
-            kept, reduced = pickle.loads(body)
-            if kept == sig:
+        with contextlib.suppress(Exception):  # whatever a file may raise that others have made
+            path, key = self._place(sig, target_context.codegen())
+            data = path.read_bytes()
+            if hashlib.sha256(data[32:]).digest() == data[:32]:
+                kept, reduced = pickle.loads(data[32:])
                 rebuild: Any = compiler.CompileResult._rebuild
-                return rebuild(target_context, *reduced)
-        except Exception:  # kept by a numba that was changed in place: compile again
-            return None
+                return rebuild(target_context, *reduced) if kept == key else None
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep the code for a signature, if that can be."""
-        path = self._path(sig, data.codegen)
-        if path is None or data.lifted or data.library.has_dynamic_globals:
+        if data.lifted or data.library.has_dynamic_globals:
             return
-        dump: Any = serialize.dumps
-        body = dump((sig, data._reduce()))
-        with contextlib.suppress(OSError):  # a disk that has filled up: the code is in memory
+        with contextlib.suppress(Exception):  # as on a full disk: the code is in memory
+            path, key = self._place(sig, data.codegen)
+            dump: Any = serialize.dumps
+            body = dump((key, data._reduce()))
             files.atomic_write(path, hashlib.sha256(body).digest() + body, sync=False)
-            for old in path.parent.glob(f"{path.name.rpartition('-')[0]}-*"):
-                if time.time() - old.stat().st_mtime > _KEPT_SECONDS:
-                    old.unlink()
 
-    def _path(self, sig: Any, codegen: Any) -> Path | None:
+    def _place(self, sig: Any, codegen: Any) -> tuple[Path, Any]:
+        """The file for a signature, and what it is the code of; FileNotFoundError without one."""
         place = folder()
-        if place is None:
-            return None
-        module = self._function.__module__.rpartition(".")[2]
-        made = (
-            _stamp(self._function.__module__),
-            numba.__version__,
-            llvmlite.__version__,
-            sys.implementation.cache_tag,
-            codegen.magic_tuple(),
-            self._function.__code__.co_firstlineno,
-            str(sig),
-        )
-        name = hashlib.sha256(repr(made).encode()).hexdigest()[:24]
-        return place / f"{module}.{self._function.__qualname__}-{name}"
+        if place is None or _state() != _STATE:  # a pull: the code in memory is the old one
+            raise FileNotFoundError
+        index_key: Any = caching.Cache._index_key  # with the bytecode and what a closure holds
+        key = (self._source, _parts(self._code), index_key(self, sig, codegen))
+        name = hashlib.sha256(repr(key).encode()).hexdigest()[:24]
+        return place / f"{Path(self._code.co_filename).stem}.{self._code.co_name}-{name}", key
 
 
-_stamps: dict[str, str] = {}
-
-
-def _stamp(name: str) -> str:
-    """A hash of all that becomes part of the compiled code of a module's functions.
-
-    That is the source of the module, and of those of its package whose functions it may call. Of
-    other modules it can only be constants: their values are hashed, so that another change there
-    costs no compilation.
-    """
-    if name in _stamps:
-        return _stamps[name]
-    package, digest = name.partition(".")[0], hashlib.sha256()
-    todo, seen, whole = [name], set(), True
-    while todo:
-        name_of = todo.pop(0)
-        module = sys.modules.get(name_of)
-        if name_of in seen or module is None or name_of == __name__:
-            continue
-        seen.add(name_of)
-        whole &= not getattr(module.__spec__, "_initializing", False)
-        found = {key: held for key, held in vars(module).items() if not key.startswith("__")}
-        homes = [_home(held) for held in found.values()]
-        if any(home.partition(".")[0] == "numba" or home == __name__ for home in homes):
-            todo += [home for home in homes if home.partition(".")[0] == package]
-            digest.update(_source(module))
-        for key, held in sorted(found.items()):
-            if _is_constant(held):
-                digest.update(f"{key} {held!r}\n".encode())
-            elif isinstance(held, np.ndarray) and not held.dtype.hasobject:
-                digest.update(f"{key} {held.dtype} {held.shape}\n".encode() + held.tobytes())
-    stamp = digest.hexdigest()
-    if whole:  # else its import has not come to its end, and more may follow
-        _stamps[name] = stamp
-    return stamp
-
-
-def _home(held: Any) -> str:
-    """The module that a value is, or that has made it."""
-    name = held.__name__ if isinstance(held, ModuleType) else getattr(held, "__module__", "")
-    return name if isinstance(name, str) else ""
-
-
-def _is_constant(held: Any) -> bool:
-    if isinstance(held, tuple):
-        return all(map(_is_constant, held))
-    return isinstance(held, (int, float, str, bytes, np.generic, NoneType))
-
-
-def _source(module: ModuleType) -> bytes:
-    try:
-        return Path(module.__file__ or "").read_bytes()
-    except OSError:  # not installed
-        return b""
+def _parts(code: CodeType) -> list[Any]:
+    """What tells apart two functions of one line, the same in every process."""
+    inner = [_parts(part) if isinstance(part, CodeType) else repr(part) for part in code.co_consts]
+    return [code.co_code.hex(), code.co_names, *inner]

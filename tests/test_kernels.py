@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numba
 import pytest
+from numba.core.dispatcher import Dispatcher
 
 from nhzoo import files, kernels
 
@@ -24,13 +26,17 @@ def double_plus(x, y):
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
     """Nothing is decided yet, and the places that are tried are the test's own."""
-    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.setenv("NHZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     kernels.folder.cache_clear()
     yield tmp_path
     kernels.folder.cache_clear()
+
+
+def kept(fresh):
+    return sorted((fresh / "cache").glob(f"kernels-{os.getuid()}/*/*"))
 
 
 def compiled():
@@ -41,8 +47,7 @@ def test_code_is_compiled_once_and_then_read(fresh):
     first = compiled()
     assert first(1, 2) == 4
     assert first(1.5, 2.0) == 5.0
-    kept = list((fresh / "cache" / f"kernels-{os.getuid()}").iterdir())
-    assert len(kept) == 2
+    assert len(kept(fresh)) == 2
     again = compiled()
     assert (again(1, 2), again(1.5, 2.0)) == (4, 5.0)
     assert sum(again.stats.cache_hits.values()) == 2
@@ -52,7 +57,7 @@ def test_code_is_compiled_once_and_then_read(fresh):
 @pytest.mark.parametrize("damage", ["empty", "cut", "zeros", "other code", "a folder"])
 def test_broken_code_is_compiled_anew(fresh, damage):
     compiled()(1, 2)
-    (path,) = (fresh / "cache" / f"kernels-{os.getuid()}").iterdir()
+    (path,) = kept(fresh)
     whole = path.read_bytes()
     if damage == "a folder":
         path.unlink()
@@ -75,7 +80,7 @@ def test_a_full_disk_stops_no_compiled_function(fresh, monkeypatch):
 
     monkeypatch.setattr(files.os, "replace", full)
     assert compiled()(1, 2) == 4
-    assert not list((fresh / "cache" / f"kernels-{os.getuid()}").iterdir())
+    assert not kept(fresh)
 
 
 def test_the_users_choice_comes_first_and_what_others_can_write_last(fresh, monkeypatch):
@@ -83,10 +88,10 @@ def test_the_users_choice_comes_first_and_what_others_can_write_last(fresh, monk
 
     def chosen():
         kernels.folder.cache_clear()
-        return kernels.folder()
+        return kernels.folder().parent
 
     assert chosen() == fresh / "cache" / own
-    (fresh / "cache" / own).chmod(0o777)
+    kernels.folder().chmod(0o770)
     private = fresh / f"nhzoo-{os.getuid()}-cache" / own
     assert chosen() == private
     assert private.parent.stat().st_mode & 0o777 == 0o700
@@ -121,55 +126,138 @@ def test_a_private_folder_is_nobody_elses(tmp_path, monkeypatch):
     assert not files.is_private(folder)
 
 
-def test_a_change_is_noticed_where_it_matters(tmp_path, monkeypatch):
-    """In a kernel that is called from another module, and in a constant; nowhere else."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    package = tmp_path / "madeup"
-    package.mkdir()
-    texts = {
-        "__init__": "",
-        "a": "import numba\nfrom madeup import b\nfrom madeup.c import SIZE\n",
-        "b": "import numba\nimport numpy as np\nfrom madeup import d\nTABLE = np.arange(d.N)\n",
-        "c": "SIZE = 3\n",
-        "d": "N = 4\n",
-    }
-
-    def stamp(**changed):
-        for name, text in (texts | changed).items():
-            (package / f"{name}.py").write_text(text)
-        for name in [name for name in sys.modules if name.partition(".")[0] == "madeup"]:
-            monkeypatch.delitem(sys.modules, name)
-        importlib.invalidate_caches()
-        importlib.import_module("madeup.a")
-        kernels._stamps.pop("madeup.a", None)
-        return kernels._stamp("madeup.a")
-
-    before = stamp()
-    assert stamp() == before
-    assert stamp(c="def helper():\n    return 1\n\n\nSIZE = 3\n") == before
-    stamps = {
-        stamp(b=texts["b"] + "# another callee"),
-        stamp(c="SIZE = 12\n"),
-        stamp(d="N = 15\n"),
-        before,
-    }
-    assert len(stamps) == 4
+def in_a_copy(folder, code):
+    """What a program prints that imports the copy of the package in `folder`."""
+    env = os.environ | {"PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": "", "NHZOO_CACHE": "kept"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
 
 
 @pytest.mark.slow
-def test_stamps_are_the_same_in_every_process():
-    """Or nothing that is kept would ever be found."""
-    code = (
-        "from nhzoo import kernels, features, inference, scripted, demonstrations, frames\n"
-        "print(*(kernels._stamp(m.__name__) for m in (features, inference, scripted, frames)))"
-    )
-    said = {
-        subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=cwd
-        ).stdout
-        for cwd in (ROOT, "/")
-    }
-    assert len(said) == 1
+def test_what_changes_while_a_process_runs_is_not_taken_for_what_it_runs(tmp_path):
+    """As after a `git pull` under a running job, of which nothing must be left."""
+    (tmp_path / "nhzoo").mkdir()
+    for path in (ROOT / "nhzoo").glob("*.py"):
+        shutil.copy(path, tmp_path / "nhzoo")
+    (tmp_path / "nhzoo" / "inner.py").write_text(INNER)
+    (tmp_path / "nhzoo" / "outer.py").write_text(OUTER)
+    use = "import nhzoo.outer\nprint(nhzoo.outer.twice(1), nhzoo.outer.twice.stats.cache_hits)"
+    pull = "import pathlib\npathlib.Path('nhzoo/inner.py').write_text('# new\\n' + NEW)\n"
+    job = f"NEW = {INNER.replace('10', '30')!r}\nimport nhzoo.outer\n{pull}{use}"
+    assert in_a_copy(tmp_path, job)[0] == "22"
+    (folder,) = (tmp_path / "kept").iterdir()
+    assert not [path for version in folder.iterdir() for path in version.iterdir()]
+    first, again = (in_a_copy(tmp_path, use) for _ in range(2))
+    assert (first[0], again[0]) == ("62", "62")  # the callee has changed, in another file
+    assert (first[1], "1}" in again[-1]) == ("Counter()", True)
+
+
+INNER = """
+from nhzoo import kernels
+
+
+@kernels.njit()
+def more(x):
+    return x + 10
+"""
+
+OUTER = """
+from nhzoo import kernels
+from nhzoo.inner import more
+
+
+@kernels.njit()
+def twice(x):
+    return 2 * more(x)
+"""
+
+
+def test_functions_of_one_line_and_name_are_told_apart(fresh, monkeypatch):
+    """In anybody's code, as in AutoAscend's process; and again when it is read."""
+    monkeypatch.setattr(Dispatcher, "enable_caching", Dispatcher.enable_caching)
+    kernels.adopt()
+
+    def plus(number):
+        return numba.njit(lambda x: x + number, cache=True)
+
+    hits = []
+    for _ in range(2):
+        pair = [numba.njit(f, cache=True) for f in (lambda x: x + 1, lambda x: x + 2)]
+        made = [*pair, plus(3), plus(4)]
+        assert [function(10) for function in made] == [11, 12, 13, 14]
+        hits.append(sum(sum(function.stats.cache_hits.values()) for function in made))
+    assert hits == [0, 4]
+    assert len(kept(fresh)) == 4
+
+
+def test_code_without_a_source_file_is_compiled_in_memory(fresh):
+    for number in (1, 2):
+        names = {}
+        exec(compile(f"def typed(x): return x + {number}", "<stdin>", "exec"), names)
+        assert kernels.njit()(names["typed"])(1) == 1 + number
+    assert not (fresh / "cache").exists()
+
+
+@pytest.fixture
+def shared(fresh, monkeypatch):
+    """A folder that others can enter, unlike those of tests."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.setenv("NHZOO_CACHE", f"{folder}/cache")
+        yield Path(folder)
+
+
+@pytest.mark.parametrize(
+    ("mode", "used"), [(0o755, True), (0o1777, True), (0o775, False), (0o757, False)]
+)
+def test_a_folder_whose_parent_others_can_write_to_is_passed_over(shared, mode, used):
+    (shared / "cache").mkdir()
+    (shared / "cache").chmod(mode)
+    assert (shared / "cache" in kernels.folder().parents) == used
+    kernels.folder.cache_clear()
+    shared.chmod(0o700)  # nobody else gets that far
+    assert shared / "cache" in kernels.folder().parents
+
+
+def test_a_folder_whose_parent_is_somebody_elses_is_passed_over(shared, monkeypatch):
+    real, cache = os.stat, shared / "cache"
+    assert cache in kernels.folder().parents
+    kernels.folder.cache_clear()
+
+    def foreign(path, **options):
+        found = real(path, **options)
+        if os.fspath(path) != str(cache):
+            return found
+        return os.stat_result((*found[:4], os.getuid() + 1, *found[5:]))
+
+    monkeypatch.setattr(os, "stat", foreign)
+    assert cache not in kernels.folder().parents
+
+
+def test_what_was_open_to_others_is_not_trusted_again(fresh):
+    """A folder of 0755 in which, under umask 0, there are files that all can write to."""
+    place = kernels.folder()
+    assert place.stat().st_mode & 0o777 == 0o700
+    place.chmod(0o755)
+    kernels.folder.cache_clear()
+    assert fresh / "cache" not in kernels.folder().parents
+
+
+def test_the_code_of_versions_that_nobody_uses_is_removed(fresh):
+    compiled()(1, 2)
+    versions = kernels.folder().parent
+    for name, days in {"unused": 31, "other": 29}.items():
+        (versions / name).mkdir()
+        (versions / name / "code").write_bytes(b"x")
+        os.utime(versions / name, 2 * (time.time() - days * 86400,))
+    os.utime(kernels.folder(), (0, 0))
+    assert len(list(versions.iterdir())) == 3
+    kernels.folder.cache_clear()
+    assert kernels.folder().parent == versions
+    assert {path.name for path in versions.iterdir()} == {"other", kernels.folder().name}
+    assert len(kept(fresh)) == 2
 
 
 def test_a_read_only_install_without_a_home_compiles(tmp_path):
@@ -177,7 +265,7 @@ def test_a_read_only_install_without_a_home_compiles(tmp_path):
     code = (
         "import numba\n"
         "from nhzoo import kernels, walking\n"
-        "print(walking.position(5), kernels.folder())"
+        "print(walking.position(5), kernels.folder().parent)"
     )
     enter = (
         f"mount --bind {ROOT} {ROOT} && mount -o remount,bind,ro {ROOT} && "

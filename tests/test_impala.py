@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,13 +18,13 @@ import torch
 
 from nhzoo import checkpoints, impala_publishing, impala_training, ledger, packing, run_loop
 from nhzoo.agents import load
-from nhzoo.cli import main
 from nhzoo.critic import Critic, load_critic
 from nhzoo.errors import CheckFailed, InputError, NhzooError
 from nhzoo.impala import ImpalaRun
 from nhzoo.impala_recipe import ImpalaConfig, update_flops
 from nhzoo.impala_training import hold, train
 from nhzoo.policy import PolicyConfig
+from tests import commands
 from tests.conftest import make_entry
 
 TINY = ImpalaConfig(
@@ -420,27 +421,22 @@ def test_options_that_cannot_be(options):
         replace(TINY, **options)
 
 
-def test_the_command_line(tmp_path, monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["nhzoo", "train", "impala", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code, capsys.readouterr()
-
+def test_the_command_line(tmp_path):
     common = ("--params", 20_000, "--world", "tiny-walk", "--games", 4, "--time", 8)
     where = ("--run", tmp_path / "run", "--out", tmp_path / "agent")
-    code, said = run(*common, "--steps", 200, "--inline", *where, "--json")
-    assert code == 0
-    assert json.loads(said.out)["kind"] == "rl"
+    run = partial(commands.run, "train", "impala", *common, "--steps", 200)
+    done = run("--inline", *where, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["kind"] == "rl"
     assert "nhzoo train impala" in (tmp_path / "agent" / "README.md").read_text()
     for words, wanted in (
         (("--actors", 1_000), "--actors 1000: this machine has"),
         (("--teacher", "nobody"), "--teacher nobody: is no zoo entry"),
         (("--inline", "--extras", "gold=1"), "--extras gold=1"),
     ):
-        code, said = run(*common, "--steps", 200, *where[2:], "--run", tmp_path / "other", *words)
-        assert code == 2
-        (line,) = said.err.strip().splitlines()
+        done = run(*where[2:], "--run", tmp_path / "other", *words)
+        assert done.returncode == 2
+        (line,) = done.stderr.strip().splitlines()
         assert wanted in line
 
 

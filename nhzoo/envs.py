@@ -305,6 +305,7 @@ class Episode:
         # A memoryview gives Python's own integers, several times faster than an array does.
         self._blstats = self.game.observation["blstats"].data
         self._state = self.game.observation["program_state"].data
+        self._modes = self.game.flags.modes
         self._unchanged = 0
         self._first_score = self._blstats[_SCORE]
         turns, depth, level = self._blstats[_TIME], self._blstats[_DEPTH], self._blstats[_LEVEL]
@@ -323,17 +324,18 @@ class Episode:
         """
         game, result, blstats, state = self.game, self.result, self._blstats, self._state
         note, press, no_progress = note or bytearray().append, game.press, self.no_progress
-        modes = game.flags.modes
+        modes = self._modes
         turns, unchanged, score = result.turns, self._unchanged, blstats[_SCORE]
         depth, deepest = result.depth, result.max_depth
         level, highest = result.experience_level, result.max_experience_level
-        pressed = 0
+        pressed, stopped = 0, False
         try:
             for key in keys[: self.step_cap - result.steps]:
                 note(key)
                 press(key)
                 pressed += 1
                 if state[_GAME_OVER] or modes[0] & _EXTRAORDINARY:
+                    stopped = True
                     break
                 score, depth, level = blstats[_SCORE], blstats[_DEPTH], blstats[_LEVEL]
                 if depth > deepest:
@@ -357,11 +359,13 @@ class Episode:
         result.score, result.steps = float(score - self._first_score), result.steps + pressed
         result.turns, result.depth, result.max_depth = turns, depth, deepest
         result.experience_level, result.max_experience_level = level, highest
-        if modes[0] & _EXTRAORDINARY or (game.done and game.voided):
-            result.end_status, result.cause, result.score = "voided", game.voided, 0.0
-        elif state[_GAME_OVER] or game.done:
-            result.cause, ascended = game.close_out()
-            result.end_status = "ascended" if ascended else "death"
+        if stopped or game.done:
+            result.cause = game.voided
+            if result.cause:
+                result.end_status, result.score = "voided", 0.0
+            else:
+                result.cause, ascended = game.close_out()
+                result.end_status = "ascended" if ascended else "death"
         elif result.steps >= self.step_cap:
             result.end_status = "step_cap"
         elif unchanged >= no_progress:

@@ -3,7 +3,8 @@
 A command is run until it ends, while SIGKILL and SIGSTOP (then SIGCONT or SIGKILL) come to it and
 its children. Each run that a signal ended is followed by the same command again. At last what is
 promised to be the same bytes must be those of a run that nobody disturbed. After every run nothing
-may be left of it after five seconds: no process, and no folder among the temporary files.
+may be left of it after five seconds: no process, and no folder among the temporary files. The
+process that sees to that is spared; `test_children` kills it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import math
 import os
 import random
 import signal
@@ -92,8 +94,9 @@ CASES = (
 
 @dataclass
 class Report:
-    """What was done, and what went wrong."""
+    """What was done, and what went wrong. Past the moment `until` no more signals are sent."""
 
+    until: float = math.inf
     sent: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -164,7 +167,7 @@ def disturb(
         litter = [str(path) for path in to.rglob("*.tmp")]
         if litter:
             report.wrong.append(f"{case.name}: left {litter}")
-        if left <= 0:
+        if left <= 0 or time.monotonic() > report.until:
             return
 
 
@@ -185,9 +188,10 @@ def _run(
             for pause in [pause for pause in stopped if pause[0] <= now]:
                 stopped.remove(pause)
                 _send(pause[1], draw.choice((signal.SIGCONT, signal.SIGCONT, signal.SIGKILL)))
-            if left > 0 and now >= due:
+            if left > 0 and due <= now < report.until:
                 due = now + draw.uniform(0.0, 1.5)
-                targets = [pid for pid in _marked(to) if pid not in {p for _, p in stopped}]
+                held = {pid for _, pid in stopped}
+                targets = [pid for pid in _marked(to) if pid not in held and not _guards(pid)]
                 if targets:
                     # A parent that is killed has to begin again: less often, or nothing gets done.
                     children = [pid for pid in targets if pid != process.pid]
@@ -223,7 +227,7 @@ def _started(case: Case, given: Path, to: Path) -> Iterator[subprocess.Popen[byt
         _MARK: str(to),
         "TMPDIR": str(temporary),
         "NHZOO_CACHE": str(to / "cache"),
-        "NUMBA_CACHE_DIR": str(given.parent / "numba"),  # compiled once
+        "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR") or str(given.parent / "numba"),
         "PYTHONPATH": str(ROOT),
     }
     words = [sys.executable, "-m", "nhzoo", *map(str, case.words(given, to))]
@@ -255,6 +259,13 @@ def _marked(to: Path) -> list[int]:
     return sorted(found)
 
 
+def _guards(pid: int) -> bool:
+    """Whether it removes what a killed process leaves: without it, that is for the next start."""
+    with contextlib.suppress(OSError):
+        return b"os.pidfd_open" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return True
+
+
 def _rest(to: Path) -> list[str]:
     """What is left of a run that has ended."""
     found = []
@@ -274,9 +285,10 @@ def main() -> None:
     parser.add_argument("--signals", type=int, default=200, help="in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="one command")
+    parser.add_argument("--minutes", type=float, default=60, help="begin no new signals after that")
     options = parser.parse_args()
     cases = [case for case in CASES if options.only in (None, case.name)]
-    report = Report()
+    report = Report(time.monotonic() + 60 * options.minutes)
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         given = prepare(Path(temporary) / "given")
         for number, case in enumerate(cases):

@@ -200,7 +200,7 @@ def template(control: int, parent: int, settings: dict[str, Any]) -> None:
         send(connection, FAILED, _named(error))
         return
     # A fork beside other threads may inherit their locks: such a process plays one game itself.
-    forks = len(os.listdir("/proc/self/task")) == 1
+    forks = _is_alone()
     send(connection, ACTION, int(forks))
     os.register_at_fork(before=_remember_self, after_in_child=_die_with_forker)
     gc.freeze()  # the children share these pages as long as nothing touches them
@@ -232,6 +232,14 @@ def template(control: int, parent: int, settings: dict[str, Any]) -> None:
         send(connection, ACTION, code)
 
 
+def _is_alone() -> bool:
+    """Whether this process has one thread; False where that cannot be known."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:  # no /proc
+        return False
+
+
 def _await_command(connection: socket.socket, child: int) -> None:
     """Wait for the next command. When the game's process ends before, end what it has forked.
 
@@ -241,8 +249,10 @@ def _await_command(connection: socket.socket, child: int) -> None:
     if ended is None:
         return
     try:
-        ready, _, _ = select.select([connection.fileno(), ended], [], [])
-        if connection.fileno() not in ready:
+        poll = select.poll()  # no select(): a handle of 1,024 or more is out of its range
+        for handle in (connection.fileno(), ended):
+            poll.register(handle, select.POLLIN)
+        if all(handle == ended for handle, _ in poll.poll()):
             with contextlib.suppress(OSError):
                 os.killpg(child, signal.SIGKILL)  # not yet reaped, so the number is still its own
     finally:

@@ -105,8 +105,8 @@ class Channel:
     def receive(self) -> list[Any]:
         """The messages that are here in whole, perhaps none.
 
-        EOFError once the other end is gone and all its messages were given; a message that it has
-        not finished is dropped.
+        EOFError once the other end is gone, or has sent what is no message, and all its messages
+        were given; a message that it has not finished is dropped.
         """
         self._read()
         messages = list(self._messages)
@@ -162,7 +162,11 @@ class Channel:
                 break
             if len(self._unread) - at < size:
                 break
-            self._messages.append(pickle.loads(bytes(self._unread[at : at + size])))
+            try:
+                self._messages.append(pickle.loads(bytes(self._unread[at : at + size])))
+            except Exception:  # foreign code has written into the socket: whatever may be raised
+                self._ended = True
+                break
             begin = at + size
         del self._unread[:begin]
 

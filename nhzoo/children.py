@@ -12,10 +12,11 @@ import os
 import pickle
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection
+from multiprocessing import spawn, util
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from nhzoo.channels import Channel
 
 _LOOK_SECONDS = 0.05  # between looks at children, where the kernel does not tell of their end
 _DEAF_SECONDS = 10.0  # for a child that has closed its channel to end by itself
-_starting = threading.Lock()
 _KILL_SECONDS = 10.0  # for the kernel to end one, unless a broken disk holds it
 
 
@@ -35,7 +35,8 @@ class Child:
 
     `target` and `args` are pickled here; `shared` may hold what only a process that is being
     started can be given, such as shared memory. `folder` is the child's for temporary things, and
-    goes with `close`. In the child SIGINT is ignored and standard output is standard error.
+    goes with `close`, or with this object, or with this process. In the child SIGINT is ignored and
+    standard output is standard error.
     """
 
     def __init__(
@@ -43,28 +44,34 @@ class Child:
     ) -> None:
         scratch.guard()
         call = cloudpickle.dumps((target, args))
+        self.folder = scratch.new_folder()
         self._channel, theirs = Channel.pair()
         self._listening = True
         self._deaf = 0.0
-        self.folder = scratch.new_folder()
+        self._end: int | None = None
+        self.broke_off = False
+        """Whether it was killed for it has closed its channel, or spoilt it, and gone on."""
         self._process = multiprocessing.get_context("spawn").Process(
             target=_live, args=(theirs, os.getpid(), os.fspath(self.folder), shared)
         )
         self._process.daemon = True
         try:
             processes.from_lasting(self._start)
-        except BaseException:
-            self._channel.close()
-            scratch.remove(self.folder)
-            raise
-        finally:
             theirs.close()
-        assert self._process.pid is not None
-        # Not as an argument: what a pipe does not hold, one that is stopped or dead never takes.
-        self._channel.send(call)
-        self.pid: int = self._process.pid
-        self._end = processes.watch_end(self.pid)
-        scratch.note_child(self.folder, self.pid)
+            assert self._process.pid is not None
+            self.pid: int = self._process.pid
+            self._end = processes.watch_end(self.pid)
+            scratch.note_child(self.folder, self.pid)
+            # Not as an argument: what a pipe does not hold, one that is stopped never takes.
+            self._channel.send(call)
+        except BaseException:
+            theirs.close()
+            _finish(self._process, self._end, self._channel, self.folder)
+            raise
+        # At this process's end, before Python would send it SIGTERM, which it may not heed, and
+        # wait for its end without a limit.
+        held = self._process, self._end, self._channel, self.folder
+        self._finish = util.Finalize(self, _finish, held, exitpriority=10)
 
     def _start(self) -> None:
         """Start it, and have it leave the program's main script alone.
@@ -73,16 +80,11 @@ class Child:
         standard input is no file to be run, and a script without a guard would begin all over. What
         is defined there is in `call`.
         """
-        with _starting:
-            main = sys.modules["__main__"]
-            hidden = {name: vars(main).get(name) for name in ("__spec__", "__file__")}
-            vars(main).update(dict.fromkeys(hidden))
-            try:
-                self._process.start()
-            finally:
-                vars(main).update(hidden)
-                if hidden["__file__"] is None:
-                    del main.__file__
+        _thread.starts_ours = True
+        try:
+            self._process.start()
+        finally:
+            _thread.starts_ours = False
 
     @property
     def ended(self) -> bool:
@@ -108,7 +110,8 @@ class Child:
                 return self._channel.receive()
             except EOFError:
                 self._listening, self._deaf = False, time.monotonic()
-        elif self._is_deaf:  # foreign code has closed all that it could
+        elif self._is_deaf and not self.ended:  # foreign code has closed all that it could
+            self.broke_off = True
             self._process.kill()
         return []
 
@@ -118,20 +121,12 @@ class Child:
 
     def kill(self) -> None:
         """Kill it and wait for its end."""
-        if not self.ended:
-            self._process.kill()
-            processes.wait_for_end(self.pid, _KILL_SECONDS)
-            self._process.join(0)  # nothing is left of it in the table of processes
+        _kill(self._process, self._end)
 
     def close(self) -> None:
         """Kill it, and remove what is left of it."""
-        self.kill()
-        self._channel.close()
-        self._listening = False
-        if self._end is not None:
-            os.close(self._end)
-            self._end = None
-        scratch.remove(self.folder)
+        self._finish()
+        self._listening, self._end = False, None
 
 
 def wait(children: Collection[Child], seconds: float | None) -> None:
@@ -149,6 +144,38 @@ def wait(children: Collection[Child], seconds: float | None) -> None:
             return
         if any(child._is_deaf for child in blind):
             return
+
+
+def _kill(process: SpawnProcess, end: int | None) -> None:
+    if process.pid is None or process.exitcode is not None or (end is not None and _can_read(end)):
+        return
+    process.kill()
+    processes.wait_for_end(process.pid, _KILL_SECONDS)
+    process.join(0)  # nothing is left of it in the table of processes
+
+
+def _finish(process: SpawnProcess, end: int | None, channel: Channel, folder: Path) -> None:
+    _kill(process, end)
+    channel.close()
+    if end is not None:
+        os.close(end)
+    scratch.remove(folder)
+
+
+_thread = threading.local()
+_data_of_any = spawn.get_preparation_data
+
+
+def _preparation_data(name: str) -> dict[str, Any]:
+    """What Python tells a new process; to ours nothing of the main script, see `Child._start`."""
+    data = _data_of_any(name)
+    if getattr(_thread, "starts_ours", False):
+        for of_main in ("init_main_from_name", "init_main_from_path"):
+            data.pop(of_main, None)
+    return data
+
+
+vars(spawn)["get_preparation_data"] = _preparation_data
 
 
 def _can_read(handle: int) -> bool:

@@ -34,7 +34,9 @@ from nhzoo.errors import InputError, Notice, refusal
 
 MEGABYTE = 1 << 20
 _POINTER = b"version https://git-lfs.github.com/spec/"
-_STALE_SECONDS = 3_600.0  # of what another machine, which may be at work, has begun
+_STALE_SECONDS = 3_600.0  # of what has a name for temporary files that is not ours
+FOREIGN_SECONDS = 7 * 86_400.0
+"""How long nobody has written to what another machine or container has begun when it is removed."""
 _warned: list[Path] = []  # where a file system without locks was met
 
 
@@ -265,19 +267,14 @@ def atomic_writer(path: Path, keep: Path | None = None, sync: bool = True) -> It
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(temporary_name(path.name))
-    handle = _nameless(path.parent)
-    named = handle is None
-    if handle is None:
-        # With the mode that the user's umask gives: mkstemp's would have to be changed afterwards.
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    # With the mode that the user's umask gives: mkstemp's would have to be changed afterwards.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             if sync:
                 os.fsync(file.fileno())
-            if not named:
-                os.link(f"/proc/self/fd/{handle}", temporary, follow_symlinks=True)
         if keep and path.exists():
             os.replace(path, keep)
         os.replace(temporary, path)
@@ -287,39 +284,6 @@ def atomic_writer(path: Path, keep: Path | None = None, sync: bool = True) -> It
         if isinstance(error, OSError):
             _name(error, path)
         raise
-
-
-def _nameless(folder: Path) -> int | None:
-    """A new file of a folder that has no name yet, so that nothing is left of it after a kill.
-
-    None where that cannot be had: not Linux, or not on this file system, or without /proc.
-    """
-    if _can_link(folder, folder.stat().st_dev):
-        with contextlib.suppress(OSError):
-            return os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
-    return None
-
-
-_linkable: dict[int, bool] = {}
-
-
-def _can_link(folder: Path, device: int) -> bool:
-    """Whether files without a name can be given one later: found out once for a file system."""
-    if device not in _linkable and hasattr(os, "O_TMPFILE"):
-        trial = folder / temporary_name("trial")
-        try:
-            handle = os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
-            try:
-                os.link(f"/proc/self/fd/{handle}", trial, follow_symlinks=True)
-                trial.unlink()
-            finally:
-                os.close(handle)
-            _linkable[device] = True
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                return False  # that says nothing of the file system
-            _linkable[device] = False
-    return _linkable.get(device, False)
 
 
 def temporary_name(name: str) -> str:
@@ -381,17 +345,20 @@ def temporary_folder(becomes: Path) -> Iterator[Path]:
     sweep(becomes.parent, _STALE_SECONDS, becomes.name)
     folder = becomes.with_name(temporary_name(becomes.name))
     folder.mkdir()
+    handle = hold(folder)
     try:
         yield folder
     finally:
+        os.close(handle)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(folder: Path, older_than: float = 0.0, name: str | None = None) -> None:
     """Delete what killed processes have left in a folder: what has a `temporary_name` (of `name`).
 
-    What a process that still lives is writing is left alone. A file of another `.*.tmp` name, and
-    what was made on another machine, goes when it is `older_than` seconds.
+    What a process that still lives is writing is left alone. A file of another `.*.tmp` name goes
+    when it is `older_than` seconds, what was made on another machine after `FOREIGN_SECONDS`. With
+    0 both go at once: for who holds the folder, so that nobody else writes there.
     """
     for path in folder.glob(".*.tmp" if name is None else f".{glob.escape(name)}.*.tmp"):
         found = re.search(rf"\.({processes.NAME})\.[0-9a-f]{{8}}\.tmp$", path.name)
@@ -407,13 +374,52 @@ def sweep(folder: Path, older_than: float = 0.0, name: str | None = None) -> Non
 def is_left(path: Path, owner: str | None, older_than: float) -> bool:
     """Whether the process `owner` (see `processes.own_name`), which made `path`, has ended.
 
-    Where that cannot be known: whether nobody has written to `path` for `older_than` seconds.
+    Where that cannot be known: whether nobody has written to `path`, or in it, for `older_than`
+    seconds (for `FOREIGN_SECONDS` if it is another machine's, unless that is 0) nor holds it.
     """
-    if owner is not None and (ended := processes.has_ended(owner)) is not None:
-        return ended
+    if owner is not None:
+        if (ended := processes.has_ended(owner)) is not None:
+            return ended
+        older_than = older_than and max(older_than, FOREIGN_SECONDS)
     with contextlib.suppress(OSError):
-        return time.time() - path.lstat().st_mtime >= older_than
+        return time.time() - _newest(path) >= older_than and not _is_held(path)
     return False
+
+
+def hold(folder: Path) -> int:
+    """Show other machines and containers that a folder is in use, until the handle is closed.
+
+    They cannot look for this process. Where folders have no locks, or another machine does not see
+    them (NFS), what is in use is told by `FOREIGN_SECONDS` alone.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return handle
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a living process has called `hold`."""
+    with contextlib.suppress(OSError):  # no folder, or no locks
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+    return False
+
+
+def _newest(path: Path) -> float:
+    """When a file, or anything in a folder, was last written to."""
+    newest = path.lstat().st_mtime
+    if not path.is_symlink():
+        for place, folders, names in os.walk(path):
+            for name in (*folders, *names):
+                with contextlib.suppress(OSError):
+                    newest = max(newest, os.lstat(os.path.join(place, name)).st_mtime)
+    return newest
 
 
 def dump_json(value: Any, indent: int | None = 2) -> bytes:

@@ -130,7 +130,11 @@ class ImpalaRun:
         state = read_state(folder, say)
         actors, turn = self._load(state) if state else ({}, 0)
         self.crew = self._crew(actors, turn, stop, say)
-        self.crew.publish(weights_of(self.policy), self.update)
+        try:
+            self.crew.publish(weights_of(self.policy), self.update)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def flops(self) -> float:

@@ -1,6 +1,6 @@
 """The one place for temporary things: a folder per process, which goes when the process does.
 
-It is `nhzoo-<user>/<process>/` in the system's folder for temporary files. A process removes its
+It is `nhzoo-<user>-cache/<process>/` among the system's temporary files. A process removes its
 own at its end. `guard` starts a small process that does so when this one is killed. What is left
 all the same is removed by the next process that needs such a folder.
 """
@@ -16,14 +16,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from multiprocessing import util
+from multiprocessing import heap, util
 from pathlib import Path
 
 from nhzoo import files, processes
 
-_FOREIGN_SECONDS = 86_400.0  # what another machine or container left is removed when so old
 _CLEAR_SECONDS = 5.0
 _CHILD = ".child"
+_MEMORY = "/dev/shm"
 _lock = threading.Lock()
 _own: tuple[int, Path] | None = None
 _settled = False
@@ -50,10 +50,14 @@ def own_folder() -> Path:
     global _own
     with _lock:
         if _own is None or _own[0] != os.getpid() or not _own[1].is_dir():
-            root = _root()
-            sweep(root)
-            path = root / processes.own_name()
-            path.mkdir(0o700, exist_ok=True)
+            try:
+                root = files.private_folder()
+                sweep(root)
+                path = root / processes.own_name()
+                path.mkdir(0o700, exist_ok=True)
+            except OSError:  # somebody has taken the name
+                path = Path(tempfile.mkdtemp(prefix="nhzoo-"))
+            files.hold(path)  # until this process ends
             _own = os.getpid(), path
             # Of multiprocessing, for atexit is not called in processes that it has forked.
             util.Finalize(None, remove, (path,), exitpriority=-1)
@@ -77,7 +81,7 @@ def sweep(root: Path) -> None:
     with contextlib.suppress(OSError):
         for path in root.iterdir():
             own = re.fullmatch(processes.NAME, path.name)
-            if own and files.is_left(path, path.name, _FOREIGN_SECONDS):
+            if own and files.is_left(path, path.name, files.FOREIGN_SECONDS):
                 remove(path)
 
 
@@ -155,9 +159,13 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _root() -> Path:
-    """The folder of all of this user's processes; a new one where somebody has taken the name."""
-    try:
-        return files.private_folder()
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="nhzoo-"))
+class _Places:
+    """Where Python makes shared memory. It would make a folder that outlives a kill."""
+
+    def __iter__(self) -> Iterator[str]:
+        if os.path.isdir(_MEMORY):
+            yield _MEMORY
+        yield os.fspath(own_folder())  # as that of many containers is small
+
+
+vars(heap)["Arena"]._dir_candidates = _Places()

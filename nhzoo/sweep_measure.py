@@ -116,4 +116,6 @@ class _LossTask(OneByOne):
         from nhzoo.checkpoints import load_entry
         from nhzoo.losses import measure_loss
 
-        return measure_loss(load_entry(item).policy, self._games, batch=_GAMES_AT_ONCE)
+        return measure_loss(
+            load_entry(item).policy, self._games, None, lambda _: self.going_on(), _GAMES_AT_ONCE
+        )

@@ -24,6 +24,9 @@ from nhzoo.workers import Crashed, OneByOne, run_tasks
 _MOST_LOSSES = 3  # of the packed games, one after another, without a finished run in between
 _TRIES = 4  # of a job on a cluster after its machine was lost, each perhaps on another
 _ANSWER_SECONDS = 5.0
+_SILENT_SECONDS = (
+    6 * 3_600.0
+)  # for a job: between two reports, of many updates or all held-out games
 _ENTRY_LIMIT = 4 << 30
 
 
@@ -132,7 +135,12 @@ def pack(recipe: Recipe) -> Games:
     return Games(training, held_out)
 
 
-def train_cell(cell: Cell, recipe: Recipe, packed: Games | None = None) -> Outcome:
+def train_cell(
+    cell: Cell,
+    recipe: Recipe,
+    packed: Games | None = None,
+    going_on: Callable[[], None] = lambda: None,
+) -> Outcome:
     """The job: train one cell to its end, or go on with it where its state lies in `folder`."""
     from nhzoo import publishing, training
     from nhzoo.recipe import BCConfig
@@ -152,7 +160,7 @@ def train_cell(cell: Cell, recipe: Recipe, packed: Games | None = None) -> Outco
     def record(trained: training.Trained) -> None:
         rows.append(asdict(publishing.ledger_row(trained, cell.run_id, games)))
 
-    trained = training.train(config, games, held_out, folder / "run", checkpoint=record)
+    trained = training.train(config, games, held_out, folder / "run", lambda _: going_on(), record)
     record(trained)
     command = (
         f"nhzoo train bc --data {recipe.data} --params {cell.params} --flops {cell.flops:g} "
@@ -182,7 +190,7 @@ class CellTask(OneByOne):
     def work(self, item: Cell) -> Outcome | Lost:
         """Train it."""
         try:
-            return train_cell(item, self._recipe, self._packed)
+            return train_cell(item, self._recipe, self._packed, self.going_on)
         except (InputError, OSError) as error:
             if all(map(_is_whole, (*self._packed.training, *self._packed.held_out))):
                 raise
@@ -210,7 +218,9 @@ def _here(cells: Sequence[Cell], recipe: Recipe, jobs: int) -> Iterator[tuple[Ce
                 "trained on those of before; restore them, or begin with other --runs"
             )
         again: list[Cell] = []
-        for key, outcome in run_tasks(CellTask, (recipe, packed), enumerate(cells), jobs):
+        for key, outcome in run_tasks(
+            CellTask, (recipe, packed), enumerate(cells), jobs, hang_seconds=_SILENT_SECONDS
+        ):
             assert isinstance(key, int)
             if isinstance(outcome, Lost):
                 losses += 1
@@ -220,9 +230,11 @@ def _here(cells: Sequence[Cell], recipe: Recipe, jobs: int) -> Iterator[tuple[Ce
                 again.append(cells[key])
                 continue
             if isinstance(outcome, Crashed):
+                hung = f"said nothing for {_SILENT_SECONDS / 3_600:g} hours"
+                how = hung if outcome.exit_code is None else f"ended ({outcome.exit_code})"
                 raise NhzooError(
-                    f"{cells[key].run_id}: its process ended twice with exit code "
-                    f"{outcome.exit_code}; the others are in the table, run again to go on"
+                    f"{cells[key].run_id}: its process twice {how}; the others are in the table, "
+                    "run again to go on"
                 )
             losses = 0
             yield cells[key], outcome

@@ -8,6 +8,7 @@ only time, an item that took its worker down is tried once more and then given b
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import pickle
 import signal
@@ -31,6 +32,8 @@ _OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
 _MARK_SIZE = 8
 _LEFT = ".left"
 _MAX_LEFT = 1 << 22
+ITEM_SECONDS = 3_600.0
+"""For one item, or until the next mark: replaying the longest game takes minutes."""
 _START_SECONDS = 600.0  # for a worker to be ready, when there is a limit for what it does
 _MAX_IDLE_DEATHS = 10  # of workers, one after another, without a finished item between
 _MAX_UNREADY = 2  # that end by themselves, one after another, before they have marked an item
@@ -64,6 +67,8 @@ class OneByOne:
     """A task that works through one item at a time: subclasses have `work`."""
 
     slots = 1
+    going_on: Callable[[], None]
+    """For `work` to tell that its item still gets on, where one may take hours."""
 
     def start(self, key: Key, item: Any) -> None:
         """Take one item; its key is the number that is blamed when it kills the process."""
@@ -73,7 +78,8 @@ class OneByOne:
         """Do the work of the item that is held."""
         key, item = self._held
         assert isinstance(key, int)
-        mark(key, 0, 0)
+        self.going_on = functools.partial(mark, key, 0, 0)
+        self.going_on()
         return [(key, self.work(item))]
 
     def work(self, item: Any) -> Any:
@@ -138,8 +144,9 @@ def run_tasks(
 
     Gives (key, result) in the order of finishing and (None, progress) in between. Integer keys are
     what `mark` refers to. `slots` is the number of items each worker is handed at once. A worker
-    that has marked an item and then nothing for `hang_seconds` is killed, and the item blamed; one
-    in which foreign code, or what nobody is to blame for, takes `foreign_seconds`, as well. Where
+    that has marked an item and then nothing for `hang_seconds` (None: `ITEM_SECONDS`) is killed,
+    and the item blamed; one in which foreign code, or what nobody is to blame for, takes
+    `foreign_seconds` (None: it has limits of its own, so the longer of those two), as well. Where
     nobody is to blame the items are worked on again, each alone in its worker.
     """
     queue = deque(items)
@@ -151,8 +158,8 @@ def run_tasks(
     dead: list[_Worker] = []
     idle_deaths = unready = 0
     now = time.monotonic()
-    limits = [limit for limit in (hang_seconds, foreign_seconds) if limit]
-    interval = min(limits) / 8 if limits else None
+    hang_seconds = hang_seconds or ITEM_SECONDS
+    interval = min(hang_seconds, foreign_seconds or hang_seconds) / 8
     try:
         open_items = len(queue)
         pool = [_spawn(work) for _ in range(min(workers, open_items))]
@@ -160,10 +167,9 @@ def run_tasks(
             for worker in pool:
                 _hand_out(worker, queue, slots, alone)
             wait([worker.child for worker in pool], interval)
-            if interval:
-                now, polled = time.monotonic(), now
-                # What this process stood still for does not count: it may have been stopped.
-                _kill_hung(pool, hang_seconds, foreign_seconds, max(0.0, now - polled - interval))
+            now, polled = time.monotonic(), now
+            # What this process stood still for does not count: it may have been stopped.
+            _kill_hung(pool, hang_seconds, foreign_seconds, max(0.0, now - polled - interval))
             for position, worker in enumerate(pool):
                 ended = worker.child.ended  # before what it said: that is all of it then
                 for key, result in _heard(worker):
@@ -180,7 +186,8 @@ def run_tasks(
                 left = _read_left(worker.child.folder / f"{guilty}{_LEFT}")
                 worker.child.close()
                 idle_deaths += 1
-                own_end, foreign = worker.hung or code not in _OUTSIDE, bool(worker.mark[4])
+                own_end = worker.hung or worker.child.broke_off or code not in _OUTSIDE
+                foreign = bool(worker.mark[4])
                 if worker.hung and not worker.marks:  # it has not marked anything yet
                     raise NhzooError("a worker process does not get ready: what it loads hangs")
                 unready = 0 if worker.mark[3] else unready + (own_end and not worker.hung)
@@ -236,19 +243,21 @@ def _spawn(work: bytes) -> _Worker:
 
 
 def _kill_hung(
-    pool: list[_Worker], hang_seconds: float | None, foreign_seconds: float | None, away: float
+    pool: list[_Worker], hang_seconds: float, foreign_seconds: float | None, away: float
 ) -> None:
     """Kill the workers that have been at one thing for longer than that may take."""
     now = time.monotonic()
     for worker in pool:
         worker.looked += away
         number, count, foreign = worker.mark[0], worker.mark[3], worker.mark[4]
-        limit = foreign_seconds if number < 0 or foreign else hang_seconds
-        if limit is not None and not count:
+        limit = hang_seconds
+        if number < 0 or foreign:
+            limit = foreign_seconds or max(hang_seconds, ITEM_SECONDS)
+        if not count:
             limit = max(limit, _START_SECONDS)
         if count != worker.marks or not worker.in_flight:
             worker.marks, worker.looked = count, now
-        elif limit is not None and now - worker.looked > limit and not worker.hung:
+        elif now - worker.looked > limit and not worker.hung:
             worker.hung = True
             worker.child.kill()
 
@@ -302,12 +311,17 @@ def _serve(channel: Channel, mark: Any, work: bytes) -> None:
                 held -= key is not None
                 _tell(channel, (key, result, None))
             mark[0] = -1
-    except NhzooError as error:
-        _tell(channel, (None, None, error))
     except Exception as error:
         trace = traceback.format_exc()
-        reason = f"in a worker process: {type(error).__name__}: {error}"
-        _tell(channel, (None, None, WorkerError(reason, trace)))
+        told: NhzooError = WorkerError(
+            f"in a worker process: {type(error).__name__}: {error}", trace
+        )
+        if isinstance(error, NhzooError):
+            try:
+                told = pickle.loads(pickle.dumps(error))
+            except Exception:  # of a script or a notebook, or not made of its message alone
+                told = WorkerError(str(error), trace)
+        _tell(channel, (None, None, told))
 
 
 def _tell(channel: Channel, message: Any) -> None:

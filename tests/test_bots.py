@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import importlib.util
 import inspect
 import json
 import os
 import pickle
+import resource
 import shutil
 import signal
+import socket
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +23,7 @@ import pytest
 from nle import nethack
 from nle.env.tasks import NetHackChallenge
 
-from nhzoo import bots, evaluate, files, verify
+from nhzoo import bot_process, bots, evaluate, files, verify
 from nhzoo.agents import load
 from nhzoo.bots import BotAgent, BotSource
 from nhzoo.errors import InputError
@@ -369,3 +373,32 @@ def test_without_the_extra_one_line_says_how_to_get_it(monkeypatch):
     )
     with pytest.raises(InputError, match=r"pip install 'nhzoo\[expert\]'"):
         load("autoascend")
+
+
+def test_commands_come_in_over_any_handle():
+    """select() takes those below 1,024 only."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2_048)), hard))
+    ours, theirs = socket.socketpair()
+    game = subprocess.Popen(["sleep", "1000"])
+    try:
+        high = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 1_200)
+        with ours, theirs, socket.socket(fileno=high) as connection:
+            ours.send(bot_process.FORK)
+            bot_process._await_command(connection, game.pid)
+            assert connection.recv(1) == bot_process.FORK
+        assert game.poll() is None
+    finally:
+        game.kill()
+        game.wait()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_without_proc_nothing_is_forked(monkeypatch):
+    assert bot_process._is_alone() == (len(os.listdir("/proc/self/task")) == 1)
+
+    def missing(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "listdir", missing)
+    assert not bot_process._is_alone()

@@ -131,3 +131,16 @@ def test_a_process_stopped_in_the_middle_of_a_message():
     with pytest.raises(EOFError):
         ours.next(30)
     ours.close()
+
+
+def test_what_foreign_code_writes_into_the_socket_ends_the_channel_after_what_was_said():
+    raw, theirs = socket.socketpair()
+    with raw:
+        end = Channel(theirs)
+        Channel(raw).send("said")
+        raw.send((4).to_bytes(8, "little") + b"junk")
+        assert end.receive() == ["said"]
+        for _ in range(2):
+            with pytest.raises(EOFError):
+                end.receive()
+        end.close()

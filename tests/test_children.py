@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing import spawn
 from pathlib import Path
 
 import pytest
 
-from nhzoo import processes, scratch
+from nhzoo import children, processes, scratch
 from nhzoo.children import Child, wait
 from nhzoo.workers import Crashed, run_tasks
 
@@ -99,7 +102,8 @@ from multiprocessing import spawn
 from nhzoo.children import Child
 if __name__ == "__main__":
     spawn.set_executable(sys.argv[1])
-    print(Child(print, ()).pid, flush=True)
+    child = Child(print, ())
+    print(child.pid, flush=True)
     time.sleep(1_000)
 """
 
@@ -164,6 +168,95 @@ def test_folders_are_removed_by_owner_and_age(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == left - {theirs}
 
 
+def stubborn(channel):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    channel.send("begun")
+    time.sleep(1_000)
+
+
+STUBBORN = """
+import sys
+from nhzoo.children import Child, wait
+from tests.test_children import stubborn
+if __name__ == "__main__":
+    child = Child(stubborn, ())
+    while not child.messages():
+        wait([child], 1)
+    print(child.pid)
+    raise SystemExit(3)
+"""
+
+
+def test_a_process_ends_though_its_child_does_not_heed_sigterm(tmp_path):
+    (tmp_path / "main.py").write_text(STUBBORN)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    words = [sys.executable, tmp_path / "main.py"]
+    with subprocess.Popen(
+        words, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            pid = int(process.stdout.readline())
+            assert process.wait(60) == 3
+        finally:
+            os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+    assert gone(pid) and not list(tmp_path.glob("nhzoo-*/*"))
+
+
+def test_a_child_that_cannot_be_noted_is_not_left_running(monkeypatch):
+    started = []
+
+    def full(folder, pid):
+        started.append((folder, pid))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(scratch, "note_child", full)
+    with pytest.raises(OSError, match="No space"):
+        Child(stubborn, ())
+    ((folder, pid),) = started
+    assert gone(pid) and not folder.exists()
+
+
+def test_a_child_that_nobody_refers_to_any_more_ends():
+    child = Child(echo, ())
+    pid, folder = child.pid, child.folder
+    del child
+    gc.collect()
+    assert gone(pid) and not folder.exists()
+
+
+def test_other_threads_start_processes_with_the_main_script_meanwhile(monkeypatch):
+    """Ours do without it."""
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", "/script.py", raising=False)
+    monkeypatch.setattr(main, "__spec__", None)
+    others, real = [], children._data_of_any
+
+    def look(name):
+        if name == "another":
+            return real(name)
+        thread = threading.Thread(
+            target=lambda: others.append(spawn.get_preparation_data("another"))
+        )
+        thread.start()
+        thread.join()
+        return real(name)
+
+    monkeypatch.setattr(children, "_data_of_any", look)
+    child = Child(echo, ())
+    try:
+        child.send("here")
+        assert said_by(child) == ["here"]
+    finally:
+        child.close()
+    assert [data["init_main_from_path"] for data in others] == ["/script.py"]
+
+
+def said_by(child: Child) -> list:
+    while not (said := child.messages()) and not child.ended:
+        wait([child], 10)
+    return said
+
+
 def echo(channel):
     while True:
         channel.send(channel.next())
@@ -178,9 +271,7 @@ def test_a_child_outlives_the_thread_that_started_it():
     (child,) = started
     try:
         child.send("still there?")
-        while not (said := child.messages()) and not child.ended:
-            wait([child], 10)
-        assert said == ["still there?"]
+        assert said_by(child) == ["still there?"]
     finally:
         child.close()
     assert not child.folder.exists()

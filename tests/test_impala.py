@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from nhzoo import checkpoints, impala_publishing, impala_training, ledger, packing, run_loop
+from nhzoo.actors import InlineCrew
 from nhzoo.agents import load
 from nhzoo.critic import Critic, load_critic
 from nhzoo.errors import CheckFailed, InputError, NhzooError
@@ -369,6 +371,19 @@ def test_a_diverging_loss_stops_the_run_and_the_last_state_is_safe(tmp_path):
             run_loop.Loop(run, None, print, print, print).go([])
     with closing(ImpalaRun(TINY, tmp_path)) as run:
         assert run.update == 1
+
+
+def test_actors_end_when_the_first_weights_cannot_be_published(tmp_path, monkeypatch):
+    closed = []
+
+    def fail(self, weights, version):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(InlineCrew, "publish", fail)
+    monkeypatch.setattr(InlineCrew, "close", closed.append)
+    with pytest.raises(OSError, match="No space"):
+        ImpalaRun(TINY, tmp_path)
+    assert len(closed) == 1
 
 
 @pytest.mark.parametrize("actors", [{"inline": True, "actors": 2}, {"inline": False, "actors": 1}])

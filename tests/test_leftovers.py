@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import heap
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ def started(script: str, folder: Path) -> subprocess.Popen:
     process = subprocess.Popen(
         [sys.executable, "-c", script, folder],
         env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
         text=True,
@@ -42,7 +44,6 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from nhzoo import files
-{before}
 with files.atomic_writer(Path(sys.argv[1]) / "a file") as file:
     file.write(bytes(1000))
     file.flush()
@@ -51,18 +52,16 @@ with files.atomic_writer(Path(sys.argv[1]) / "a file") as file:
 """
 
 
-def test_a_killed_writer_leaves_nothing(tmp_path):
+def test_a_killed_writer_leaves_nothing_after_the_next_start(tmp_path):
     (tmp_path / "a file").write_bytes(b"of before")
-    killed(WRITER.format(before=""), tmp_path)
-    if not files._can_link(tmp_path, tmp_path.stat().st_dev):
-        files.sweep(tmp_path)  # this file system has no files without a name
+    killed(WRITER, tmp_path)
+    files.sweep(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a file"]
     assert (tmp_path / "a file").read_bytes() == b"of before"
 
 
-def test_where_files_have_names_a_writers_file_goes_when_the_writer_has_ended(tmp_path):
-    script = WRITER.format(before="files._can_link = lambda *_: False")
-    with started(script, tmp_path) as process:
+def test_a_writers_file_goes_when_the_writer_has_ended(tmp_path):
+    with started(WRITER, tmp_path) as process:
         (left,) = tmp_path.glob(".*.tmp")
         foreign = tmp_path / f".b.{'0' * 8}-1-1.01234567.tmp"  # of another machine
         foreign.touch()
@@ -76,13 +75,66 @@ def test_where_files_have_names_a_writers_file_goes_when_the_writer_has_ended(tm
     assert not list(tmp_path.iterdir())
 
 
-def test_without_files_that_have_no_name_the_same_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_linkable", {})
+ELSEWHERE = """
+import sys, time
+from pathlib import Path
+from nhzoo import files, processes, scratch
+processes._machine = lambda: "01234567"
+with files.temporary_folder(Path(sys.argv[1]) / "x") as folder:
+    (folder / "part").touch()
+    scratch.new_folder("part")
+    print("now", flush=True)
+    time.sleep(1000)
+"""
 
-    def refuse(*arguments, **options):
-        raise OSError(errno.EPERM, "not here")
 
-    monkeypatch.setattr(os, "link", refuse)
+def test_what_a_living_process_of_another_machine_holds_stays_however_old(tmp_path):
+    with started(ELSEWHERE, tmp_path) as process:
+        (prepared,) = tmp_path.glob(".x.*.tmp")
+        (own,) = tmp_path.glob("nhzoo-*/01234567-*")
+        for path in (*prepared.iterdir(), *own.iterdir(), prepared, own):
+            os.utime(path, (1, 1))
+        files.sweep(tmp_path, older_than=3_600)
+        scratch.sweep(own.parent)
+        assert len(list(prepared.iterdir())) == len(list(own.iterdir())) == 1
+        process.kill()
+    (own / "in use").touch()  # where there are no locks, that much is to be seen
+    os.utime(own, (1, 1))
+    files.sweep(tmp_path, older_than=3_600)
+    scratch.sweep(own.parent)
+    assert own.exists() and not prepared.exists()
+    os.utime(own / "in use", (1, 1))
+    scratch.sweep(own.parent)
+    assert not own.exists()
+
+
+UNNAMED = """
+import sys
+from nhzoo import files, scratch
+def taken():
+    raise PermissionError
+files.private_folder = taken
+assert scratch.new_folder().is_dir()
+print("now", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_where_somebody_else_has_the_name_nothing_is_left_either(tmp_path):
+    with started(UNNAMED, tmp_path) as process:
+        assert len(list(tmp_path.iterdir())) == 1
+        process.communicate("")
+    assert process.returncode == 0 and not list(tmp_path.iterdir())
+
+
+def test_shared_memory_that_has_no_other_place_goes_with_its_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(scratch, "_MEMORY", str(tmp_path / "no such"))
+    arena = heap.Arena(4_096)
+    place = os.readlink(f"/proc/self/fd/{arena.fd}")
+    assert place.startswith(f"{scratch.own_folder()}/")
+
+
+def test_the_file_of_before_can_be_kept(tmp_path):
     files.atomic_write(tmp_path / "a file", b"one")
     files.atomic_write(tmp_path / "a file", b"two", keep=tmp_path / "before")
     assert (tmp_path / "a file").read_bytes() == b"two"

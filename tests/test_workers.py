@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from nhzoo import children, workers
 from nhzoo.errors import InputError, NhzooError
-from nhzoo.workers import Crashed, left_behind, run_tasks
+from nhzoo.workers import Crashed, OneByOne, WorkerError, left_behind, run_tasks
 
 
 class Squares:
@@ -227,3 +229,73 @@ def test_what_foreign_code_does_is_put_down_to_the_item_with_which_it_does_it_al
     says = "ended its process with exit code 5" if code else "gave no answer within 1.5 s"
     assert str(crashed) == f"agent {says}"
     assert found == {i: -i for i in range(7) if i != 4}
+
+
+class Spoils(OneByOne):
+    """Writes into all of its process's sockets, and goes on."""
+
+    def work(self, item):
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                    os.write(int(name), (4).to_bytes(8, "little") + b"junk")
+        time.sleep(1_000)
+
+
+def test_an_item_whose_code_writes_into_the_workers_socket_is_blamed(monkeypatch):
+    monkeypatch.setattr(children, "_DEAF_SECONDS", 0.1)
+    found = dict(run_tasks(Spoils, (), [(0, None)], 1))
+    assert found == {0: Crashed(-signal.SIGKILL, 0.0, 0.0)}
+
+
+class Stops(OneByOne):
+    """Stops its own process."""
+
+    def work(self, item):
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_a_worker_that_is_stopped_does_not_hold_who_gave_no_limit(monkeypatch):
+    monkeypatch.setattr(workers, "ITEM_SECONDS", 0.5)
+    assert dict(run_tasks(Stops, (), [(0, None)], 1)) == {0: Crashed(None, 0.0, 0.0)}
+
+
+def test_an_item_of_hours_can_tell_that_it_gets_on():
+    class Long(OneByOne):
+        def work(self, item):
+            for _ in range(item):
+                self.going_on()
+            return "done"
+
+    marks, task = [], Long()
+    task.start(7, 2)
+    assert task.advance(lambda *mark: marks.append(mark)) == [(7, "done")]
+    assert marks == [(7, 0, 0)] * 3
+
+
+def test_an_error_that_only_the_worker_can_make_is_told_in_its_words():
+    class Own(NhzooError):
+        pass
+
+    class Raises(OneByOne):
+        def work(self, item):
+            raise Own("of my own")
+
+    with pytest.raises(WorkerError, match=r"^of my own$") as caught:
+        list(run_tasks(Raises, (), [(0, None)], 1))
+    assert "Own" in caught.value.trace
+
+
+class Two(NhzooError):
+    def __init__(self, what, why):
+        super().__init__(f"{what}: {why}")
+
+
+class RaisesTwo(OneByOne):
+    def work(self, item):
+        raise Two("this", "that")
+
+
+def test_an_error_that_is_not_made_of_its_message_alone_is_told():
+    with pytest.raises(WorkerError, match=r"^this: that$"):
+        list(run_tasks(RaisesTwo, (), [(0, None)], 1))

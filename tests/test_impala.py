@@ -380,7 +380,7 @@ def test_actors_end_when_the_first_weights_cannot_be_published(tmp_path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(InlineCrew, "publish", fail)
-    monkeypatch.setattr(InlineCrew, "close", closed.append)
+    monkeypatch.setattr(InlineCrew, "close", lambda crew: closed.append(crew))
     with pytest.raises(OSError, match="No space"):
         ImpalaRun(TINY, tmp_path)
     assert len(closed) == 1

@@ -236,7 +236,7 @@ class ProcessCrew:
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
     """Processes that are started meanwhile never see SIGINT and SIGTERM: stopping is the learner's
-    to handle, and Ctrl-C in a terminal goes to all of them.
+    to handle, and Ctrl-C in a terminal goes to all of them. A `Child` is ended with SIGKILL.
     """
     resource_tracker.ensure_running()  # which would let the signals through as it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})

@@ -263,6 +263,7 @@ def _on_cluster(
     )
     pending = {job.remote(cell, recipe): cell for cell in cells}
     while pending:
+        # Without a limit: jobs may queue for days, and Ray says nothing of those that stand still.
         (ready,), _ = ray.wait(list(pending), num_returns=1)
         cell = pending.pop(ready)
         try:

@@ -16,7 +16,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from nhzoo import files, forecast, packing, publishing, scaling, sweep_run, training_cost
+from nhzoo import (
+    files,
+    forecast,
+    packing,
+    publishing,
+    scaling,
+    sweep_measure,
+    sweep_run,
+    training_cost,
+)
 from nhzoo.agents import RandomAgent, load
 from nhzoo.cli import cli
 from nhzoo.errors import InputError, NhzooError
@@ -113,6 +122,21 @@ def test_runs_are_measured_anew_on_a_result_and_with_their_return(recipe, tmp_pa
     measured.unlink()
     with pytest.raises(InputError, match="no zoo entry of that run"):
         CliRunner().invoke(cli, [str(word) for word in command], catch_exceptions=False)
+
+
+def test_jobs_of_hours_tell_that_they_get_on(recipe):
+    """So that one which is silent for hours is told from them."""
+    (cell,) = plan_of((12_000, 6, 0)).cells
+    packed, marks = sweep_run.pack(recipe), []
+    trained = Path(recipe.folder) / cell.run_id / cell.run_id
+    for task, item in (
+        (sweep_run.CellTask(recipe, packed), cell),
+        (sweep_measure._LossTask(packed.held_out), trained),
+    ):
+        marks.clear()
+        task.start(0, item)
+        task.advance(lambda *mark: marks.append(mark))
+        assert len(marks) > 1
 
 
 def test_a_job_that_is_killed_goes_on_where_it_was(recipe, tmp_path):

@@ -97,15 +97,19 @@ def pack(
         progress(report, len(items))
     root = data.folder if isinstance(data, NldFolder) else None
     cpus = workers or os.cpu_count() or 1
-    for key, result in run_tasks(PackTask, (tuple(fields), root), todo, cpus):
-        if isinstance(result, int):
-            report.frames += result
-            report.packed += 1
-        else:
-            reason = str(result)  # also that of a Crashed
-            assert isinstance(key, int)
-            report.refused[items[key].name] = reason
-        progress(report, len(items))
+    try:
+        for key, result in run_tasks(PackTask, (tuple(fields), root), todo, cpus):
+            if isinstance(result, int):
+                report.frames += result
+                report.packed += 1
+            else:
+                reason = str(result)  # also that of a Crashed
+                assert isinstance(key, int)
+                report.refused[items[key].name] = reason
+            progress(report, len(items))
+    finally:
+        if todo:  # a worker that was killed has left what it was writing
+            files.sweep(folder, older_than=_STALE_SECONDS)
     kept = [item for item in items if item.name not in report.refused]
     report.games = [item.path for item in kept]
     report.exportable = [

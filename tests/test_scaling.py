@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from nhzoo import (
@@ -628,6 +628,18 @@ def test_moments_before_the_end_of_a_run_are_left_out():
         max_size=40,
     ),
     st.booleans(),
+)
+@example(  # a cost that falls with size
+    values=[
+        (24213, 453_118_512_841, 1e10, 964524.0678510973, 56139.77623092717),
+        (999_999_999_999, 31001339, 3e20, 846281.1886521281, 1.6946103576292728e-278),
+        (2480, 26, 1e14, 851119.388695308, 7456100.124365786),
+        (1078, 32503, 1e12, 999999.9999999999, 4569626.529767941),
+        (109, 514, 1e14, 999999.0, None),
+        (3547, 15_336_229_739, 1e14, 1.9, 9518542.265622517),
+        (812342, 8385, 1e14, 889133.0672930328, None),
+    ],
+    named=False,
 )
 def test_any_table_gives_a_fit_or_a_line(values, named):
     rows = [

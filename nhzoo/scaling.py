@@ -138,7 +138,7 @@ class Fit:
                 if (found := entry["exponent_params"]) is not None:
                     slope = self.cost.slope(self._middle_size())
                     value = 1 - slope * found["value"]
-                    ends: list[float | None] = [None, None]
+                    ends: Sequence[float | None] = (None, None)
                     if a is not None:  # a cost that falls with size turns them round
                         ends = sorted(1 - slope * end for end in (a.low, a.high))
                     entry["exponent_samples"] = {"value": value, "low": ends[0], "high": ends[1]}

@@ -142,7 +142,7 @@ class Loop(Generic[_Result]):
                 run.step()
             except Stopped:
                 run.seconds = self.before + time.monotonic() - self.began
-                self.save()
+                self.save(always=True)
                 raise self.interrupted() from None
             self.tick()
             last = run.update == run.updates
@@ -153,15 +153,18 @@ class Loop(Generic[_Result]):
                 if self.log:
                     self.checkpoint(measured)
             if run.update % config.save_every == 0 or run.stopping or last:
-                self.save(last)
+                self.save(always=last or run.stopping)
             if run.stopping and not last:
                 raise self.interrupted()
 
-    def save(self, last: bool = False) -> None:
-        """Save the run, unless its loss is exploding: that is kept only at the end."""
+    def save(self, always: bool = False) -> None:
+        """Save the run, unless its loss is exploding: that is kept only when the run ends here.
+
+        One high loss is no explosion yet, and the state before it is kept as well.
+        """
         self.run.check()
         self.energy()
-        if last or not self.run.alarm.high:
+        if always or not self.run.alarm.high:
             self.run.save()
 
     def interrupted(self) -> Interrupted:

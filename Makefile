@@ -9,8 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CONSTRAINTS := constraints.txt
-# Each of these processes computes in one thread. Some tests wait, so they are one more than cores.
-JOBS ?= $(shell expr $$(nproc 2>/dev/null || echo 1) + 1)
+# Each of these processes computes in one thread.
+JOBS ?= 2
 PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist worksteal
 
 .PHONY: setup demo test test-fast test-matrix test-lowest bench determinism publish report lint format clean

@@ -26,6 +26,7 @@ from numba.extending import intrinsic as _intrinsic
 
 from nhzoo import kernels
 from nhzoo.errors import NhzooError
+from nhzoo.vectors import store
 
 cgutils: Any = _cgutils
 config: Any = _config
@@ -56,7 +57,6 @@ DIGEST = "34b670a4ff2943c0400cc16625d5502202cb4c1bd182d149ee1c073b7a395f13"
 
 _FLOAT, _INDEX, _INT = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
-_MASK = ir.VectorType(ir.IntType(1), LANES)
 _INTS = ir.VectorType(_INT, LANES)
 
 # exp(x) = 2^n exp(r), n the integer nearest x / ln 2, |r| <= ln 2 / 2; exp(r) by its Taylor series,
@@ -136,7 +136,7 @@ def _tile(typing: Any, a: Any, row: Any, panels: Any, panel: Any, out: Any) -> A
                 count = _spread(builder, builder.trunc(left_over, _INT), _INTS)
                 mask = builder.icmp_signed(">", count, ir.Constant(_INTS, list(range(LANES))))
                 for place, total in zip(places, sums, strict=True):
-                    _store(builder, builder.load(total), into.data, place, mask)
+                    store(builder, builder.load(total), into.data, place, mask)
         return context.get_dummy_value()
 
     at = types.int64
@@ -151,14 +151,6 @@ def _spread(builder: ir.IRBuilder, value: Any, kind: Any) -> Any:
 def _load(builder: ir.IRBuilder, data: Any, place: Any) -> Any:
     pointer = builder.bitcast(builder.gep(data, [place]), _VECTOR.as_pointer())
     return builder.load(pointer, align=4)
-
-
-def _store(builder: ir.IRBuilder, value: Any, data: Any, place: Any, mask: Any) -> None:
-    pointer = builder.gep(data, [place])
-    kind = ir.FunctionType(ir.VoidType(), [_VECTOR, pointer.type, _INT, _MASK])
-    name = f"llvm.masked.store.v{LANES}f32.p0"
-    store = cgutils.get_or_insert_function(builder.module, kind, name)
-    builder.call(store, [value, pointer, ir.Constant(_INT, 4), mask])
 
 
 @kernels.njit()

@@ -61,7 +61,7 @@ def sum_rows(
             positive = builder.fcmp_ordered(">", result, _ZEROS)
             rectified = builder.select(positive, result, _ZEROS)
             result = builder.select(args[7], rectified, result)
-            _store(builder, result, into.data, builder.add(args[1], block), mask)
+            store(builder, result, into.data, builder.add(args[1], block), mask)
         return context.get_dummy_value()
 
     at, relu = types.int64, types.boolean
@@ -137,7 +137,8 @@ def _load(builder: ir.IRBuilder, data: Any, place: Any, mask: Any) -> Any:
     return builder.call(load, [pointer, ir.Constant(_INT, 4), mask, _ZEROS])
 
 
-def _store(builder: ir.IRBuilder, value: Any, data: Any, place: Any, mask: Any) -> None:
+def store(builder: ir.IRBuilder, value: Any, data: Any, place: Any, mask: Any) -> None:
+    """Write the lanes of a vector of 16 that `mask` names to `data` from `place` on."""
     pointer = builder.gep(data, [place])
     kind = ir.FunctionType(ir.VoidType(), [_VECTOR, pointer.type, _INT, _MASK])
     name = f"llvm.masked.store.v{_LANES}f32.p0"
@@ -147,4 +148,4 @@ def _store(builder: ir.IRBuilder, value: Any, data: Any, place: Any, mask: Any) 
 
 def _accumulate(builder: ir.IRBuilder, value: Any, data: Any, place: Any, mask: Any) -> None:
     total = builder.fadd(_load(builder, data, place, mask), value)
-    _store(builder, total, data, place, mask)
+    store(builder, total, data, place, mask)

@@ -227,10 +227,8 @@ def load(source: str | Path) -> Agent:
 
 def _fetched(text: str) -> PolicyAgent:
     """An entry from the hub; its weights and its self-test are checked as any other's."""
-    from nhzoo import hub_pull
-
-    pulled = hub_pull.pull_entry(text)
-    return PolicyAgent(hub_pull.load(pulled), str(pulled.ref))
+    pulled = registry.pull_entry(text)
+    return PolicyAgent(registry.load_pulled(pulled), str(pulled.ref))
 
 
 def _made(text: str, module: str, function: str) -> Agent:

@@ -98,9 +98,7 @@ def _entry_folder(entry: str | Path) -> Path:
     """Where an entry's files are; agents that are code have none."""
     folder = registry.find(str(entry))
     if folder is None and str(entry).startswith("hf://"):
-        from nhzoo.hub_pull import pull_entry
-
-        folder = pull_entry(str(entry)).folder
+        folder = registry.pull_entry(str(entry)).folder
     if folder is None and (Path(entry) / "config.json").is_file():
         folder = Path(entry)
     if folder is None:

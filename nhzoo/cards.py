@@ -15,11 +15,11 @@ from typing import Any
 from nhzoo import files
 from nhzoo.card_facts import KEPT, Facts, Score, read_facts
 from nhzoo.curves import curve_table
-from nhzoo.display import clean, score_text
+from nhzoo.display import clean
 from nhzoo.errors import InputError
 from nhzoo.hub_refs import ORGANISATION, SITE, parse
 from nhzoo.protocols import get_protocol
-from nhzoo.statistics import summary_ci95
+from nhzoo.statistics import score_text, summary_ci95
 from nhzoo.traces import bundled_names
 
 ENVIRONMENT = "NetHackChallenge-v0"

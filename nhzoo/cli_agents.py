@@ -66,9 +66,7 @@ def info(agent: str, as_json: bool) -> None:
 
     path = registry.find(agent) or (Path(agent) if Path(agent).is_dir() else None)
     if path is None and agent.startswith("hf://"):
-        from nhzoo.hub_pull import pull_entry
-
-        path = pull_entry(agent).folder
+        path = registry.pull_entry(agent).folder
     if path is None:
         raise InputError(
             f"no entry {agent!r}; `nhzoo list` shows the entries (those with parameters)"

@@ -61,6 +61,7 @@ def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
     """
     from nhzoo import results
     from nhzoo.experts import expert_summary
+    from nhzoo.statistics import score_text
 
     games = {}
     rows = []
@@ -75,7 +76,7 @@ def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
             "AutoAscend",
             "reference: expert-monk",
             expert["episodes"],
-            display.score_text(expert),
+            score_text(expert),
             None,
             expert["median_score"],
             None,
@@ -240,6 +241,7 @@ def _print_scores(rows: Sequence[tuple[Any, ...]]) -> None:
 
 def _score_row(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> tuple[Any, ...]:
     from nhzoo.normalization import normalize_rows
+    from nhzoo.statistics import score_text
 
     summary = result["summary"]
     scored = summary["mean_score"] is not None
@@ -247,7 +249,7 @@ def _score_row(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> tuple[
         result["agent"],
         result["protocol"],
         summary["episodes"],
-        display.score_text(summary),
+        score_text(summary),
         _share(normalize_rows(rows)) if scored else None,
         summary["median_score"],
         100 * summary["mean_progression"] if scored else None,

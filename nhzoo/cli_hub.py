@@ -46,12 +46,12 @@ def push(
     \b
     Example: nhzoo push agents/mine --results results/mine --dry-run
     """
-    from nhzoo import hub_push
+    from nhzoo import bundle, hub_push
     from nhzoo.hub_errors import NotThere
 
     folder = _folder(what)
     owner = "you" if dry_run and repo is None and not _logged_in() else None
-    plan = hub_push.gather(folder, repo, played, display.say, owner)
+    plan = bundle.gather(folder, repo, played, display.say, owner)
     if not dry_run:
         pushed = hub_push.push(plan, pull_request, private)
         _show_pushed(pushed, as_json)
@@ -82,14 +82,14 @@ def pull(name: str, dataset: bool, out: Path | None, as_json: bool) -> None:
     \b
     Example: nhzoo pull nhzoo/bc-lstm-1m@main
     """
-    from nhzoo import hub_pull
+    from nhzoo import hub_pull, registry
 
     with display.LiveProgress(f"pull {name}", "bytes") as bar:
         if dataset or "datasets/" in name:
             pulled = hub_pull.pull_dataset(name, bar.update)
         else:
-            pulled = hub_pull.pull_entry(name, bar.update)
-            hub_pull.load(pulled)
+            pulled = registry.pull_entry(name, bar.update)
+            registry.load_pulled(pulled)
     if out is not None:
         hub_pull.copy_to(pulled, out)
     if as_json:
@@ -140,9 +140,9 @@ def publish(root: Path, org: str | None, yes: bool, as_json: bool) -> None:
     \b
     Example: nhzoo publish . --yes
     """
-    from nhzoo import hub_push, organisation
+    from nhzoo import bundle, hub_push
 
-    found = organisation.everything(root, org, display.say)
+    found = bundle.everything(root, org, display.say)
     done: list[Plan | Pushed] = []
     for gather in found:
         plan = hub_push.compare(gather())
@@ -152,9 +152,9 @@ def publish(root: Path, org: str | None, yes: bool, as_json: bool) -> None:
         else:
             done.append(plan)
         if not as_json:
-            display.show(organisation.line(done[-1]))
+            display.show(bundle.line(done[-1]))
     if as_json:
-        rows = [organisation.as_json(each) for each in done]
+        rows = [bundle.as_json(each) for each in done]
         display.print_json({"done": yes, "repositories": rows})
     elif not yes:
         display.say("nothing was sent; --yes does it")

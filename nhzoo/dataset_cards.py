@@ -8,12 +8,12 @@ from typing import Any
 from nhzoo import results
 from nhzoo.card_facts import KEPT, kept_text, read_card
 from nhzoo.cards import code, quote, yaml_head
-from nhzoo.display import score_text
 from nhzoo.errors import InputError
 from nhzoo.exports import open_packed
 from nhzoo.hub_contents import PACKED, TRACES, Contents
 from nhzoo.hub_refs import Ref
 from nhzoo.protocols import PROTOCOLS
+from nhzoo.statistics import score_text
 from nhzoo.traces import open_traces
 
 _TAGS = ["nethack", "nle", "NetHackChallenge-v0", "nhzoo"]

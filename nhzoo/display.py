@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -283,12 +283,3 @@ def _text(value: Any) -> str:
     if isinstance(value, int) or abs(value) >= 1_000:
         return f"{value:,.0f}"
     return f"{value:.4g}"
-
-
-def score_text(summary: Mapping[str, Any]) -> str:
-    """A mean score and its interval, as tables show it."""
-    if summary["mean_score"] is None:
-        return "no score"
-    from nhzoo.statistics import ends_text, summary_ci95
-
-    return f"{summary['mean_score']:,.1f} {ends_text(summary_ci95(summary))}"

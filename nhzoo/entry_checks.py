@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nhzoo import files, hub, hub_pull, kinship
+from nhzoo import files, hub, kinship, registry
 from nhzoo.board import Row
 from nhzoo.checkpoints import Entry, load_entry
 from nhzoo.curves import read_curve
@@ -41,7 +41,7 @@ def known_entries(
     notes: list[str] = []
     for name, folder, row in _folders(subject, board, agents):
         try:
-            place = hub_pull.pull_entry(folder).folder if isinstance(folder, str) else folder
+            place = registry.pull_entry(folder).folder if isinstance(folder, str) else folder
             if place.resolve() not in found:
                 found[place.resolve()] = Known(name, load_entry(place), row)
         except InputError as error:
@@ -131,7 +131,7 @@ def on_the_hub(subject: Subject, entry: Entry, most: int = 20) -> tuple[list[Kno
     for one in listed[:most]:
         name = f"hf://{one.repo}"
         try:
-            known = Known(name, load_entry(hub_pull.pull_entry(name).folder), None)
+            known = Known(name, load_entry(registry.pull_entry(name).folder), None)
         except InputError as error:
             notes.append(f"not held against the weights of {name}: {error}")
             continue

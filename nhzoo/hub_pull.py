@@ -16,16 +16,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from nhzoo import files, hub, registry
+from nhzoo import files, hub
 from nhzoo.errors import InputError
 from nhzoo.hub_contents import ENTRY, RESULTS, Contents, check_paths, dataset_of
 from nhzoo.hub_errors import NotThere, is_offline
-from nhzoo.hub_refs import Ref, is_name, parse
-
-if TYPE_CHECKING:
-    from nhzoo.checkpoints import Entry
+from nhzoo.hub_refs import Ref, parse
 
 Progress = Callable[[float, float], None]
 """Called with (bytes there, bytes in all)."""
@@ -44,16 +40,6 @@ class Pulled:
     folder: Path
     requested: int = 0
     left_out: int = 0
-
-
-def pull_entry(text: str, progress: Progress = lambda done, total: None) -> Pulled:
-    """An entry by `hf://org/name@revision`, org/name, or the name of one of the zoo's."""
-    if not text.startswith("hf://") and (is_name(text) or "/" not in text):
-        return _named(text, progress)
-    ref = parse(text)
-    if ref.kind != "model":
-        raise InputError(f"{ref}: a {ref.kind} is not an agent; entries are hf://org/name")
-    return pull(ref, progress)
 
 
 def pull_dataset(text: str, progress: Progress = lambda done, total: None) -> Pulled:
@@ -88,19 +74,6 @@ def pull(ref: Ref, progress: Progress = lambda done, total: None) -> Pulled:
     _settle(paths, place)
     strange = [path for path in listed if contents.limit(path) is None and path != _HUBS_OWN]
     return Pulled(pinned, place, len(paths), len(strange))
-
-
-def load(pulled: Pulled) -> Entry:
-    """The entry of a pulled folder; the error of one that does not load says what to do."""
-    from nhzoo.checkpoints import load_entry
-
-    try:
-        return load_entry(pulled.folder)
-    except InputError as error:
-        raise InputError(
-            f"{pulled.ref} does not load: {error}; if it was not published so, delete "
-            f"{pulled.folder} and fetch it anew"
-        ) from error
 
 
 def choose(
@@ -152,21 +125,6 @@ def copy_to(pulled: Pulled, out: Path) -> None:
         if path.is_file()
     }
     _settle(held, out, link=False)
-
-
-def _named(text: str, progress: Progress) -> Pulled:
-    """An entry that is not bundled: on the hub it may be, or nowhere."""
-    names = (listed.name for listed in registry.list_agents())
-    known = ", ".join(name for name in names if not name.startswith("hf://"))
-    unknown = (
-        f"no agent {text[:200]!r}: give a folder, package.module:make_agent, or one of {known}"
-    )
-    if not is_name(text):
-        raise InputError(unknown)
-    try:
-        return pull(parse(text), progress)
-    except NotThere as error:
-        raise InputError(f"{unknown}; nor from the hub: {error}") from error
 
 
 def _contents(ref: Ref, listed: Mapping[str, hub.RemoteFile]) -> Contents:

@@ -6,31 +6,16 @@ again makes no commit. A commit stands on the one it was compared with, or fails
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nhzoo import files, hub, play_page, results
-from nhzoo.card_facts import Facts, Replay, read_facts
-from nhzoo.cards import eval_results, model_card
-from nhzoo.dataset_cards import dataset_files
+from nhzoo import hub
 from nhzoo.errors import InputError
-from nhzoo.hub_contents import ENTRY, RESULTS, SITE, Contents, kind_of, local_files
+from nhzoo.hub_contents import RESULTS, Contents
 from nhzoo.hub_errors import endpoint
-from nhzoo.hub_refs import PREFIXES, Ref, parse
-
-Step = Callable[[str], None]
-"""Called with what is being done."""
-
-_SPACE_CARD = """---
-title: nhzoo leaderboard
-sdk: static
-app_file: index.html
-license: apache-2.0
----
-Neural NetHack agents, every game replayed. Made by `nhzoo leaderboard build`.
-"""
+from nhzoo.hub_refs import PREFIXES, Ref
 
 
 @dataclass(frozen=True)
@@ -90,46 +75,6 @@ class Pushed:
     url: str
     made: bool
     pull_request: str | None = None
-
-
-def gather(
-    folder: Path,
-    repo: str | None = None,
-    played: Sequence[Path] = (),
-    say: Step = lambda text: None,
-    default_owner: str | None = None,
-) -> Plan:
-    """All that `folder` comes to as a repository, its card included; the hub is not asked.
-
-    Without `repo` it is the folder's name in `default_owner`, or else of the user logged in.
-    `played` are result folders of an entry: their scores go into the card, their games beside it,
-    and the median game of the longest is recorded. A site has to be sent to a Space by name.
-    """
-    is_site = repo is not None and repo.startswith(f"hf://{PREFIXES['space']}")
-    contents = SITE if is_site else kind_of(folder)
-    name = folder.resolve().name
-    if repo is None:
-        repo = f"{default_owner or hub.whoami()}/{name}"
-    try:
-        ref = parse(repo, contents.kind)
-    except InputError as error:
-        raise InputError(f"{error} (--repo, or the name of the folder {folder})") from None
-    if ref.kind != contents.kind:
-        raise InputError(f"{ref}: {folder} is a {contents.what} and goes to a {contents.kind}")
-    if ref.revision:
-        raise InputError(f"{ref}: pushes go to main; give the name without @{ref.revision}")
-    if contents is ENTRY:
-        held, weights = _entry_files(folder, ref, played, say)
-        return Plan(ref, contents, held, {"model.safetensors": weights})
-    if played:
-        raise InputError(f"{folder}: results go with an entry, and this is a {contents.what}")
-    found: dict[str, Path | bytes] = {**local_files(folder, contents)}
-    if contents is SITE:
-        found.setdefault("README.md", _SPACE_CARD.encode())
-        found.setdefault(play_page.NAME, play_page.play_page().encode())
-    else:
-        found |= dataset_files(folder, contents, ref)
-    return Plan(ref, contents, dict(sorted(found.items())))
 
 
 def compare(plan: Plan) -> Plan:
@@ -214,62 +159,3 @@ def _proposed(plan: Plan, title: str) -> Pushed | None:
             url = f"{endpoint()}/{PREFIXES[plan.ref.kind]}{plan.ref.repo}/discussions/{number}"
             return Pushed(plan, plan.ref.at(f"refs/pr/{number}"), url, False, url)
     return None
-
-
-def _entry_files(
-    folder: Path, ref: Ref, played: Sequence[Path], say: Step
-) -> tuple[dict[str, Path | bytes], str]:
-    """An entry's files: what it holds, its results, the card and what the hub reads of it.
-
-    And the SHA-256 of the weights that passed the self-test.
-    """
-    from nhzoo.checkpoints import load_entry
-
-    held: dict[str, Path | bytes] = {**local_files(folder, ENTRY)}
-    say("self-test")
-    weights = load_entry(folder).revision
-    facts = read_facts(folder, ref.repo, played)
-    for result in played:
-        protocol = results.read_result(result)[1].id
-        for name in ("result.json", "episodes.jsonl"):
-            held[f"results/{protocol}/{name}"] = files.inside(result, name)
-    if "replay.cast" not in held and (result_folder := _most_games(facts, played)):
-        say("recording a game")
-        cast, replay = record_replay(result_folder)
-        held["replay.cast"] = cast
-        facts = replace(facts, replay=replay)
-    for path in [path for path in held if path.startswith(".eval_results/")]:
-        del held[path]
-    held |= eval_results(facts)
-    held["README.md"] = model_card(facts).encode()
-    for path, data in held.items():
-        limit = ENTRY.limit(path)
-        assert limit is not None, path
-        if isinstance(data, bytes) and len(data) > limit:
-            raise InputError(
-                f"{folder}: {path} would be {len(data):,} bytes, {limit:,} are allowed"
-            )
-    return dict(sorted(held.items())), weights
-
-
-def _most_games(facts: Facts, played: Sequence[Path]) -> Path | None:
-    """The result folder with the most games of those that have their keys."""
-    whole = [path for path in played if any((path / "traces").glob("*.xz"))]
-    games = {path: len(results.read_episodes(path)) for path in whole}
-    return max(games, key=lambda path: games[path], default=None)
-
-
-def record_replay(result: Path) -> tuple[bytes, Replay]:
-    """The median game of a result as an asciicast, replayed and checked, and what the card says."""
-    from nhzoo.casts import Cast, end_text
-    from nhzoo.report import choose_games, record_games
-
-    _, protocol, rows = results.read_result(result)
-    chosen = choose_games(rows)
-    game = next((g for g, name in chosen.items() if "median" in name.lower()), None)
-    if game is None:
-        raise InputError(f"{result}: has no game to show")
-    (cast,) = record_games(result, [game], 1)
-    assert isinstance(cast, Cast)
-    row = next(row for row in rows if row["index"] == game)
-    return cast.text.encode(), Replay(game, protocol.id, end_text(row))

@@ -9,10 +9,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nhzoo import files
+from nhzoo import files, hub_pull
 from nhzoo.errors import InputError
+from nhzoo.hub_errors import NotThere
+from nhzoo.hub_pull import Progress, Pulled
+from nhzoo.hub_refs import is_name, parse
+
+if TYPE_CHECKING:
+    from nhzoo.checkpoints import Entry
 
 BUILT_IN = {
     "random": "presses one of the 121 keys, each as likely as any other",
@@ -69,6 +75,29 @@ def list_agents() -> list[Listed]:
     return [*found.values(), *code]
 
 
+def pull_entry(text: str, progress: Progress = lambda done, total: None) -> Pulled:
+    """An entry by `hf://org/name@revision`, org/name, or the name of one of the zoo's."""
+    if not text.startswith("hf://") and (is_name(text) or "/" not in text):
+        return _named(text, progress)
+    ref = parse(text)
+    if ref.kind != "model":
+        raise InputError(f"{ref}: a {ref.kind} is not an agent; entries are hf://org/name")
+    return hub_pull.pull(ref, progress)
+
+
+def load_pulled(pulled: Pulled) -> Entry:
+    """The entry of a pulled folder; the error of one that does not load says what to do."""
+    from nhzoo.checkpoints import load_entry
+
+    try:
+        return load_entry(pulled.folder)
+    except InputError as error:
+        raise InputError(
+            f"{pulled.ref} does not load: {error}; if it was not published so, delete "
+            f"{pulled.folder} and fetch it anew"
+        ) from error
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """An entry's config.json, as it stands."""
     return files.read_json(files.inside(folder, "config.json"))
@@ -86,3 +115,18 @@ def _listed(path: Path) -> Listed:
         params if isinstance(params, int) else None,
         str(config.get("description", "")),
     )
+
+
+def _named(text: str, progress: Progress) -> Pulled:
+    """An entry that is not bundled: on the hub it may be, or nowhere."""
+    names = (listed.name for listed in list_agents())
+    known = ", ".join(name for name in names if not name.startswith("hf://"))
+    unknown = (
+        f"no agent {text[:200]!r}: give a folder, package.module:make_agent, or one of {known}"
+    )
+    if not is_name(text):
+        raise InputError(unknown)
+    try:
+        return hub_pull.pull(parse(text), progress)
+    except NotThere as error:
+        raise InputError(f"{unknown}; nor from the hub: {error}") from error

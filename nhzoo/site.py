@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from nhzoo import files
+from nhzoo import files, play_page
 from nhzoo.board import Board, Row, read_board
 from nhzoo.board_export import as_csv
 from nhzoo.board_log import head
@@ -100,6 +100,7 @@ def build_board(
         pages += protocol_pages(board, protocol)
     written = {page.path: page.write() for page in pages}
     written["site.css"] = style().encode()
+    written[play_page.NAME] = play_page.play_page().encode()
     written["board.csv"] = as_csv(board).encode()
     pin = {"lines": len(board.log), "sha256": head(board.log)}
     written["head.json"] = files.dump_json(pin)

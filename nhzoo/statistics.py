@@ -473,3 +473,10 @@ def _welch(pooled: Array, n: int) -> Array:
 def _swapped(x: Array, y: Array) -> bool:
     """Whether two samples are not in the one order in which they are worked on."""
     return (len(y), y.tolist()) < (len(x), x.tolist())
+
+
+def score_text(summary: Mapping[str, Any]) -> str:
+    """A mean score and its interval, as tables show it."""
+    if summary["mean_score"] is None:
+        return "no score"
+    return f"{summary['mean_score']:,.1f} {ends_text(summary_ci95(summary))}"

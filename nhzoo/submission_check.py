@@ -395,7 +395,7 @@ def weights_of(subject: Subject, named: str, agents: Path | None) -> Weights:
 
     InputError when there are none, CheckFailed when they are not those that played.
     """
-    from nhzoo import checkpoints, hub_pull
+    from nhzoo import checkpoints
 
     manifest, source = subject.manifest, None
     if named == "auto" and manifest is None:
@@ -414,7 +414,7 @@ def weights_of(subject: Subject, named: str, agents: Path | None) -> Weights:
     else:
         manifest = None  # somebody else says which, wherever the submission points to
     if named.startswith("hf://"):
-        pulled = hub_pull.pull_entry(named)
+        pulled = registry.pull_entry(named)
         folder, source = pulled.folder, str(pulled.ref)
     else:
         folder = registry.find(named) or Path(named)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from nhzoo import files, hub, hub_pull, registry, results, scratch
 from nhzoo.board import entry_claims
+from nhzoo.bundle import gather
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.hub_contents import RESULTS, check_paths
-from nhzoo.hub_push import Pushed, gather, push
+from nhzoo.hub_push import Pushed, push
 from nhzoo.hub_refs import Ref, organisation
 from nhzoo.protocols import PROTOCOLS, Protocol
 from nhzoo.submission import (
@@ -169,7 +170,7 @@ def _pointer(entry: str, on_hub: bool) -> tuple[EntryPointer, Path | None, str, 
     from nhzoo.entry_checks import training_problems
 
     if entry.startswith("hf://"):
-        pulled = hub_pull.pull_entry(entry)
+        pulled = registry.pull_entry(entry)
         folder, source, bundled = pulled.folder, str(pulled.ref), None
     else:
         folder = registry.find(entry) or Path(entry)

@@ -18,6 +18,7 @@ from nhzoo.cli import cli
 from nhzoo.cli_evaluate import _print_scores, _score_row
 from nhzoo.cli_scaling import _show_fit
 from nhzoo.results import read_result, summarize
+from nhzoo.statistics import score_text
 from tests.synthetic_laws import Truth, runs
 
 ROOT = Path(__file__).parents[1]
@@ -155,7 +156,7 @@ def test_any_table_is_whole_at_any_width(rows, width):
 
 
 def test_scores_without_an_interval_have_a_dash():
-    assert display.score_text({"mean_score": 127.0, "mean_score_ci95": None}) == "127.0 -"
+    assert score_text({"mean_score": 127.0, "mean_score_ci95": None}) == "127.0 -"
     old = json.loads('{"mean_score": 127.0, "mean_score_ci95": [127.0, 127.0]}')
-    assert display.score_text(old) == "127.0 -"
-    assert display.score_text(old | {"mean_score_ci95": [1, 200]}) == "127.0 [1.0, 200.0]"
+    assert score_text(old) == "127.0 -"
+    assert score_text(old | {"mean_score_ci95": [1, 200]}) == "127.0 [1.0, 200.0]"

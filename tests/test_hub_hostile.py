@@ -9,7 +9,7 @@ import pytest
 
 import nhzoo
 from nhzoo import hub_errors
-from nhzoo.hub_pull import pull_entry
+from nhzoo.registry import pull_entry
 from tests.conftest import content, make_entry
 from tests.hub import Blob, Hub
 from tests.test_hub_pull import fails, nothing_is_left

@@ -21,7 +21,8 @@ from nhzoo import agents, hub_contents, hub_pull, hub_refs
 from nhzoo import hub as client
 from nhzoo.errors import InputError
 from nhzoo.evaluation import evaluate
-from nhzoo.hub_pull import pull_dataset, pull_entry
+from nhzoo.hub_pull import pull_dataset
+from nhzoo.registry import pull_entry
 from tests.conftest import content, make_entry
 from tests.hub import Blob
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import nhzoo
+from nhzoo import bundle, hub_push
 from nhzoo import hub as client
-from nhzoo import hub_push, organisation
 from nhzoo.cli import cli
 from nhzoo.errors import InputError
 from nhzoo.evaluation import evaluate
@@ -41,7 +41,7 @@ def played(tmp_path_factory) -> Path:
 
 
 def push(folder, repo=None, played=(), **options):
-    return hub_push.push(hub_push.gather(folder, repo, played), **options)
+    return hub_push.push(bundle.gather(folder, repo, played), **options)
 
 
 def fails(match, *arguments, **options):
@@ -145,7 +145,7 @@ def test_secrets_beside_an_entry_or_a_site_stay_here(hub, alice, entry, tmp_path
 
 
 def test_weights_that_change_under_way_are_not_sent(hub, alice, entry):
-    plan = hub_push.gather(entry)
+    plan = bundle.gather(entry)
     other = make_entry(entry.parent / "other", seed=2)
     shutil.copy(other / "model.safetensors", entry)
     with pytest.raises(InputError, match=r"model\.safetensors has changed since it was checked"):
@@ -277,7 +277,7 @@ def test_a_pull_request_is_opened_once(hub, alice, entry, monkeypatch):
 def test_somebody_else_was_faster(hub, alice, entry):
     push(entry)
     other = make_entry(entry.parent / "other" / "tiny-agent", seed=2)
-    plan = hub_push.compare(hub_push.gather(other))
+    plan = hub_push.compare(bundle.gather(other))
     hub.add("alice/tiny-agent", {"README.md": b"# theirs"}, title="meanwhile")
     with pytest.raises(InputError, match=r"somebody changed it meanwhile .*; run again"):
         hub_push.push(plan)
@@ -401,7 +401,7 @@ def test_everything_of_a_checkout(entry, played, tmp_path):
     shutil.copytree(played, root / "leaderboard" / "results" / "tiny-agent" / "smoke-v1")
     (root / "leaderboard" / "site").mkdir()
     (root / "leaderboard" / "site" / "index.html").touch()
-    assert [make.args[1] for make in organisation.everything(root, "org")] == [
+    assert [make.args[1] for make in bundle.everything(root, "org")] == [
         "org/tiny-agent",
         "org/autoascend-allroles-v1",
         "org/autoascend-monk-v1",
@@ -409,7 +409,7 @@ def test_everything_of_a_checkout(entry, played, tmp_path):
         "hf://spaces/org/leaderboard",
     ]
     with pytest.raises(InputError, match="is no checkout"):
-        organisation.everything(tmp_path)
+        bundle.everything(tmp_path)
 
 
 def test_lists(hub, alice, entry, played):
@@ -481,7 +481,7 @@ def test_publish_is_dry_by_default(hub, alice, entry, played, tmp_path, monkeypa
     root = tmp_path / "checkout"
     shutil.copytree(entry, root / "agents" / "tiny-agent")
     shutil.copytree(played, root / "leaderboard" / "results" / "tiny-agent" / "smoke-v1")
-    monkeypatch.setattr(organisation, "bundled_names", list)
+    monkeypatch.setattr(bundle, "bundled_names", list)
     dry = run("publish", root)
     assert "hf://nhzoo/tiny-agent, a new repository: +README.md" in dry
     assert "hf://datasets/nhzoo/results, a new repository: +README.md, +eval.yaml" in dry

@@ -16,7 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from nhzoo import audit, files, kinship, maintaining, names, verification
+from nhzoo import audit, bundle, files, kinship, maintaining, names, verification
 from nhzoo.board import entry_claims, read_board
 from nhzoo.board_export import as_csv, as_json
 from nhzoo.checkpoints import Sampling, load_entry, save_entry
@@ -311,7 +311,7 @@ def test_the_hub_is_asked_for_entries_of_the_same_size(hub, net, monkeypatch, tm
     for user, repo in (("alice", "nhzoo/victim"), ("bob", "bob/first")):
         monkeypatch.setenv("HF_TOKEN", f"hf_{user}")
         place = shutil.copytree(net.folder / "entry", tmp_path / repo)
-        hub_push.push(hub_push.gather(place, repo))
+        hub_push.push(bundle.gather(place, repo))
     subject = subject_of(net.folder, PROTOCOLS)
     report = check(subject, on_hub=True)
     assert report.problems == ["its weights are those of hf://nhzoo/victim"]

@@ -29,10 +29,11 @@ from nhzoo import (
     verification,
 )
 from nhzoo.agents import RandomAgent
+from nhzoo.bundle import gather
 from nhzoo.envs import ACTION_KEYS, Episode, Game
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.hub import author_of
-from nhzoo.hub_push import gather, push
+from nhzoo.hub_push import push
 from nhzoo.hub_refs import parse
 from nhzoo.submission import NAME, read_manifest, read_submission
 from nhzoo.submission_check import check
@@ -603,11 +604,11 @@ def test_a_submission_goes_to_the_hub_and_is_checked_there(hub, results_repo, tm
 
 
 def test_weights_go_to_the_hub_by_reference(hub, fuzz_root, tmp_path, monkeypatch):
-    from nhzoo import hub_push
+    from nhzoo import bundle, hub_push
 
     fuzz.base("net")
     monkeypatch.setenv("HF_TOKEN", "hf_bob")
-    hub_push.push(hub_push.gather(fuzz_root / "tiny", "bob/tiny"))
+    hub_push.push(bundle.gather(fuzz_root / "tiny", "bob/tiny"))
     package = make(
         fuzz_root / "net-result", tmp_path / "made", "bob", "MIT", "hf://bob/tiny", "n",
         on_hub=True, protocols=PROTOCOLS,

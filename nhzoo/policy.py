@@ -254,7 +254,9 @@ class Policy(nn.Module):
         for name, layout, scale, (rows, width, _) in zip(
             TABLES, layouts, scales, config._tables(), strict=True
         ):
-            entries = torch.randn(rows, width, generator=generator) * scale
+            entries = torch.empty(rows, width)
+            if not entries.is_meta:  # what has only shapes: arithmetic loads the compiler of torch
+                entries = entries.normal_(generator=generator) * scale
             self.tables[name] = nn.Parameter(entries)
             if layout:  # no parameters, and not in checkpoints: they follow from the preprocessing
                 self.register_buffer(f"{name}_places", torch.from_numpy(layout.places), False)
@@ -377,7 +379,8 @@ def _linear(
     inputs: int, outputs: int, generator: torch.Generator | None, scale: float = 1.0
 ) -> nn.Linear:
     layer = nn.Linear(inputs, outputs)
-    bound = scale * math.sqrt(3 / inputs)
-    layer.weight.data = torch.rand(outputs, inputs, generator=generator) * (2 * bound) - bound
+    if not layer.weight.is_meta:
+        bound = scale * math.sqrt(3 / inputs)
+        layer.weight.data = torch.rand(outputs, inputs, generator=generator) * (2 * bound) - bound
     nn.init.zeros_(layer.bias)
     return layer

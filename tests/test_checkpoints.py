@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -31,6 +33,16 @@ def one_line(folder) -> str:
 def edit_config(folder, **changes):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.slow
+def test_an_entry_loads_without_the_compiler_of_torch(shared_entry):
+    code = (
+        "import pathlib, sys; from nhzoo import checkpoints\n"
+        "checkpoints.load_entry(pathlib.Path(sys.argv[1]))\n"
+        "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, shared_entry], check=True)
 
 
 def test_an_entry_has_the_contracts_files_and_loads(entry):

@@ -117,11 +117,17 @@ training.train(config, paths[:2], paths[2:], Path(sys.argv[1]))
 """
 
 
+@pytest.fixture(scope="module")
+def long_run(games, tmp_path_factory):
+    """A configuration, the folder of a run of it that nobody disturbed, what that came to."""
+    config, folder = replace(DEBUG, flops=DEBUG.flops * 6), tmp_path_factory.mktemp("long")
+    return config, folder, training.train(config, *games, folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_run_goes_on_to_the_same_bits(games, tmp_path, number):
-    config = replace(DEBUG, flops=DEBUG.flops * 6)
-    whole = training.train(config, *games, tmp_path / "whole")
+def test_a_killed_run_goes_on_to_the_same_bits(games, long_run, tmp_path, number):
+    config, undisturbed, whole = long_run
     folder = tmp_path / "killed"
     command = [sys.executable, "-c", _TRAIN, os.fspath(folder), *map(str, games[0] + games[1])]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -136,7 +142,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(games, tmp_path, number):
     resumed = training.train(config, *games, folder)
     for name, tensor in whole.policy.state_dict().items():
         np.testing.assert_array_equal(tensor, resumed.policy.state_dict()[name])
-    assert steady(folder) == steady(tmp_path / "whole")
+    assert steady(folder) == steady(undisturbed)
 
 
 def test_a_time_budget_becomes_a_number_of_updates(games, tmp_path):

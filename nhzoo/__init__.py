@@ -6,61 +6,13 @@ names are imported when they are first used, so that `nhzoo --help` does not wai
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+import lazy_loader
 from gymnasium.envs import registration
-
-if TYPE_CHECKING:
-    from nhzoo.agents import Agent, load
-    from nhzoo.envs import NetHackEnv
-    from nhzoo.errors import CheckFailed, InputError, NhzooError
-    from nhzoo.evaluation import evaluate
-    from nhzoo.protocols import PROTOCOLS, Protocol, get_protocol
-    from nhzoo.registry import list_agents
-    from nhzoo.verification import verify
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "Agent": "agents",
-    "CheckFailed": "errors",
-    "InputError": "errors",
-    "NetHackEnv": "envs",
-    "NhzooError": "errors",
-    "PROTOCOLS": "protocols",
-    "Protocol": "protocols",
-    "evaluate": "evaluation",
-    "get_protocol": "protocols",
-    "list_agents": "registry",
-    "load": "agents",
-    "verify": "verification",
-}
-__all__ = [
-    "PROTOCOLS",
-    "Agent",
-    "CheckFailed",
-    "InputError",
-    "NetHackEnv",
-    "NhzooError",
-    "Protocol",
-    "evaluate",
-    "get_protocol",
-    "list_agents",
-    "load",
-    "register_envs",
-    "verify",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'nhzoo' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"nhzoo.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ = [*__all__, "register_envs"]
 
 
 def register_envs() -> None:

@@ -1,6 +1,6 @@
 """`python -m nhzoo`: the command line."""
 
-from nhzoo.cli import main
+from nhzoo.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -25,9 +25,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nhzoo import training_cost
-from nhzoo.policy import PolicyConfig
-from nhzoo.sweep_plan import Cell, Plan, write_plan
+from nhzoo.policy.network import PolicyConfig
+from nhzoo.scaling import training_cost
+from nhzoo.scaling.sweep_plan import Cell, Plan, write_plan
 from tests.conftest import make_entry, record
 
 ROOT = Path(__file__).parents[1]

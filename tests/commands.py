@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from nhzoo import cli
+from nhzoo.cli import app
 from nhzoo.errors import Notice
 
 NHZOO = (sys.executable, "-m", "nhzoo")
@@ -67,7 +67,7 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
 def _ended() -> int:
     """The exit code of `main`."""
     try:
-        cli.main()
+        app.main()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 import torch
 
-from nhzoo import checkpoints, files
-from nhzoo.envs import ACTION_KEYS, Game
-from nhzoo.policy import Policy, PolicyConfig
-from nhzoo.protocols import GameSpec
+from nhzoo.envs.game import ACTION_KEYS, Game
+from nhzoo.envs.protocols import GameSpec
+from nhzoo.policy import checkpoint
+from nhzoo.policy.network import Policy, PolicyConfig
+from nhzoo.runtime import files
 from tests.hub import Hub
 
 # The hub's client reads these when it is imported: no test asks the real hub by accident.
@@ -215,8 +216,8 @@ def make_entry(folder: Path, seed: int = 0, params: int = 20_000, temperature: f
         "cursor": np.array([[[5, 40], [22, 79]]] * 3, np.uint8),
         "previous": random.integers(0, 256, (3, 2)).astype(np.uint8),
     }
-    checkpoints.save_entry(
-        folder, policy, checkpoints.Sampling(temperature), {}, "untrained", "# a card\n", probe
+    checkpoint.save_entry(
+        folder, policy, checkpoint.Sampling(temperature), {}, "untrained", "# a card\n", probe
     )
     return folder
 

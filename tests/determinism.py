@@ -27,11 +27,11 @@ from typing import Any
 
 from nle import nethack
 
-from nhzoo import results
-from nhzoo.envs import TTY, Game
-from nhzoo.replay import Diverged, frame_hash, replay
-from nhzoo.traces import HASH_EVERY, Trace, open_traces
-from nhzoo.workers import OneByOne, run_tasks
+from nhzoo.data.replay import Diverged, frame_hash, replay
+from nhzoo.data.traces import HASH_EVERY, Trace, open_traces
+from nhzoo.envs.game import TTY, Game
+from nhzoo.evaluation import results
+from nhzoo.runtime.pool import OneByOne, run_tasks
 
 MONTH = 31 * 86_400
 

@@ -23,15 +23,18 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from nhzoo import audit, evaluate, files, results, verification
-from nhzoo.agents import RandomAgent, load
-from nhzoo.envs import Episode, Game
+from nhzoo import evaluate
+from nhzoo.agents.base import RandomAgent
+from nhzoo.agents.loading import load
+from nhzoo.envs.game import Episode, Game
+from nhzoo.envs.protocols import Protocol
 from nhzoo.errors import CheckFailed, InputError
-from nhzoo.protocols import Protocol
-from nhzoo.submission import NAME, make_id
-from nhzoo.submission_check import check
-from nhzoo.submission_claims import subject_of
-from nhzoo.submitting import make
+from nhzoo.evaluation import auditing, results, verification
+from nhzoo.leaderboard.checks import check
+from nhzoo.leaderboard.claims import subject_of
+from nhzoo.leaderboard.submission import NAME, make_id
+from nhzoo.leaderboard.submitting import make
+from nhzoo.runtime import files
 from tests.conftest import make_entry
 
 SECONDS = 60
@@ -447,7 +450,7 @@ def run(first: int, count: int, root: Path) -> tuple[Counter[str], list[str]]:
 def patch() -> None:
     """Replay and audit in this process."""
     verification.run_tasks = in_process
-    audit.run_tasks = in_process
+    auditing.run_tasks = in_process
 
     def late(number: int, frame: object) -> None:
         raise TimeoutError(f"more than {SECONDS} s")

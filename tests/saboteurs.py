@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 
-from nhzoo import envs
-from nhzoo.agents import RandomAgent
-from nhzoo.protocols import get_protocol
+from nhzoo.agents.base import RandomAgent
+from nhzoo.envs import game as envs
+from nhzoo.envs.protocols import get_protocol
 
 
 class Killer(RandomAgent):
@@ -35,7 +35,7 @@ class Killer(RandomAgent):
             if spec.core == core:
                 game.press = die
 
-        if start.__module__ == "nhzoo.envs":
+        if start.__module__ == "nhzoo.envs.game":
             envs.Game.start = killing
 
 

@@ -37,7 +37,7 @@ ENTROPY = 0.25  # nats: what the mean entropy may change by from report to repor
 OWN = f"nhzoo-{os.getuid()}-cache"  # of this user, with a folder for each process
 TORCH = f"torchinductor_{getpass.getuser()}"  # not ours
 LAUNCHER = """
-from nhzoo import cli, process_actors
+from nhzoo.cli import app as cli; from nhzoo.training.rl import remote_actors as process_actors
 process_actors.HANG_SECONDS, process_actors.START_SECONDS = 4.0, 60.0
 process_actors.STOP_SECONDS = 6.0
 if __name__ == "__main__":
@@ -210,7 +210,7 @@ def check_curve(rows: list[dict[str, float]], boundaries: list[int]) -> dict[str
 
 
 def saved_update(folder: Path) -> int:
-    from nhzoo.run_state import read_state
+    from nhzoo.training.run_state import read_state
 
     state = read_state(folder / "run", lambda line: None)
     return state.counters["update"] if state else 0

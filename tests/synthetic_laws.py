@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nhzoo.ledger import RunRow
+from nhzoo.training.run_table import RunRow
 
 BUDGETS = tuple(np.geomspace(1e12, 1e14, 5))
 

@@ -17,9 +17,9 @@ import pytest
 import safetensors.numpy
 import torch
 
-from nhzoo import arithmetic, checkpoints, features
 from nhzoo.errors import NhzooError
-from nhzoo.inference import Inference
+from nhzoo.policy import arithmetic, checkpoint, features
+from nhzoo.policy.inference import Inference
 
 AGENTS = Path(__file__).parents[1] / "agents"
 
@@ -57,9 +57,9 @@ def product(a: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def logits(name: str) -> str:
     """The digest of an entry's logits in play on its parity input."""
     folder = AGENTS / name
-    policy = checkpoints.load_entry(folder).policy
+    policy = checkpoint.load_entry(folder).policy
     parity = safetensors.numpy.load((folder / "parity.safetensors").read_bytes())
-    return hashlib.sha256(checkpoints._play(policy, parity).tobytes()).hexdigest()
+    return hashlib.sha256(checkpoint._play(policy, parity).tobytes()).hexdigest()
 
 
 def keep_encoded(folder: Path) -> None:
@@ -70,7 +70,7 @@ def keep_encoded(folder: Path) -> None:
     folder.mkdir()
     for name in LOGITS:
         parity = safetensors.numpy.load((AGENTS / name / "parity.safetensors").read_bytes())
-        screens = [parity[part] for part in checkpoints._PARITY_INPUT]
+        screens = [parity[part] for part in checkpoint._PARITY_INPUT]
         encoded = vars(features.encode_games(*screens))
         assert all(array.dtype.kind in "iub" for array in encoded.values())
         np.savez(folder / digest_of(screens), **encoded)
@@ -168,7 +168,8 @@ def test_an_entry_gives_the_same_bits_on_every_machine(name):
 def test_other_processors_compute_the_same(processor, tmp_path):
     cpu, features = PROCESSORS[processor]
     code = (
-        "import json, sys; from nhzoo import arithmetic; from tests import test_arithmetic as t; "
+        "import json, sys; from nhzoo.policy import arithmetic; "
+        "from tests import test_arithmetic as t; "
         "t.take_encoded(sys.argv[1]); found = {name: t.logits(name) for name in t.LOGITS}; "
         "print(json.dumps([arithmetic.ROWS, arithmetic.probe(), found]))"
     )
@@ -183,7 +184,7 @@ def test_other_processors_compute_the_same(processor, tmp_path):
 
 
 def test_a_machine_that_computes_otherwise_plays_no_network(shared_entry):
-    policy = checkpoints.load_entry(shared_entry).policy
+    policy = checkpoint.load_entry(shared_entry).policy
     if not torch.set_flush_denormal(True):
         pytest.skip("this processor cannot flush denormal numbers")
     arithmetic.check.cache_clear()

@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from nhzoo import bc, files, ledger, packing, publishing, run_loop, training
-from nhzoo.agents import RandomAgent, load
-from nhzoo.alarm import UPDATES, Alarm
+from nhzoo.agents.base import RandomAgent
+from nhzoo.agents.loading import load
+from nhzoo.data import packing
 from nhzoo.errors import CheckFailed, InputError
-from nhzoo.losses import measure_agent, measure_loss
-from nhzoo.policy import PolicyConfig
-from nhzoo.recipe import BCConfig, checkpoint_fractions, learning_rate
+from nhzoo.evaluation.loss import measure_agent, measure_loss
+from nhzoo.policy.network import PolicyConfig
+from nhzoo.runtime import files
+from nhzoo.training import bc, bc_training, loop, outputs, run_table
+from nhzoo.training.alarm import UPDATES, Alarm
+from nhzoo.training.config import BCConfig, checkpoint_fractions, learning_rate
 
 SHAPE = PolicyConfig.for_params(20_000)
 DEBUG = BCConfig(
@@ -60,17 +63,17 @@ def steady(folder):
 
 def test_a_debug_size_agent_trains_in_seconds_and_learns(games, tmp_path):
     config = replace(DEBUG, flops=DEBUG.flops * 5)
-    trained = training.train(config, *games, tmp_path / "run")
+    trained = bc_training.train(config, *games, tmp_path / "run")
     assert trained.updates == 300
     assert trained.flops <= config.flops
     assert trained.loss.loss < 4.0 < np.log(121)
-    publishing.publish(trained, tmp_path / "agent", *games, 1.0, "debug", "nhzoo train")
-    row = publishing.ledger_row(trained, "agent", games[0])
+    outputs.publish(trained, tmp_path / "agent", *games, 1.0, "debug", "nhzoo train")
+    row = outputs.ledger_row(trained, "agent", games[0])
     agent = load(tmp_path / "agent")
     assert measure_agent(agent, games[1]).loss == pytest.approx(row.loss)
     table = tmp_path / "ledger.jsonl"
-    assert ledger.append_row(table, row)
-    assert ledger.read_runs(table) == [row]
+    assert run_table.append_row(table, row)
+    assert run_table.read_runs(table) == [row]
     assert (row.updates, row.checkpoint, row.world_size, row.device) == (300, False, 1, "cpu")
     assert "held-out loss" in (tmp_path / "agent" / "README.md").read_text()
 
@@ -78,7 +81,7 @@ def test_a_debug_size_agent_trains_in_seconds_and_learns(games, tmp_path):
 def test_the_curve_can_be_read_by_tensorboard(games, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    training.train(DEBUG, *games, tmp_path)
+    bc_training.train(DEBUG, *games, tmp_path)
     curve = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     scalars = [(event.step, event.value) for event in curve.Scalars("train/loss")]
     assert scalars == [(row["update"], pytest.approx(row["loss"])) for row in lines(tmp_path)]
@@ -86,7 +89,7 @@ def test_the_curve_can_be_read_by_tensorboard(games, tmp_path):
 
 
 def test_interrupted_anywhere_it_ends_with_the_same_bits(games, tmp_path):
-    whole = training.train(DEBUG, *games, tmp_path / "whole")
+    whole = bc_training.train(DEBUG, *games, tmp_path / "whole")
     for stop in (1, 10, 23, 59):
         folder = tmp_path / f"stopped-{stop}"
         run = bc.Run(DEBUG, games[0], folder)
@@ -96,7 +99,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(games, tmp_path):
         (folder / "log.jsonl").write_text(
             '{"update": 5, "kept": true}\n{"update": 60, "after": "the saved state"}\n{"half'
         )
-        resumed = training.train(DEBUG, *games, folder)
+        resumed = bc_training.train(DEBUG, *games, folder)
         for name, tensor in whole.policy.state_dict().items():
             np.testing.assert_array_equal(tensor, resumed.policy.state_dict()[name], err_msg=name)
         assert resumed.loss == whole.loss
@@ -109,7 +112,7 @@ _TRAIN = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from nhzoo import training
+from nhzoo.training import bc_training as training
 from tests.test_bc import DEBUG
 paths = [Path(p) for p in sys.argv[2:]]
 config = replace(DEBUG, flops=DEBUG.flops * 6)
@@ -121,7 +124,7 @@ training.train(config, paths[:2], paths[2:], Path(sys.argv[1]))
 def long_run(games, tmp_path_factory):
     """A configuration, the folder of a run of it that nobody disturbed, what that came to."""
     config, folder = replace(DEBUG, flops=DEBUG.flops * 6), tmp_path_factory.mktemp("long")
-    return config, folder, training.train(config, *games, folder)
+    return config, folder, bc_training.train(config, *games, folder)
 
 
 @pytest.mark.slow
@@ -139,7 +142,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(games, long_run, tmp_path, number
     assert process.returncode != 0
     if number != signal.SIGKILL:
         assert "the same command goes on" in errors
-    resumed = training.train(config, *games, folder)
+    resumed = bc_training.train(config, *games, folder)
     for name, tensor in whole.policy.state_dict().items():
         np.testing.assert_array_equal(tensor, resumed.policy.state_dict()[name])
     assert steady(folder) == steady(undisturbed)
@@ -147,7 +150,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(games, long_run, tmp_path, number
 
 def test_a_time_budget_becomes_a_number_of_updates(games, tmp_path):
     config = replace(DEBUG, flops=None, minutes=1 / 60)
-    trained = training.train(config, *games, tmp_path)
+    trained = bc_training.train(config, *games, tmp_path)
     assert trained.updates >= 50
     assert trained.seconds < 30
 
@@ -205,7 +208,7 @@ def test_a_loss_that_explodes_stops_and_the_last_good_state_is_safe(games, tmp_p
     run.policy.head.bias.data += 1e3 * (torch.arange(121) % 7)
     run.save = lambda: pytest.fail("a state whose loss explodes was saved")
     with pytest.raises(CheckFailed, match=rf"update {5 + UPDATES - 1}: the loss, [0-9.]+ before"):
-        run_loop.Loop(run, None, print, print, print).go([])
+        loop.Loop(run, None, print, print, print).go([])
     assert bc.Run(config, games[0], tmp_path).update == 5
 
 
@@ -223,9 +226,9 @@ def test_the_alarm_knows_a_hard_stretch_from_the_end():
 
 def test_batches_accumulate_to_the_update_of_a_larger_batch(games, tmp_path):
     config = replace(DEBUG, flops=DEBUG.flops * 6, streams=8, batch=4, time=7, dropout=0.0)
-    whole = training.train(config, *games, tmp_path / "whole")
+    whole = bc_training.train(config, *games, tmp_path / "whole")
     parts = replace(config, batch=1, accumulate=4)
-    summed = training.train(parts, *games, tmp_path / "parts")
+    summed = bc_training.train(parts, *games, tmp_path / "parts")
     assert (summed.updates, summed.frames) == (whole.updates, whole.frames)
     assert summed.flops == whole.flops
     assert (
@@ -261,8 +264,8 @@ def test_what_goes_wrong_in_the_thread_that_reads_is_heard(games, tmp_path):
 
 def test_half_precision_learns_about_the_same(games, tmp_path):
     config = replace(DEBUG, dropout=0.0)
-    whole = training.train(config, *games, tmp_path / "fp32")
-    half = training.train(replace(config, precision="bf16"), *games, tmp_path / "bf16")
+    whole = bc_training.train(config, *games, tmp_path / "fp32")
+    half = bc_training.train(replace(config, precision="bf16"), *games, tmp_path / "bf16")
     assert half.loss.loss != whole.loss.loss
     assert half.loss.loss == pytest.approx(whole.loss.loss, rel=0.02)
     assert all(t.dtype == torch.float32 for t in half.policy.state_dict().values())
@@ -272,22 +275,22 @@ def test_half_precision_learns_about_the_same(games, tmp_path):
 @pytest.mark.filterwarnings("ignore")  # torch warns of its own doings
 def test_a_compiled_run_gives_the_same(games, tmp_path):
     config = replace(DEBUG, flops=DEBUG.flops / 10, dropout=0.0)
-    plain = training.train(config, *games, tmp_path / "plain")
-    compiled = training.train(replace(config, compile=True), *games, tmp_path / "compiled")
+    plain = bc_training.train(config, *games, tmp_path / "plain")
+    compiled = bc_training.train(replace(config, compile=True), *games, tmp_path / "compiled")
     assert compiled.loss.loss == pytest.approx(plain.loss.loss, rel=1e-4)
 
 
 def test_checkpoints_are_measured_on_all_games_and_change_no_bit(games, tmp_path):
-    plain = training.train(DEBUG, *games, tmp_path / "plain")
+    plain = bc_training.train(DEBUG, *games, tmp_path / "plain")
     config = replace(DEBUG, checkpoints="2")
     measured = []
-    trained = training.train(config, *games, tmp_path / "run", checkpoint=measured.append)
+    trained = bc_training.train(config, *games, tmp_path / "run", checkpoint=measured.append)
     assert [part.updates for part in measured] == [15, 30]
     assert not any(part.finished for part in measured)
     assert all(part.loss.frames == trained.loss.frames for part in measured)
     assert measured[0].flops == trained.flops / 4
     assert trained.loss == plain.loss
-    rows = [publishing.ledger_row(part, "x", games[0]) for part in (*measured, trained)]
+    rows = [outputs.ledger_row(part, "x", games[0]) for part in (*measured, trained)]
     assert [row.checkpoint for row in rows] == [True, True, False]
     assert [row.flops_budget for row in rows] == [None, None, config.flops]
     assert len({row.config_hash for row in rows}) == 1
@@ -307,7 +310,7 @@ def test_the_learning_rate_follows_from_the_size_unless_it_is_given():
 
 def test_two_trainings_in_one_folder_do_not_mix(games, tmp_path):
     with files.lock(tmp_path), pytest.raises(InputError, match="another process is at work"):
-        training.train(DEBUG, *games, tmp_path)
+        bc_training.train(DEBUG, *games, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -350,10 +353,10 @@ def test_the_schedule_rises_and_falls():
 
 def test_loss_counts_every_key_with_the_state_carried(games, tmp_path):
     """Against a plain loop: one game at a time, one frame at a time."""
-    from nhzoo import features, walking
-    from nhzoo.demonstrations import ACTION_OF_KEY
-    from nhzoo.frames import GameFrames
-    from nhzoo.policy import to_tensors
+    from nhzoo.data.batches import ACTION_OF_KEY
+    from nhzoo.data.frames import GameFrames
+    from nhzoo.policy import features, walking
+    from nhzoo.policy.network import to_tensors
 
     policy = bc.Run(DEBUG, games[0], tmp_path).policy.eval()
     measured = measure_loss(policy, games[1])

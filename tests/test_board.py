@@ -15,12 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nhzoo import board_log, files, maintaining, rerun, results
-from nhzoo.board import Board, Row, claimed_summary, entry_claims, ranked, read_board
-from nhzoo.board_export import COLUMNS, as_csv, as_json
+from nhzoo.envs.protocols import get_protocol
 from nhzoo.errors import CheckFailed, InputError
-from nhzoo.protocols import get_protocol
-from nhzoo.row_digest import digest, whole_digest
+from nhzoo.evaluation import results
+from nhzoo.leaderboard import board_log, maintaining, rerun
+from nhzoo.leaderboard.board import Board, Row, claimed_summary, entry_claims, ranked, read_board
+from nhzoo.leaderboard.board_export import COLUMNS, as_csv, as_json
+from nhzoo.leaderboard.row_digest import digest, whole_digest
+from nhzoo.runtime import files
 from tests.commands import run
 from tests.conftest import read_rows
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nhzoo import evaluate, results, verify
-from nhzoo.agents import load
-from nhzoo.bot_export import export_bot
-from nhzoo.envs import ACTION_KEYS, Episode, Game
+from nhzoo import evaluate, verify
+from nhzoo.agents.export import export_bot
+from nhzoo.agents.loading import load
+from nhzoo.envs.game import ACTION_KEYS, Episode, Game
+from nhzoo.envs.protocols import get_protocol
 from nhzoo.errors import InputError
-from nhzoo.protocols import get_protocol
+from nhzoo.evaluation import results
 from tests.conftest import make_entry
 
 ROOT = Path(__file__).parents[1]

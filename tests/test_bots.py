@@ -23,13 +23,15 @@ import pytest
 from nle import nethack
 from nle.env.tasks import NetHackChallenge
 
-from nhzoo import bot_process, bots, evaluate, files, verify
-from nhzoo.agents import load
-from nhzoo.bots import BotAgent, BotSource
+from nhzoo import evaluate, verify
+from nhzoo.agents import bot_process, bots
+from nhzoo.agents.bots import BotAgent, BotSource
+from nhzoo.agents.loading import load
+from nhzoo.data.traces import open_traces
+from nhzoo.envs.protocols import get_protocol
 from nhzoo.errors import InputError
-from nhzoo.playing import PlayTask
-from nhzoo.protocols import get_protocol
-from nhzoo.traces import open_traces
+from nhzoo.evaluation.playing import PlayTask
+from nhzoo.runtime import files
 from tests.bots.pool import without_processes
 from tests.conftest import read_rows
 

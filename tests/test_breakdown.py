@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nhzoo import results
-from nhzoo.breakdown import (
+from nhzoo.evaluation import results
+from nhzoo.evaluation.outcomes import (
     MAX_CAUSE,
     breakdown,
     cause_group,
@@ -84,7 +84,7 @@ def test_every_cause_that_occurs_has_a_name():
     for path in (ROOT / "leaderboard" / "results").glob("*/*/episodes.jsonl"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         games += [(row["cause"], row["end_status"]) for row in rows]
-    for path in (ROOT / "nhzoo" / "datasets").glob("*/games.jsonl"):
+    for path in (ROOT / "nhzoo" / "data" / "bundled").glob("*/games.jsonl"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         games += [(row["death"], row.get("end_status") or "death") for row in rows]
     counts = count_causes(games)

@@ -12,11 +12,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nhzoo import card_facts, cards, curves, results
-from nhzoo.card_facts import Facts, read_facts
-from nhzoo.cards import model_card
+from nhzoo.envs.protocols import get_protocol
 from nhzoo.errors import InputError
-from nhzoo.protocols import get_protocol
+from nhzoo.evaluation import results
+from nhzoo.publishing import card_facts, cards, learning_curve
+from nhzoo.publishing.card_facts import Facts, read_facts
+from nhzoo.publishing.cards import model_card
 
 ROOT = Path(__file__).parents[1]
 BUNDLED = sorted(path.parent for path in (ROOT / "agents").glob("*/config.json"))
@@ -225,18 +226,18 @@ def results_row(index: int) -> dict:
 
 def test_curves(tmp_path):
     path = tmp_path / "curve.csv"
-    assert curves.read_curve(path) is None
+    assert learning_curve.read_curve(path) is None
     path.write_text("samples,flops,train_loss,validation_loss\n10,1e9,2.5,\n20,2e9,2.0,2.1\n")
-    assert curves.read_curve(path).rows == ((10.0, 1e9, 2.5, None), (20.0, 2e9, 2.0, 2.1))
+    assert learning_curve.read_curve(path).rows == ((10.0, 1e9, 2.5, None), (20.0, 2e9, 2.0, 2.1))
     path.write_text("samples,flops,train_loss,validation_loss\n")
-    assert curves.read_curve(path) is None
+    assert learning_curve.read_curve(path) is None
     for bad in ("x\n", "samples,flops,train_loss,validation_loss\n1,2\n", "\n,,,\n"):
         path.write_text(bad)
         with pytest.raises(InputError, match=str(path)):
-            curves.read_curve(path)
+            learning_curve.read_curve(path)
     path.write_text("samples,flops,train_loss,validation_loss\n1,2,x,\n")
     with pytest.raises(InputError, match="no number"):
-        curves.read_curve(path)
+        learning_curve.read_curve(path)
 
 
 def test_a_played_curve_has_the_mean_score_of_the_games_between_its_rows(tmp_path):
@@ -248,8 +249,8 @@ def test_a_played_curve_has_the_mean_score_of_the_games_between_its_rows(tmp_pat
         {"frames": 210, "flops": 2.1e9, "games": 6, "score": 10.0},
     ]
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    path.write_bytes(curves.played_csv(log))
-    curve = curves.read_curve(path)
-    assert curve.fields == curves.PLAYED
+    path.write_bytes(learning_curve.played_csv(log))
+    curve = learning_curve.read_curve(path)
+    assert curve.fields == learning_curve.PLAYED
     assert curve.rows == ((100, 1e9, None, 0), (200, 2e9, 55.0, 4), (210, 2.1e9, 10.0, 2))
-    assert "| 200 | 2.0e+09 | 55.0 | 4 |" in curves.curve_table(curve)
+    assert "| 200 | 2.0e+09 | 55.0 | 4 |" in learning_curve.curve_table(curve)

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from nhzoo.channels import Channel, wait
+from nhzoo.runtime.channels import Channel, wait
 
 
 @pytest.fixture

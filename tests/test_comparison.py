@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nhzoo import files
-from nhzoo.comparison import compare
+from nhzoo.envs.protocols import PROTOCOLS, get_protocol
 from nhzoo.errors import InputError
-from nhzoo.normalization import expert_scores
-from nhzoo.protocols import PROTOCOLS, get_protocol
-from nhzoo.statistics import Interval
+from nhzoo.evaluation.comparison import compare
+from nhzoo.evaluation.expert import expert_scores
+from nhzoo.evaluation.statistics import Interval
+from nhzoo.runtime import files
 
 ROOT = Path(__file__).parents[1]
 

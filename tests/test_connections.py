@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from nhzoo import checkpoints, fetch, files, hub, hub_errors, hub_refs, run_state
+from nhzoo.data import download
 from nhzoo.errors import InputError, refusal
+from nhzoo.hub import client as hub
+from nhzoo.hub import errors, refs
+from nhzoo.policy import checkpoint
+from nhzoo.runtime import files
+from nhzoo.training import run_state
 
 # Of nobody, for 127.0.0.1 and a hundred years; no authority has signed it.
 CERTIFICATE = """\
@@ -63,7 +68,7 @@ def test_the_hub_is_not_blamed_for_the_users_settings(
 
 
 def _resolve(text):
-    return hub.resolve(hub_refs.parse(text))
+    return hub.resolve(refs.parse(text))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,7 @@ def test_a_refusal_of_the_system_is_told_by_its_number(code, says):
     from os import strerror
 
     error = OSError(code, strerror(code), "/a/file")
-    with pytest.raises(InputError, match=says), hub_errors.speaking_of("the hub"):
+    with pytest.raises(InputError, match=says), errors.speaking_of("the hub"):
         raise error
     with pytest.raises(InputError, match=says.partition(": ")[2]), files.saving(Path("/a/file")):
         raise error
@@ -104,9 +109,9 @@ def test_a_certificate_that_is_not_trusted_is_told_at_once(tmp_path, monkeypatch
             ):
                 monkeypatch.setenv("SSL_CERT_FILE", value)
                 monkeypatch.delenv("SSL_CERT_DIR", raising=False)
-                monkeypatch.setattr(fetch.time, "sleep", _fail)  # no second try would help
+                monkeypatch.setattr(download.time, "sleep", _fail)  # no second try would help
                 with pytest.raises(InputError, match=says):
-                    fetch.download(url, tmp_path / "file")
+                    download.download(url, tmp_path / "file")
         finally:
             server.shutdown()
 
@@ -120,7 +125,7 @@ def test_a_download_through_a_proxy_that_cannot_be_used_names_it(tmp_path, monke
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     with pytest.raises(InputError, match=r"proxy in http_proxy .*give http://host:port") as told:
-        fetch.download("http://127.0.0.1:9/file", tmp_path / "file")
+        download.download("http://127.0.0.1:9/file", tmp_path / "file")
     assert "secret" not in str(told.value)
 
 
@@ -131,7 +136,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12
 def test_a_pointer_of_git_lfs_is_not_taken_for_the_file(name, entry):
     (entry / name).write_bytes(POINTER)
     with pytest.raises(InputError, match=rf"{name}: is a pointer of Git LFS.*git lfs pull"):
-        checkpoints.load_entry(entry)
+        checkpoint.load_entry(entry)
 
 
 def test_a_state_that_cannot_be_read_need_not_be_deleted(tmp_path, monkeypatch):

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nhzoo import dataset_stats, exports, files, packing
-from nhzoo.dataset_stats import histogram, statistics
-from nhzoo.envs import ACTION_KEYS
+from nhzoo.data import packed_set, packing, stats
+from nhzoo.data.nld import NldFolder
+from nhzoo.data.stats import histogram, statistics
+from nhzoo.data.traces import open_traces
+from nhzoo.data.ttyrec import write_ttyrec
+from nhzoo.envs.game import ACTION_KEYS
 from nhzoo.errors import InputError
-from nhzoo.nld import NldFolder
-from nhzoo.traces import open_traces
-from nhzoo.ttyrecs import write_ttyrec
+from nhzoo.runtime import files
 
 
 def change(folder: Path, **fields: list) -> None:
@@ -125,7 +126,7 @@ def test_an_nld_folder(small_set, tmp_path, monkeypatch):
     assert found.score_list == [game.points for game in nld.games]
     assert found.turns.maximum == max(game.turns for game in nld.games)
     assert found.roles[0].role == "Mon" and list(found.left_out) == ["0/x.ttyrec.bz2"]
-    monkeypatch.setattr(dataset_stats, "COUNTED_BYTES", 10)
+    monkeypatch.setattr(stats, "COUNTED_BYTES", 10)
     uncounted = statistics(tmp_path / "nle_data", workers=1)
     assert (uncounted.keys, uncounted.actions, uncounted.lengths) == (None, None, None)
     assert uncounted.scores == found.scores
@@ -139,7 +140,7 @@ def test_a_packed_set(small_set, tmp_path):
     scored = [
         (*game[:3], score) for game, score in zip(report.exportable, (1, 2, None, 6), strict=True)
     ]
-    exports.export("small", scored, tmp_path / "out")
+    packed_set.export("small", scored, tmp_path / "out")
     found = statistics(tmp_path / "out")
     lengths = [trace.length for trace in open_traces(small_set).traces]
     assert (found.kind, found.games, found.keys) == ("packed", 4, sum(lengths))
@@ -149,11 +150,11 @@ def test_a_packed_set(small_set, tmp_path):
 
 
 def test_every_key_of_the_interface_has_its_own_name():
-    keys = dataset_stats._Keys(tuple(int(k in ACTION_KEYS) for k in range(256)), "")
-    names = [action.action for action in dataset_stats._actions([keys])]
+    keys = stats._Keys(tuple(int(k in ACTION_KEYS) for k in range(256)), "")
+    names = [action.action for action in stats._actions([keys])]
     assert len(set(names)) == 118 and not any(name.startswith("key ") for name in names)
-    other = dataset_stats._Keys(tuple(int(k == 0) for k in range(256)), "")
-    assert [a.action for a in dataset_stats._actions([other])] == [r"key b'\x00'"]
+    other = stats._Keys(tuple(int(k == 0) for k in range(256)), "")
+    assert [a.action for a in stats._actions([other])] == [r"key b'\x00'"]
 
 
 def counts_of(lines: list[str]) -> list[int]:

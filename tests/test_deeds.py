@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nhzoo import features, packing, walking
-from nhzoo.bottomline import FAINTING, HUNGRY, NOT_HUNGRY, SATIATED, WEAK, bottom_line
-from nhzoo.demonstrations import read_games
-from nhzoo.envs import ACTION_KEYS
+from nhzoo.data import packing
+from nhzoo.data.batches import read_games
+from nhzoo.envs.game import ACTION_KEYS
+from nhzoo.policy import features, walking
+from nhzoo.policy.screen_text import FAINTING, HUNGRY, NOT_HUNGRY, SATIATED, WEAK, bottom_line
 
 AGE, HUNGER, PRAYER, HEALTH = range(walking.HERE, features.HERE)
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from nhzoo.traces import open_traces
+from nhzoo.data.traces import open_traces
 from tests import determinism
 from tests.determinism import PASSES, Pass
 

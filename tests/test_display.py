@@ -13,12 +13,13 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nhzoo import display, scaling
-from nhzoo.cli import cli
-from nhzoo.cli_evaluate import _print_scores, _score_row
-from nhzoo.cli_scaling import _show_fit
-from nhzoo.results import read_result, summarize
-from nhzoo.statistics import score_text
+from nhzoo.cli.app import cli
+from nhzoo.cli.evaluate import _print_scores, _score_row
+from nhzoo.cli.scaling import _show_fit
+from nhzoo.evaluation.results import read_result, summarize
+from nhzoo.evaluation.statistics import score_text
+from nhzoo.runtime import console
+from nhzoo.scaling import fitting
 from tests.synthetic_laws import Truth, runs
 
 ROOT = Path(__file__).parents[1]
@@ -28,16 +29,16 @@ WIDTHS = (40, 60, 80, 100, 200)
 
 def shown(capsys, monkeypatch, width, *table) -> str:
     """What a terminal of this width is shown of a table."""
-    monkeypatch.setattr(display, "_on_terminal", lambda: True)
+    monkeypatch.setattr(console, "_on_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", str(width))
     capsys.readouterr()
-    display.print_table(*table)
+    console.print_table(*table)
     out, err = capsys.readouterr()
     missing = err.partition(": ")[2].partition(";")[0].split(", ") if err else []
     head, rows, optional = (*table, ())[:3]
     kept = [i for i, name in enumerate(head) if name not in missing]
     assert set(missing) <= set(optional)
-    check(out, [[display._text(row[i]) for i in kept] for row in rows], width)
+    check(out, [[console._text(row[i]) for i in kept] for row in rows], width)
     return out
 
 
@@ -47,12 +48,12 @@ def check(out: str, rows: list[list[str]], width: int) -> None:
     lines = out.splitlines()
     for row in rows:
         for cell in row:
-            if len(cell) <= display._PROSE:
+            if len(cell) <= console._PROSE:
                 assert any(cell in line for line in lines), (width, cell, out)
             for word in cell.split():
-                if len(word) <= display._PROSE:
+                if len(word) <= console._PROSE:
                     assert word in out, (width, word, out)
-    longest = max((len(c) for r in rows for c in r if len(c) <= display._PROSE), default=0)
+    longest = max((len(c) for r in rows for c in r if len(c) <= console._PROSE), default=0)
     words = max((len(w) for r in rows for c in r for w in c.split()), default=0)
     assert max(map(len, lines), default=0) <= max(width, longest, words)
 
@@ -61,7 +62,7 @@ def captured(monkeypatch, *calls) -> list[tuple]:
     """The tables that functions print."""
     tables: list[tuple] = []
     with monkeypatch.context() as patch:
-        patch.setattr(display, "print_table", lambda *table: tables.append(table))
+        patch.setattr(console, "print_table", lambda *table: tables.append(table))
         for call in calls:
             call()
     assert tables
@@ -92,7 +93,7 @@ CALLS = {
         "compare", str(RESULTS / "bc-lstm-1m/monk-lite-v1"), str(RESULTS / "random/monk-lite-v1")
     ),
     "evaluate": lambda: [result(name) for name in ("autoascend", "bc-lstm-483k", "random")],
-    "fit": lambda: _show_fit(scaling.fit(runs(Truth(), 0.01), resamples=50)),
+    "fit": lambda: _show_fit(fitting.fit(runs(Truth(), 0.01), resamples=50)),
     "forecast": command("forecast", str(FIT), "--flops", "5e13"),
     "grade": command("grade", str(FORECAST), f"{ROOT}/training/runs.jsonl:bc-lstm-1410k"),
     "leaderboard log": command("leaderboard", "log", "--root", str(ROOT)),
@@ -124,9 +125,9 @@ def test_columns_go_before_rows_become_blocks(capsys, monkeypatch):
 
 
 def test_elsewhere_tables_are_lines_of_tabs(capsys, monkeypatch):
-    monkeypatch.setattr(display, "_on_terminal", lambda: False)
+    monkeypatch.setattr(console, "_on_terminal", lambda: False)
     monkeypatch.setenv("COLUMNS", "10")
-    display.print_table(("a", "b"), [(1234567, "x" * 50), (None, 0.5)], ("b",))
+    console.print_table(("a", "b"), [(1234567, "x" * 50), (None, 0.5)], ("b",))
     assert capsys.readouterr().out == f"a\tb\n1,234,567\t{'x' * 50}\n-\t0.5\n"
 
 
@@ -149,10 +150,10 @@ def test_any_table_is_whole_at_any_width(rows, width):
     head = [f"column {i} [95 %]" for i in range(len(rows[0]))]
     text = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(text):
-        patch.setattr(display, "_on_terminal", lambda: True)
+        patch.setattr(console, "_on_terminal", lambda: True)
         patch.setenv("COLUMNS", str(width))
-        display.print_table(head, rows)
-    check(text.getvalue(), [[display._text(cell) for cell in row] for row in rows], width)
+        console.print_table(head, rows)
+    check(text.getvalue(), [[console._text(cell) for cell in row] for row in rows], width)
 
 
 def test_scores_without_an_interval_have_a_dash():

@@ -15,12 +15,13 @@ import pytest
 import safetensors.numpy
 import torch
 
-from nhzoo import bc, distributed, packing, publishing, training
-from nhzoo.cli_train import train_bc
+from nhzoo.cli.train import train_bc
+from nhzoo.data import packing
 from nhzoo.errors import InputError
-from nhzoo.policy import PolicyConfig
-from nhzoo.recipe import BCConfig
-from nhzoo.run_state import STATE
+from nhzoo.policy.network import PolicyConfig
+from nhzoo.training import bc, bc_training, distributed, outputs
+from nhzoo.training.config import BCConfig
+from nhzoo.training.run_state import STATE
 
 UPDATES = 150
 
@@ -80,7 +81,7 @@ def same_weights(agent, policy):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_and_go_on_where_one_was(config, games, tmp_path):
-    whole = training.train(config, *games, tmp_path / "whole")
+    whole = bc_training.train(config, *games, tmp_path / "whole")
     assert whole.frames < UPDATES * 4 * 7  # or rows that run out would not be tested
     folder = tmp_path / "run"
     alone = bc.Run(config, games[0], folder)
@@ -95,12 +96,12 @@ def test_two_processes_train_as_one_and_go_on_where_one_was(config, games, tmp_p
     row = (tmp_path / "runs.jsonl").read_text().splitlines()
     assert len(row) == 1
     assert f'"samples": {whole.frames}' in row[0]
-    expected = publishing.ledger_row(whole, "agent", games[0])
+    expected = outputs.ledger_row(whole, "agent", games[0])
     assert f'"unique_samples": {expected.unique_samples}' in row[0]
     assert '"world_size": 2' in row[0]
     assert "--nproc-per-node 2 -m nhzoo train bc" in (tmp_path / "agent/README.md").read_text()
     assert len((folder / "log.jsonl").read_text().splitlines()) == 2
-    again = training.train(config, *games, folder)
+    again = bc_training.train(config, *games, folder)
     assert again.frames == whole.frames
     assert again.loss.loss == pytest.approx(whole.loss.loss, rel=1e-5)
 
@@ -117,7 +118,7 @@ def test_a_process_that_dies_ends_the_run_in_one_line_and_it_goes_on(
     config, games, tmp_path, victim, restarts
 ):
     """In one process, or started again by torchrun."""
-    whole = training.train(config, *games, tmp_path / "whole")
+    whole = bc_training.train(config, *games, tmp_path / "whole")
     folder = tmp_path / "run"
     process = torchrun(2, config, folder, restarts)
     until_saved(process, folder)
@@ -128,7 +129,7 @@ def test_a_process_that_dies_ends_the_run_in_one_line_and_it_goes_on(
     assert len(said) == 1, errors
     assert "one of the 2 processes died; the same command goes on" in said[0]
     assert (tmp_path / "agent").exists() == (restarts == 1)
-    resumed = training.train(config, *games, folder)
+    resumed = bc_training.train(config, *games, folder)
     for name, tensor in whole.policy.state_dict().items():
         np.testing.assert_allclose(tensor, resumed.policy.state_dict()[name], atol=1e-5)
 

@@ -13,15 +13,15 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from nhzoo import features
-from nhzoo.breakdown import breakdown
-from nhzoo.cli import cli
-from nhzoo.experts import expert_summary
-from nhzoo.ledger import read_runs
-from nhzoo.protocols import PROTOCOLS
-from nhzoo.results import read_result, summarize
-from nhzoo.statistics import summary_ci95
-from nhzoo.traces import open_traces
+from nhzoo.cli.app import cli
+from nhzoo.data.traces import open_traces
+from nhzoo.envs.protocols import PROTOCOLS
+from nhzoo.evaluation.experts import expert_summary
+from nhzoo.evaluation.outcomes import breakdown
+from nhzoo.evaluation.results import read_result, summarize
+from nhzoo.evaluation.statistics import summary_ci95
+from nhzoo.policy import features
+from nhzoo.training.run_table import read_runs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -29,7 +29,7 @@ PAGES = [
     *sorted((ROOT / "training").glob("*.md")),
     *sorted((ROOT / "leaderboard").glob("*.md")),
     ROOT / "agents" / "PUBLISHING.md",
-    ROOT / "nhzoo" / "datasets" / "README.md",
+    ROOT / "nhzoo" / "data" / "bundled" / "README.md",
 ]
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
 README = TEXTS["README.md"]

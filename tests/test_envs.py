@@ -14,10 +14,10 @@ from nle.env.tasks import NetHackChallenge
 from nle.nethack.nethack import DLPATH
 
 import nhzoo
-from nhzoo.envs import ACTION_KEYS, TTY, Episode, Game, NetHackEnv, blank
+from nhzoo.data.replay import frame_hash
+from nhzoo.envs.game import ACTION_KEYS, TTY, Episode, Game, NetHackEnv, blank
+from nhzoo.envs.protocols import GameSpec
 from nhzoo.errors import InputError
-from nhzoo.protocols import GameSpec
-from nhzoo.replay import frame_hash
 from tests.conftest import random_keys
 
 SPEC = GameSpec(core=11, disp=12)

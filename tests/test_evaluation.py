@@ -18,16 +18,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nhzoo import arithmetic, evaluate, files, results, verify
-from nhzoo.agents import RandomAgent, cumulative, load, sample
-from nhzoo.audit import TOLERANCE, audit
-from nhzoo.envs import ACTION_KEYS, Episode, EpisodeResult, Game
+from nhzoo import evaluate, verify
+from nhzoo.agents.base import RandomAgent, cumulative, sample
+from nhzoo.agents.loading import load
+from nhzoo.envs.game import ACTION_KEYS, Episode, EpisodeResult, Game
+from nhzoo.envs.protocols import PROTOCOLS, get_protocol
 from nhzoo.errors import InputError
-from nhzoo.merging import merge
-from nhzoo.playing import _one_by_one
-from nhzoo.progression import progression
-from nhzoo.protocols import PROTOCOLS, get_protocol
-from nhzoo.statistics import iqm, mean_ci95
+from nhzoo.evaluation import results
+from nhzoo.evaluation.auditing import TOLERANCE, audit
+from nhzoo.evaluation.merging import merge
+from nhzoo.evaluation.playing import _one_by_one
+from nhzoo.evaluation.progression import progression
+from nhzoo.evaluation.statistics import iqm, mean_ci95
+from nhzoo.policy import arithmetic
+from nhzoo.runtime import files
 from tests import by_hand
 from tests.conftest import make_entry, read_rows
 from tests.saboteurs import Hanger, Killer, Raiser, Vandal
@@ -409,7 +413,7 @@ def test_the_random_agent_chooses_as_equal_logits_do():
 
 def test_workers_do_without_what_their_agents_do_not_need():
     code = (
-        "import sys, nhzoo.playing, nhzoo.verification\n"
+        "import sys, nhzoo.evaluation.playing, nhzoo.evaluation.verification\n"
         "assert not {'torch', 'numba', 'scipy.stats'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

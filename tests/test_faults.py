@@ -10,16 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from nhzoo import board_export, display, evaluate, files, results, verify
-from nhzoo.board import read_board
-from nhzoo.cli import cli
-from nhzoo.comparison import compare
+from nhzoo import evaluate, verify
+from nhzoo.cli.app import cli
 from nhzoo.errors import CheckFailed
-from nhzoo.evaluation import _finish
-from nhzoo.report import write_report
-from nhzoo.site_tables import board_table
-from nhzoo.submitting import make
-from nhzoo.verification import summary_problems
+from nhzoo.evaluation import results
+from nhzoo.evaluation.comparison import compare
+from nhzoo.evaluation.evaluator import _finish
+from nhzoo.evaluation.verification import summary_problems
+from nhzoo.leaderboard import board_export
+from nhzoo.leaderboard.board import read_board
+from nhzoo.leaderboard.site.tables import board_table
+from nhzoo.leaderboard.submitting import make
+from nhzoo.publishing.report import write_report
+from nhzoo.runtime import console, files
 from tests.conftest import read_rows
 from tests.fuzz_submissions import FUZZ, PROTOCOLS
 from tests.saboteurs import Raiser, Stubborn, Typist
@@ -71,7 +74,7 @@ def command(*words) -> int:
     try:
         return cli.main([str(word) for word in words], standalone_mode=False) or 0
     except CheckFailed as error:
-        display.say(f"nhzoo: {error}")
+        console.say(f"nhzoo: {error}")
         return 1
 
 

@@ -23,9 +23,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from nhzoo import fetch
+from nhzoo.data import download as fetch
+from nhzoo.data.download import unzip
 from nhzoo.errors import InputError
-from nhzoo.fetch import unzip
 
 DATA = np.random.default_rng(0).bytes(3_000_000)
 OTHER = np.random.default_rng(1).bytes(3_000_000)

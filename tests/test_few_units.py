@@ -10,25 +10,26 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from nhzoo import files, results, statistics
-from nhzoo.board import claimed_summary, ranked
-from nhzoo.breakdown import breakdown
-from nhzoo.cli import cli
-from nhzoo.critic import Critic
+from nhzoo.cli.app import cli
+from nhzoo.envs.protocols import get_protocol
 from nhzoo.errors import InputError
-from nhzoo.impala import Held
-from nhzoo.impala_publishing import played_row
-from nhzoo.impala_recipe import ImpalaConfig
-from nhzoo.impala_training import Played
-from nhzoo.losses import _standard_error
-from nhzoo.normalization import normalize_scores
-from nhzoo.policy import Policy, PolicyConfig
-from nhzoo.protocols import get_protocol
-from nhzoo.report_parts import roles_table, summary_cards
-from nhzoo.site_tables import board_table
-from nhzoo.survival import kaplan_meier
-from nhzoo.sweep_measure import with_return
-from nhzoo.verification import summary_problems
+from nhzoo.evaluation import results, statistics
+from nhzoo.evaluation.expert import normalize_scores
+from nhzoo.evaluation.loss import _standard_error
+from nhzoo.evaluation.outcomes import breakdown
+from nhzoo.evaluation.survival import kaplan_meier
+from nhzoo.evaluation.verification import summary_problems
+from nhzoo.leaderboard.board import claimed_summary, ranked
+from nhzoo.leaderboard.site.tables import board_table
+from nhzoo.policy.network import Policy, PolicyConfig
+from nhzoo.publishing.report_parts import roles_table, summary_cards
+from nhzoo.runtime import files
+from nhzoo.scaling.sweep_measure import with_return
+from nhzoo.training.rl.config import ImpalaConfig
+from nhzoo.training.rl.critic import Critic
+from nhzoo.training.rl.impala import Held
+from nhzoo.training.rl.impala_publishing import played_row
+from nhzoo.training.rl.impala_training import Played
 from tests.test_board import row as board_row
 from tests.test_comparison import row as game
 from tests.test_comparison import write

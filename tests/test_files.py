@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from nhzoo import fetch, files, results, sources
+from nhzoo.data import catalog, download
 from nhzoo.errors import CheckFailed, InputError, Notice
+from nhzoo.evaluation import results
+from nhzoo.runtime import files
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,7 +44,7 @@ def test_a_lock_that_another_holds_is_still_one(tmp_path):
     with open(part, "ab") as held:
         assert files.flock(held.fileno(), part, wait=False)
         with pytest.raises(InputError, match="another process is downloading it"):
-            fetch.download("http://127.0.0.1:9/file", tmp_path / "file")
+            download.download("http://127.0.0.1:9/file", tmp_path / "file")
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
@@ -75,7 +77,7 @@ def test_an_xdg_variable_that_is_no_path_counts_as_unset(value, tmp_path, monkey
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert files.cache_folder() == tmp_path / ".cache" / "nhzoo"
-    assert sources.data_folder() == tmp_path / ".local" / "share" / "nhzoo"
+    assert catalog.data_folder() == tmp_path / ".local" / "share" / "nhzoo"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     assert files.cache_folder() == tmp_path / "elsewhere" / "nhzoo"
 
@@ -122,7 +124,7 @@ def test_a_clone_has_the_bytes_that_were_committed(tmp_path):
 
 
 def test_a_log_with_other_line_ends_is_told_from_one_that_was_changed(tmp_path):
-    from nhzoo.board_log import read_log
+    from nhzoo.leaderboard.board_log import read_log
 
     log = (ROOT / "leaderboard" / "log.jsonl").read_bytes()
     (tmp_path / "log.jsonl").write_bytes(log.replace(b"\n", b"\r\n"))

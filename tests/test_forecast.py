@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from nhzoo import files, grading, intrinsic, scaling, sweep_plan
-from nhzoo import forecast as forecasts
-from nhzoo.cli import cli
+from nhzoo.cli.app import cli
 from nhzoo.errors import CheckFailed, InputError
-from nhzoo.fit_files import read_fit, write_fit
-from nhzoo.forecast_ledger import read_forecasts, write_grade
-from nhzoo.holdouts import worst_error
-from nhzoo.ledger import RunRow
-from nhzoo.reach import compute_for
-from nhzoo.run_selection import select
-from nhzoo.training_cost import proportional
+from nhzoo.runtime import files
+from nhzoo.scaling import fitting, grading, intrinsic, sweep_plan
+from nhzoo.scaling import forecasting as forecasts
+from nhzoo.scaling.backtest import worst_error
+from nhzoo.scaling.fit_files import read_fit, write_fit
+from nhzoo.scaling.forecast_ledger import read_forecasts, write_grade
+from nhzoo.scaling.reach import compute_for
+from nhzoo.scaling.run_selection import select
+from nhzoo.scaling.training_cost import proportional
+from nhzoo.training.run_table import RunRow
 from tests.synthetic_laws import Truth, runs
 from tests.test_ledger import ROW
 
@@ -34,7 +35,7 @@ def fit():
     rows = [
         replace(r, mean_return=80 * r.loss**-1.8, se_return=2.0) for r in runs(TRUTH, 0.005, seed=3)
     ]
-    return scaling.fit(rows)
+    return fitting.fit(rows)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_what_the_data_cannot_carry_is_refused_with_the_reason(fit):
     assert all(math.isfinite(x) for x in vars(far.loss).values())
     assert any("extrapolation" in w for w in far.warnings)
     with pytest.raises(CheckFailed, match="has no law"):
-        forecasts.forecast(scaling.fit(runs(TRUTH, 0.01)[:14]), 1e15)
+        forecasts.forecast(fitting.fit(runs(TRUTH, 0.01)[:14]), 1e15)
     for bad in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(InputError, match="--flops"):
             forecasts.forecast(fit, bad)
@@ -339,10 +340,10 @@ def test_intrinsic_performance_finds_the_exponent_whatever_the_returns_scale():
 
 def test_laws_of_the_return_itself():
     rows = [replace(r, mean_return=1 / r.loss, loss=1.0) for r in runs(TRUTH, 0.003, seed=1)]
-    fit = scaling.fit(rows, metric="return")
+    fit = fitting.fit(rows, metric="return")
     assert fit.exponent("vp").value == pytest.approx(TRUTH.exponent, abs=0.02)
     with pytest.raises(InputError, match="mean_return"):
-        scaling.fit(runs(TRUTH), metric="return")
+        fitting.fit(runs(TRUTH), metric="return")
 
 
 def curves(sizes, noise=0.03, prefix="impala", start=None, seeds=2, moments=6):
@@ -371,30 +372,30 @@ SIZES = 30_000, 60_000, 120_000, 300_000, 1_000_000
 
 def test_learning_curves_are_fitted_whole_by_run(tmp_path):
     rows = curves(SIZES)
-    fit = scaling.fit(rows, resamples=60)
+    fit = fitting.fit(rows, resamples=60)
     assert fit.kind == "rl" and len(fit.points) == len(rows)  # moments on the way as well
     assert fit.options["resampling"] == "runs"
     (law,) = fit.returns  # none against a loss that is one over the return
     assert law.of == "compute" and 0.1 < law.slope_interval.low < law.slope < 0.3
     assert law.dof == len(SIZES) * 2 - 2
     assert fit.intrinsic.exponent.low < 0.4 / 0.9 < fit.intrinsic.exponent.high
-    lucky = scaling.fit(curves(SIZES, 0.3), resamples=50)
+    lucky = fitting.fit(curves(SIZES, 0.3), resamples=50)
     assert "intrinsic_noise" in [d.code for d in lucky.diagnostics]
     path = tmp_path / "fit.json"
     write_fit(path, fit)
     again = read_fit(path)
     assert (again.intrinsic, again.returns) == (fit.intrinsic, fit.returns)
-    few = scaling.fit(curves(SIZES[1:4]), resamples=60)
+    few = fitting.fit(curves(SIZES[1:4]), resamples=60)
     assert few.intrinsic is None and few.law("vp") is not None
     (said,) = [d for d in few.diagnostics if d.code == "no_intrinsic"]
     assert "4 sizes at 4 moments of their runs (there are 3)" in said.message
-    two = scaling.fit(curves(SIZES, seeds=1)[:12], resamples=50)
+    two = fitting.fit(curves(SIZES, seeds=1)[:12], resamples=50)
     assert two.returns == ()  # of two runs none is sure
 
 
 def test_runs_from_scratch_and_from_entries_do_not_mix(tmp_path):
     rows = curves(SIZES) + curves(SIZES, prefix="ks", start="bc-lstm-100k")
-    (found,) = [d for d in scaling.fit(rows, resamples=50).diagnostics if d.code == "starts_mixed"]
+    (found,) = [d for d in fitting.fit(rows, resamples=50).diagnostics if d.code == "starts_mixed"]
     assert found.level == "error" and "bc-lstm-100k: 60, scratch: 60" in found.message
     table = tmp_path / "runs.jsonl"
     table.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
@@ -418,24 +419,24 @@ def line(slope, noise=0.0):
 
 
 def test_the_compute_that_a_return_takes():
-    fit = scaling.fit(line(0.25))
+    fit = fitting.fit(line(0.25))
     said = compute_for(fit, 127_000)
     assert said.flops == pytest.approx(1e12 * 1270**4, rel=1e-6)
     assert said.warnings[0].startswith("extrapolation: ")
     assert said.beyond == pytest.approx(127_000 / fit.points.mean_return.max())
-    noisy = scaling.fit(line(0.25, 0.2))
+    noisy = fitting.fit(line(0.25, 0.2))
     law = next(law for law in noisy.returns if law.of == "compute")
     said = compute_for(noisy, 1_000)
     assert said.low < said.flops < said.high
     at = [law.at(math.log(x), noisy.options["interval"]) for x in (said.low, said.high)]
     assert at[0].high == pytest.approx(math.log(1_000))
     assert at[1].low == pytest.approx(math.log(1_000))
-    unsure = compute_for(scaling.fit(line(0.02, 0.2)), 1e4)
+    unsure = compute_for(fitting.fit(line(0.02, 0.2)), 1e4)
     assert unsure.high is None and math.isfinite(unsure.low)
     with pytest.raises(CheckFailed, match=r"the return grows as C\^-0.25"):
-        compute_for(scaling.fit(line(-0.25)), 1e4)
+        compute_for(fitting.fit(line(-0.25)), 1e4)
     with pytest.raises(CheckFailed, match="no law of return against compute"):
-        compute_for(scaling.fit(runs(TRUTH)), 1e4)
+        compute_for(fitting.fit(runs(TRUTH)), 1e4)
     for nonsense in (0, -5, math.nan):
         with pytest.raises(InputError, match="--return"):
             compute_for(fit, nonsense)
@@ -443,7 +444,7 @@ def test_the_compute_that_a_return_takes():
 
 def test_the_command_that_says_it(tmp_path):
     path = tmp_path / "fit.json"
-    write_fit(path, scaling.fit(line(0.25, 0.1)))
+    write_fit(path, fitting.fit(line(0.25, 0.1)))
     _, done = call("forecast", path, "--return", 127_000, "--json")
     value = json.loads(done.stdout)
     assert done.exit_code == 0
@@ -501,7 +502,7 @@ def test_a_changed_grade_is_noticed(said, tmp_path):
 
 def test_figures_are_drawn_the_same_again(fit, said, tmp_path):
     pytest.importorskip("matplotlib")
-    from nhzoo.scaling_plots import plot_fit
+    from nhzoo.scaling.plots import plot_fit
 
     first = plot_fit(fit, tmp_path / "a", [said])
     assert len(first) == 14

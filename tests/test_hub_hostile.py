@@ -8,8 +8,8 @@ import json
 import pytest
 
 import nhzoo
-from nhzoo import hub_errors
-from nhzoo.registry import pull_entry
+from nhzoo.agents.registry import pull_entry
+from nhzoo.hub import errors
 from tests.conftest import content, make_entry
 from tests.hub import Blob, Hub
 from tests.test_hub_pull import fails, nothing_is_left
@@ -130,7 +130,7 @@ def test_an_answer_that_unfolds_without_end(hub, tiny, monkeypatch):
     hub.fail("GET .*config.json", headers=headers, times=99)
     fails("bytes come, the hub lists", "hf://nhzoo/tiny")
     hub.faults.clear()
-    monkeypatch.setattr("nhzoo.hub_client.LARGEST_ANSWER", 1_000_000)
+    monkeypatch.setattr("nhzoo.hub.guard.LARGEST_ANSWER", 1_000_000)
     hub.fail("GET .*/tree/", status=200, body=b" " * 1_100_000, times=99)
     fails("does not end its answer", "hf://nhzoo/tiny")
     hub.faults.clear()
@@ -185,7 +185,7 @@ def test_errors_show_no_secrets(hub, tiny, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://me:secret@127.0.0.1:9")
     assert "secret" not in fails(r"no connection to http://\*\*\*@127.0.0.1:9", "hf://nhzoo/tiny")
     signed = "lost https://cdn.example.org/a/b?X-Amz-Signature=abc&Expires=1 (status)"
-    assert hub_errors.without_secrets(signed) == "lost https://cdn.example.org/a/b?*** (status)"
+    assert errors.without_secrets(signed) == "lost https://cdn.example.org/a/b?*** (status)"
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nhzoo
-from nhzoo import agents, hub_contents, hub_pull, hub_refs
-from nhzoo import hub as client
+from nhzoo.agents import base
+from nhzoo.agents.registry import pull_entry
 from nhzoo.errors import InputError
-from nhzoo.evaluation import evaluate
-from nhzoo.hub_pull import pull_dataset
-from nhzoo.registry import pull_entry
+from nhzoo.evaluation.evaluator import evaluate
+from nhzoo.hub import client, download, refs
+from nhzoo.hub import contents as hub_contents
+from nhzoo.hub.download import pull_dataset
 from tests.conftest import content, make_entry
 from tests.hub import Blob
 
@@ -59,8 +60,8 @@ def test_an_agent_says_where_it_is_from(tiny, text, shared_entry):
     agent = nhzoo.load(text)
     assert agent.name == "tiny"
     assert agent.source == f"hf://nhzoo/tiny@{tiny.sha}"
-    assert agent.revision == agents.load(shared_entry).revision
-    assert agents.load(shared_entry).source is None
+    assert agent.revision == base.load(shared_entry).revision
+    assert base.load(shared_entry).source is None
 
 
 def test_a_pinned_revision_is_used_without_a_request(hub, tiny):
@@ -166,7 +167,7 @@ def test_only_what_is_in_the_list_is_fetched(hub, shared_entry):
 
 
 def test_datasets(hub, small_set, offline):
-    from nhzoo.sources import open_demonstrations
+    from nhzoo.data.catalog import open_demonstrations
 
     made = hub.add("nhzoo/small", content(small_set), kind="dataset")
     text = f"hf://datasets/nhzoo/small@{made.sha}"
@@ -189,11 +190,11 @@ def test_datasets(hub, small_set, offline):
 def test_a_copy_to_change(tiny, tmp_path):
     pulled = pull_entry("tiny")
     out = tmp_path / "mine"
-    hub_pull.copy_to(pulled, out)
+    download.copy_to(pulled, out)
     (out / "config.json").write_text("{}")
     assert json.loads((pulled.folder / "config.json").read_text())["library"] == "nhzoo"
     with pytest.raises(InputError, match="is not empty"):
-        hub_pull.copy_to(pulled, out)
+        download.copy_to(pulled, out)
 
 
 # A network and a hub that fail
@@ -293,7 +294,7 @@ def test_when_one_file_fails_the_others_end(hub, shared_entry, monkeypatch):
                 begun.set()
         return Path(file.path)
 
-    monkeypatch.setattr("nhzoo.hub.fetch", fetch)
+    monkeypatch.setattr("nhzoo.hub.client.fetch", fetch)
     fails("refused|was not fetched", "hf://nhzoo/tiny")
 
 
@@ -323,7 +324,7 @@ def test_what_comes_through_xet_is_told_as_well():
 def test_a_server_that_does_not_answer(hub, tiny, tmp_path, monkeypatch):
     from huggingface_hub import constants
 
-    monkeypatch.setattr("nhzoo.hub_client.TIMEOUT", 0.2)
+    monkeypatch.setattr("nhzoo.hub.guard.TIMEOUT", 0.2)
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     for where in ("GET /api/models/nhzoo/tiny/tree", "GET /_lfs"):
@@ -341,12 +342,12 @@ def test_a_server_that_does_not_answer(hub, tiny, tmp_path, monkeypatch):
 @settings(max_examples=400, deadline=None)
 def test_names_are_clean_or_refused(text):
     try:
-        ref = hub_refs.parse(text)
+        ref = refs.parse(text)
     except InputError:
         return
     for part in (*ref.repo.split("/"), *(ref.revision or "x").split("/")):
         assert part not in ("", ".", "..") and not set(part) & set("\\:?#%& \n\0")
-    assert hub_refs.parse(str(ref)) == ref
+    assert refs.parse(str(ref)) == ref
     assert len(ref.repo.split("/")) == 2
 
 
@@ -364,7 +365,7 @@ def test_lists_stay_inside_the_folder(parts):
 @pytest.mark.parametrize("text", ["a/b/c", "hf://a", "hf://a/b@", "a/..", "-x", "hf://a/b@../c"])
 def test_what_names_nothing(text):
     with pytest.raises(InputError, match=r"names nothing on the hub|no agent"):
-        pull_entry(text) if text != "hf://a/b@" else hub_refs.parse("hf://a/b@..")
+        pull_entry(text) if text != "hf://a/b@" else refs.parse("hf://a/b@..")
 
 
 def test_git_hashes_are_gits():

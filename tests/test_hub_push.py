@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 import nhzoo
-from nhzoo import bundle, hub_push
-from nhzoo import hub as client
-from nhzoo.cli import cli
+from nhzoo.cli.app import cli
 from nhzoo.errors import InputError
-from nhzoo.evaluation import evaluate
+from nhzoo.evaluation.evaluator import evaluate
+from nhzoo.hub import client
+from nhzoo.hub import upload as hub_push
+from nhzoo.publishing import bundle
 from tests.conftest import content, make_entry
 from tests.hub import Hub
 
@@ -329,11 +330,11 @@ def test_a_dataset_goes_up_and_comes_back(hub, alice, small_set):
     repo = hub.repos["dataset", "nhzoo/small"]
     assert repo.head.files["keys/0.xz"].lfs
     assert "| train | 2 |" in repo.head.files["README.md"].data.decode()
-    from nhzoo.sources import open_demonstrations
+    from nhzoo.data.catalog import open_demonstrations
 
     data = open_demonstrations(str(done.ref))
     assert len(data.traces) == 4
-    back = content(nhzoo.hub_pull.pull_dataset(str(done.ref)).folder)
+    back = content(nhzoo.hub.download.pull_dataset(str(done.ref)).folder)
     assert back.pop("README.md")
     assert back == content(small_set)
     assert not push(small_set, "nhzoo/small").made
@@ -351,7 +352,7 @@ def test_results_go_up_as_a_benchmark_and_verify_when_they_are_back(hub, alice, 
     held = hub.repos["dataset", "nhzoo/results"].head.files
     assert {"README.md", "eval.yaml", "tiny-agent/smoke-v1/traces/0.xz"} <= set(held)
     assert not any("html" in path for path in held)
-    pulled = nhzoo.hub_pull.pull_dataset(str(done.ref))
+    pulled = nhzoo.hub.download.pull_dataset(str(done.ref))
     back = content(pulled.folder / "tiny-agent" / "smoke-v1")
     assert back == content(played)
     fails("is one result: send it with its entry", played)

@@ -17,15 +17,18 @@ import numpy as np
 import pytest
 import torch
 
-from nhzoo import checkpoints, impala_publishing, impala_training, ledger, packing, run_loop
-from nhzoo.actors import InlineCrew
-from nhzoo.agents import load
-from nhzoo.critic import Critic, load_critic
+from nhzoo.agents.loading import load
+from nhzoo.data import packing
 from nhzoo.errors import CheckFailed, InputError, NhzooError
-from nhzoo.impala import ImpalaRun
-from nhzoo.impala_recipe import ImpalaConfig, update_flops
-from nhzoo.impala_training import hold, train
-from nhzoo.policy import PolicyConfig
+from nhzoo.policy import checkpoint
+from nhzoo.policy.network import PolicyConfig
+from nhzoo.training import loop, run_table
+from nhzoo.training.rl import impala_publishing, impala_training
+from nhzoo.training.rl.actors import InlineCrew
+from nhzoo.training.rl.config import ImpalaConfig, update_flops
+from nhzoo.training.rl.critic import Critic, load_critic
+from nhzoo.training.rl.impala import ImpalaRun
+from nhzoo.training.rl.impala_training import hold, train
 from tests import commands
 from tests.conftest import make_entry
 
@@ -105,7 +108,7 @@ _TRAIN = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from nhzoo.impala_training import train
+from nhzoo.training.rl.impala_training import train
 from tests.test_impala import TINY
 if __name__ == "__main__":
     train(replace(TINY, steps=1e9, inline=False, actors=1, save_every=2), Path(sys.argv[1]))
@@ -312,11 +315,11 @@ def test_what_a_run_comes_to(tmp_path):
     assert rows[1].mean_return == played.mean_score
     table = tmp_path / "runs.jsonl"
     for row in rows:
-        assert ledger.append_row(table, row)
-    assert ledger.read_runs(table) == rows
+        assert run_table.append_row(table, row)
+    assert run_table.read_runs(table) == rows
     folder = tmp_path / "agent"
     impala_publishing.publish_played(
-        *(played, folder, checkpoints.Sampling(), "debug", "nhzoo train impala"),
+        *(played, folder, checkpoint.Sampling(), "debug", "nhzoo train impala"),
         tmp_path / "run" / "log.jsonl",
     )
     agent = load(folder)  # plays without its critic
@@ -334,7 +337,7 @@ def test_what_a_run_comes_to(tmp_path):
         hold(again, [])
     (folder / "critic.safetensors").unlink()
     assert hold(again, []).critic is None
-    assert checkpoints.load_entry(folder).config["params"] == played.policy.config.params
+    assert checkpoint.load_entry(folder).config["params"] == played.policy.config.params
 
 
 def test_a_step_costs_what_its_parts_cost():
@@ -368,7 +371,7 @@ def test_a_diverging_loss_stops_the_run_and_the_last_state_is_safe(tmp_path):
         run.updates, run.config = 100, replace(TINY, save_every=1, value_cost=1e9)
         run.critic.bias.data[:] = 1e3
         with pytest.raises(CheckFailed, match=r"was .* or so for 30 updates"):
-            run_loop.Loop(run, None, print, print, print).go([])
+            loop.Loop(run, None, print, print, print).go([])
     with closing(ImpalaRun(TINY, tmp_path)) as run:
         assert run.update == 1
 
@@ -462,8 +465,8 @@ def test_torchrun_is_refused(monkeypatch, tmp_path):
 
 
 def test_the_policy_reads_a_game_that_begins_within_a_batch_as_if_alone():
-    from nhzoo.features import Features
-    from nhzoo.policy import Policy, to_tensors
+    from nhzoo.policy.features import Features
+    from nhzoo.policy.network import Policy, to_tensors
 
     random = np.random.default_rng(0)
     policy = Policy(PolicyConfig.for_params(20_000), torch.Generator().manual_seed(0))

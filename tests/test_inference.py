@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from nhzoo import features, inference, walking
-from nhzoo.agents import cumulative, load, sample
-from nhzoo.envs import TTY, Game
-from nhzoo.inference import Inference, choose
-from nhzoo.policy import LAYERS, Policy, PolicyConfig, to_tensors
-from nhzoo.protocols import GameSpec
+from nhzoo.agents.base import cumulative, sample
+from nhzoo.agents.loading import load
+from nhzoo.envs.game import TTY, Game
+from nhzoo.envs.protocols import GameSpec
+from nhzoo.policy import features, inference, walking
+from nhzoo.policy.inference import Inference, choose
+from nhzoo.policy.network import LAYERS, Policy, PolicyConfig, to_tensors
 from tests.conftest import make_entry, random_keys
 
 

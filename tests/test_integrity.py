@@ -16,19 +16,22 @@ import pytest
 import safetensors.torch
 import torch
 
-from nhzoo import audit, bundle, files, kinship, maintaining, names, verification
-from nhzoo.board import entry_claims, read_board
-from nhzoo.board_export import as_csv, as_json
-from nhzoo.checkpoints import Sampling, load_entry, save_entry
-from nhzoo.entry_checks import Known, identity, training_problems
+from nhzoo.envs.protocols import get_protocol
 from nhzoo.errors import CheckFailed, InputError
-from nhzoo.policy import LAYERS, Policy, PolicyConfig
-from nhzoo.protocols import get_protocol
-from nhzoo.results import read_episodes
-from nhzoo.submission import NAME
-from nhzoo.submission_check import check, name_problems
-from nhzoo.submission_claims import subject_of
-from nhzoo.submitting import make
+from nhzoo.evaluation import auditing, verification
+from nhzoo.evaluation.results import read_episodes
+from nhzoo.leaderboard import kinship, maintaining, names
+from nhzoo.leaderboard.board import entry_claims, read_board
+from nhzoo.leaderboard.board_export import as_csv, as_json
+from nhzoo.leaderboard.checks import check, name_problems
+from nhzoo.leaderboard.claims import subject_of
+from nhzoo.leaderboard.entry_checks import Known, identity, training_problems
+from nhzoo.leaderboard.submission import NAME
+from nhzoo.leaderboard.submitting import make
+from nhzoo.policy.checkpoint import Sampling, load_entry, save_entry
+from nhzoo.policy.network import LAYERS, Policy, PolicyConfig
+from nhzoo.publishing import bundle
+from nhzoo.runtime import files
 from tests import fuzz_submissions as fuzz
 from tests.conftest import make_entry
 from tests.fuzz_submissions import PROTOCOLS, Altered
@@ -255,7 +258,7 @@ def fuzz_root(tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Games are replayed, audited and looked at in this process."""
-    for module in (verification, audit, kinship):
+    for module in (verification, auditing, kinship):
         monkeypatch.setattr(module, "run_tasks", fuzz.in_process)
 
 
@@ -306,12 +309,12 @@ def test_one_agent_may_stand_on_several_boards_if_its_account_is_one(net):
 
 
 def test_the_hub_is_asked_for_entries_of_the_same_size(hub, net, monkeypatch, tmp_path):
-    from nhzoo import hub_push
+    from nhzoo.hub import upload
 
     for user, repo in (("alice", "nhzoo/victim"), ("bob", "bob/first")):
         monkeypatch.setenv("HF_TOKEN", f"hf_{user}")
         place = shutil.copytree(net.folder / "entry", tmp_path / repo)
-        hub_push.push(bundle.gather(place, repo))
+        upload.push(bundle.gather(place, repo))
     subject = subject_of(net.folder, PROTOCOLS)
     report = check(subject, on_hub=True)
     assert report.problems == ["its weights are those of hf://nhzoo/victim"]
@@ -424,8 +427,8 @@ def test_the_board_the_export_and_the_page_say_whose_word_it_is(tmp_path):
     assert document["rows"][0]["as_said"] == "flops samples kind contact licence"
     assert document["rows"][0]["author"] == "hf:her" and document["lines"] == len(board.log)
     assert as_csv(board).splitlines()[0].endswith(",author,as_said")
-    from nhzoo.site_agents import _card, _row_facts
-    from nhzoo.site_tables import board_table
+    from nhzoo.leaderboard.site.agents import _card, _row_facts
+    from nhzoo.leaderboard.site.tables import board_table
 
     heads = board_table("x", [replace(board.rows[0], flops=1e12)])
     assert "Training FLOPs, as said" in heads and "Samples, as said" in heads

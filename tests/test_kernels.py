@@ -14,7 +14,7 @@ import numba
 import pytest
 from numba.core.dispatcher import Dispatcher
 
-from nhzoo import files, kernels
+from nhzoo.runtime import files, kernels
 
 ROOT = Path(__file__).parents[1]
 
@@ -138,9 +138,7 @@ def in_a_copy(folder, code):
 @pytest.mark.slow
 def test_what_changes_while_a_process_runs_is_not_taken_for_what_it_runs(tmp_path):
     """As after a `git pull` under a running job, of which nothing must be left."""
-    (tmp_path / "nhzoo").mkdir()
-    for path in (ROOT / "nhzoo").glob("*.py"):
-        shutil.copy(path, tmp_path / "nhzoo")
+    shutil.copytree(ROOT / "nhzoo", tmp_path / "nhzoo", ignore=shutil.ignore_patterns("bundled"))
     (tmp_path / "nhzoo" / "inner.py").write_text(INNER)
     (tmp_path / "nhzoo" / "outer.py").write_text(OUTER)
     use = "import nhzoo.outer\nprint(nhzoo.outer.twice(1), nhzoo.outer.twice.stats.cache_hits)"
@@ -155,7 +153,7 @@ def test_what_changes_while_a_process_runs_is_not_taken_for_what_it_runs(tmp_pat
 
 
 INNER = """
-from nhzoo import kernels
+from nhzoo.runtime import kernels
 
 
 @kernels.njit()
@@ -164,7 +162,7 @@ def more(x):
 """
 
 OUTER = """
-from nhzoo import kernels
+from nhzoo.runtime import kernels
 from nhzoo.inner import more
 
 
@@ -264,7 +262,7 @@ def test_a_read_only_install_without_a_home_compiles(tmp_path):
     """In a container: nothing of the package can be written, and there is no home."""
     code = (
         "import numba\n"
-        "from nhzoo import kernels, walking\n"
+        "from nhzoo.runtime import kernels; from nhzoo.policy import walking\n"
         "print(walking.position(5), kernels.folder().parent)"
     )
     enter = (

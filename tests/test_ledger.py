@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from nhzoo import publishing
 from nhzoo.errors import InputError
-from nhzoo.ledger import (
+from nhzoo.policy.network import PolicyConfig
+from nhzoo.training import outputs
+from nhzoo.training.run_table import (
     LedgerRow,
     RunRow,
     append_row,
@@ -21,7 +22,6 @@ from nhzoo.ledger import (
     parse_row,
     read_runs,
 )
-from nhzoo.policy import PolicyConfig
 
 ROW = LedgerRow(
     run_id="a",
@@ -154,7 +154,7 @@ def test_csv_tables_that_are_none(tmp_path, text, says):
 _APPEND = """
 import json, sys
 from pathlib import Path
-from nhzoo.ledger import LedgerRow, append_row
+from nhzoo.training.run_table import LedgerRow, append_row
 row = json.loads(sys.argv[3])
 for i in range(20):
     append_row(Path(sys.argv[1]), LedgerRow(**row | {"run_id": f"{sys.argv[2]}-{i}"}))
@@ -184,15 +184,18 @@ def test_a_damaged_table_is_named_and_not_touched(tmp_path):
 
 def test_hashes_name_what_they_should(monkeypatch):
     assert config_hash({"a": 1, "b": 2}) == config_hash({"b": 2, "a": 1}) != config_hash({"a": 1})
-    model = publishing.flop_model()
-    assert model == publishing.flop_model() != flop_model_hash("other", 1, {})
+    model = outputs.flop_model()
+    assert model == outputs.flop_model() != flop_model_hash("other", 1, {})
     counted = PolicyConfig.train_flops.fget
     monkeypatch.setattr(PolicyConfig, "train_flops", property(lambda c: counted(c) + 1))
-    assert publishing.flop_model() != model
+    assert outputs.flop_model() != model
 
 
 def test_reading_needs_no_torch():
-    code = "import sys, nhzoo.ledger; assert not {'torch', 'nle', 'numba'} & set(sys.modules)"
+    code = (
+        "import sys, nhzoo.training.run_table\n"
+        "assert not {'torch', 'nle', 'numba'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from nhzoo import board_log, files, maintaining, processes, rerun, scratch
 from nhzoo.errors import InputError
+from nhzoo.leaderboard import board_log, maintaining, rerun
+from nhzoo.runtime import files, processes, scratch
 from tests.test_board import place_of
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +44,7 @@ def killed(script: str, folder: Path) -> None:
 WRITER = """
 import sys, time
 from pathlib import Path
-from nhzoo import files
+from nhzoo.runtime import files
 with files.atomic_writer(Path(sys.argv[1]) / "a file") as file:
     file.write(bytes(1000))
     file.flush()
@@ -78,7 +79,7 @@ def test_a_writers_file_goes_when_the_writer_has_ended(tmp_path):
 ELSEWHERE = """
 import sys, time
 from pathlib import Path
-from nhzoo import files, processes, scratch
+from nhzoo.runtime import files, processes, scratch
 processes._machine = lambda: "01234567"
 with files.temporary_folder(Path(sys.argv[1]) / "x") as folder:
     (folder / "part").touch()
@@ -110,7 +111,7 @@ def test_what_a_living_process_of_another_machine_holds_stays_however_old(tmp_pa
 
 UNNAMED = """
 import sys
-from nhzoo import files, scratch
+from nhzoo.runtime import files, scratch
 def taken():
     raise PermissionError
 files.private_folder = taken
@@ -146,7 +147,7 @@ def test_a_folder_that_a_killed_process_prepared_goes_with_the_next_try(tmp_path
     script = """
 import sys, time
 from pathlib import Path
-from nhzoo import files
+from nhzoo.runtime import files
 with files.temporary_folder(Path(sys.argv[1]) / "x") as folder:
     (folder / "part").touch()
     print("now", flush=True)

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from nle import nethack
 
-from nhzoo import ttyrecs
-from nhzoo.envs import TTY, Game
+from nhzoo.data import ttyrec
+from nhzoo.data.nld import NldFolder, layout
+from nhzoo.data.replay import Diverged, replay
+from nhzoo.data.traces import Trace, open_traces
+from nhzoo.data.ttyrec import scan, write_ttyrec, write_ttyrecs
+from nhzoo.envs.game import TTY, Game
 from nhzoo.errors import InputError
-from nhzoo.nld import NldFolder, layout
-from nhzoo.replay import Diverged, replay
-from nhzoo.traces import Trace, open_traces
-from nhzoo.ttyrecs import scan, write_ttyrec, write_ttyrecs
 
 HEADER = struct.Struct("<iiiB")
 BEGIN = int(datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC).timestamp())
@@ -131,7 +131,7 @@ def test_a_game_is_quit_wherever_it_stands(traces, tmp_path, keys):
     """In the opening, an extended command, a menu, a question, a count, a text."""
     import hashlib
 
-    from nhzoo import files
+    from nhzoo.runtime import files
 
     path = tmp_path / "keys.xz"
     files.atomic_write(path, files.compress_xz(keys))
@@ -281,7 +281,9 @@ def test_a_ttyrec_that_ends_with_a_key_keeps_its_last_frame(damageable, recorded
 
 def test_frames_are_counted_against_what_nle_reads(damageable, monkeypatch):
     nld = NldFolder(damageable)
-    monkeypatch.setattr("nhzoo.nld.scan", lambda path, version: ttyrecs.Scan(99_999, b"", False))
+    monkeypatch.setattr(
+        "nhzoo.data.nld.scan", lambda path, version: ttyrec.Scan(99_999, b"", False)
+    )
     with pytest.raises(InputError, match="of its 99,999 frames"):
         read(nld)
 

@@ -7,16 +7,16 @@ import json
 import numpy as np
 import pytest
 
-from nhzoo import files
-from nhzoo.normalization import (
+from nhzoo.data.traces import open_traces
+from nhzoo.evaluation.expert import (
     LEAST_GAMES,
     REFERENCE,
     expert_scores,
     normalize_rows,
     normalize_scores,
 )
-from nhzoo.statistics import mean_ci95
-from nhzoo.traces import open_traces
+from nhzoo.evaluation.statistics import mean_ci95
+from nhzoo.runtime import files
 
 
 def test_the_expert_itself_is_one():

@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nhzoo import exports, features, files, frames, packing, walking
-from nhzoo.demonstrations import ACTION_OF_KEY, Batch, Streams, read_games
-from nhzoo.envs import ACTION_KEYS, TTY, Game
+from nhzoo.data import frames, packed_set, packing
+from nhzoo.data.batches import ACTION_OF_KEY, Batch, Streams, read_games
+from nhzoo.data.nld import NldFolder
+from nhzoo.data.replay import replay
+from nhzoo.data.traces import open_traces
+from nhzoo.envs.game import ACTION_KEYS, TTY, Game
 from nhzoo.errors import InputError
-from nhzoo.nld import NldFolder
-from nhzoo.replay import replay
-from nhzoo.traces import open_traces
+from nhzoo.policy import features, walking
+from nhzoo.runtime import files
 from tests.conftest import record
 
 
@@ -281,9 +283,9 @@ def test_a_dataset_that_grew_packs_only_what_is_new(small_set, tmp_path):
 def test_exported_frames_are_a_dataset(small_set, tmp_path):
     report = packing.pack(small_set, workers=2, cache=tmp_path / "cache")
     out = tmp_path / "carried"
-    exports.export("small", report.exportable, out)
+    packed_set.export("small", report.exportable, out)
     again = {path: path.stat().st_mtime_ns for path in out.glob("*.frames")}
-    exports.export("small", report.exportable, out)
+    packed_set.export("small", report.exportable, out)
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.frames")} == again
     used = packing.pack(out, split="train", workers=1, cache=tmp_path / "unused")
     assert not (tmp_path / "unused").exists()
@@ -298,7 +300,7 @@ def test_exported_frames_are_a_dataset(small_set, tmp_path):
 def test_exported_frames_that_are_not_whole_are_left_out_and_named(small_set, tmp_path):
     report = packing.pack(small_set, workers=2, cache=tmp_path / "cache")
     out = tmp_path / "carried"
-    exports.export("small", report.exportable, out)
+    packed_set.export("small", report.exportable, out)
     (out / "0.frames").unlink()
     data = bytearray((out / "1.frames").read_bytes())
     data[100] ^= 1
@@ -320,21 +322,21 @@ def test_exported_frames_that_are_not_whole_are_left_out_and_named(small_set, tm
     ):
         files.atomic_write(out / "packed.json", files.dump_json(index | {field: value}))
         with pytest.raises(InputError, match=message):
-            exports.open_packed(out)
+            packed_set.open_packed(out)
 
 
 def test_splits_are_exported_together_and_other_games_never_over_them(small_set, tmp_path):
     out = tmp_path / "carried"
     for split in ("train", "validation"):
         part = packing.pack(small_set, split=split, workers=1, cache=tmp_path / "cache")
-        exports.export("small", part.exportable, out)
-    assert [game.game for game in exports.open_packed(out).games] == ["0", "2", "1", "3"]
+        packed_set.export("small", part.exportable, out)
+    assert [game.game for game in packed_set.open_packed(out).games] == ["0", "2", "1", "3"]
     other = record(tmp_path / "other", games=2, steps=60)
     strange = packing.pack(other, workers=1, cache=tmp_path / "cache").exportable
     with pytest.raises(InputError, match="holds games of small"):
-        exports.export("other", strange, out)
+        packed_set.export("other", strange, out)
     with pytest.raises(InputError, match="is another game 0"):
-        exports.export("small", strange, out)
+        packed_set.export("small", strange, out)
 
 
 def test_a_damaged_chunk_is_packed_again_and_never_exported(small_set, tmp_path):
@@ -343,16 +345,16 @@ def test_a_damaged_chunk_is_packed_again_and_never_exported(small_set, tmp_path)
     data[200] ^= 1
     report.games[1].write_bytes(data)
     with pytest.raises(InputError, match="chunk 0 is damaged"):
-        exports.export("small", report.exportable, tmp_path / "out")
+        packed_set.export("small", report.exportable, tmp_path / "out")
     again = packing.pack(small_set, workers=1, cache=tmp_path / "cache")
     assert (again.already, again.packed) == (3, 1)
-    exports.export("small", again.exportable, tmp_path / "out")
+    packed_set.export("small", again.exportable, tmp_path / "out")
 
 
 def test_one_bad_link_among_packed_games_is_one_refused_game(small_set, tmp_path):
     report = packing.pack(small_set, workers=1, cache=tmp_path / "cache")
     out = tmp_path / "carried"
-    exports.export("small", report.exportable, out)
+    packed_set.export("small", report.exportable, out)
     (out / "0.frames").unlink()
     (out / "0.frames").symlink_to("/etc/hostname")
     (out / "1.frames").unlink()
@@ -374,7 +376,7 @@ def test_an_export_does_not_write_among_other_files(small_set, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     with pytest.raises(InputError, match=r"holds other things \(thesis.tex\)"):
-        exports.export("small", report.exportable[:1], tmp_path / "mine")
+        packed_set.export("small", report.exportable[:1], tmp_path / "mine")
 
 
 def test_ttyrecs_have_no_more_than_a_screen(expert_monk, tmp_path):
@@ -384,7 +386,7 @@ def test_ttyrecs_have_no_more_than_a_screen(expert_monk, tmp_path):
 
 _PACK = """
 import pathlib, sys
-from nhzoo import packing
+from nhzoo.data import packing
 packing.pack(sys.argv[1], workers=2, cache=pathlib.Path(sys.argv[2]))
 """
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from nhzoo import placing
-from nhzoo.envs import TTY, Game, blank
-from nhzoo.library import DLPATH
-from nhzoo.protocols import GameSpec
+from nhzoo.envs import code_sharing
+from nhzoo.envs.game import TTY, Game, blank
+from nhzoo.envs.nle_library import DLPATH
+from nhzoo.envs.protocols import GameSpec
 
 MAPS = Path("/proc/self/maps")
 LIBRARY = str(Path(DLPATH).resolve())  # maps know no links
@@ -53,22 +53,22 @@ def test_games_side_by_side_agree_in_the_low_32_bits_of_their_code_and_leave_not
 def test_where_no_place_can_be_had_games_start_all_the_same(monkeypatch):
     row = {name: array[0] for name, array in blank(TTY, 1).items()}
     for name, value in (("_fill", lambda low, size: False), ("_PLACES", 0)):
-        monkeypatch.setattr(placing, name, value)
+        monkeypatch.setattr(code_sharing, name, value)
         game = Game(TTY, row)
         game.start(GameSpec(core=1, disp=1))
         game.close()
 
 
 def test_a_place_is_found_in_the_first_gap_that_holds_it():
-    first, apart = placing._FIRST, placing._APART
-    assert placing._free_place([(0x1000, first + 50)], 100) == 0
-    assert placing._free_place([(0x1000, first + 100)], 100) == first
+    first, apart = code_sharing._FIRST, code_sharing._APART
+    assert code_sharing._free_place([(0x1000, first + 50)], 100) == 0
+    assert code_sharing._free_place([(0x1000, first + 100)], 100) == first
     taken = [(0x1000, first), (first + 100, first + apart), (first + apart + 100, first << 1)]
-    assert placing._free_place(taken, 100) == first + 2 * apart
-    assert placing._free_place([], 100) == 0
+    assert code_sharing._free_place(taken, 100) == first + 2 * apart
+    assert code_sharing._free_place([], 100) == 0
 
 
 def test_the_gap_that_the_stack_grows_into_is_none():
     stack = next(line for line in MAPS.read_text().splitlines() if line.endswith("[stack]"))
     low = int(stack.split("-")[0], 16)
-    assert all(high < low for _, high in placing._gaps())
+    assert all(high < low for _, high in code_sharing._gaps())

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.utils.flop_counter import FlopCounterMode
 
-from nhzoo import features, walking
-from nhzoo.envs import ACTION_KEYS
+from nhzoo.envs.game import ACTION_KEYS
 from nhzoo.errors import InputError
-from nhzoo.policy import Policy, PolicyConfig, to_tensors
-from nhzoo.tables import symbol_sum, table_sum
+from nhzoo.policy import features, walking
+from nhzoo.policy.network import Policy, PolicyConfig, to_tensors
+from nhzoo.policy.tables import symbol_sum, table_sum
 
 SCREENS = arrays(np.uint8, (2, 24, 80), elements=st.integers(0, 255))
 

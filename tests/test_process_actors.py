@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nhzoo import process_actors
-from nhzoo.actor_states import pack_states, unpack_states
-from nhzoo.actors import Actor, ActorState, most_started, weights_of
-from nhzoo.channels import Channel
 from nhzoo.errors import NhzooError, Stopped
-from nhzoo.impala import ImpalaRun
-from nhzoo.process_actors import ProcessCrew
-from nhzoo.shared_weights import SharedWeights
-from nhzoo.worlds import WorldConfig
+from nhzoo.runtime.channels import Channel
+from nhzoo.training.rl import remote_actors
+from nhzoo.training.rl.actor_states import pack_states, unpack_states
+from nhzoo.training.rl.actors import Actor, ActorState, most_started, weights_of
+from nhzoo.training.rl.envs import WorldConfig
+from nhzoo.training.rl.impala import ImpalaRun
+from nhzoo.training.rl.remote_actors import ProcessCrew
+from nhzoo.training.rl.shared_weights import SharedWeights
 from tests.test_actors import WALK, policy
 from tests.test_impala import TINY, lines
 
@@ -68,7 +68,7 @@ def _held_reading(*arguments):
         return copied
 
     SharedWeights._copy = half
-    process_actors._serve(*arguments)
+    remote_actors._serve(*arguments)
 
 
 def _held_speaking(*arguments):
@@ -83,7 +83,7 @@ def _held_speaking(*arguments):
         send(self, message)
 
     Channel.send = half
-    process_actors._serve(*arguments)
+    remote_actors._serve(*arguments)
 
 
 def _held_telling(*arguments):
@@ -96,7 +96,7 @@ def _held_telling(*arguments):
         return state(self)
 
     Actor.state = held
-    process_actors._serve(*arguments)
+    remote_actors._serve(*arguments)
 
 
 @pytest.fixture(autouse=True)
@@ -109,16 +109,16 @@ def crew_of(monkeypatch, serve=None, actors=1, stop=lambda: False, **limits):
     """A crew, and what it says. Limits hold until it has replaced an actor: that one must start."""
     said = []
     if serve:
-        monkeypatch.setattr(process_actors, "_serve", serve)
-    before = {name: getattr(process_actors, name) for name in limits}
+        monkeypatch.setattr(remote_actors, "_serve", serve)
+    before = {name: getattr(remote_actors, name) for name in limits}
 
     def say(line):
         said.append(line)
         for name, value in before.items():
-            monkeypatch.setattr(process_actors, name, value)
+            monkeypatch.setattr(remote_actors, name, value)
 
     crew = ProcessCrew(WALK, actors, {}, stop, say)
-    crew.limit = lambda: [monkeypatch.setattr(process_actors, *item) for item in limits.items()]
+    crew.limit = lambda: [monkeypatch.setattr(remote_actors, *item) for item in limits.items()]
     try:
         yield crew, said
     finally:
@@ -153,7 +153,7 @@ def test_an_actor_killed_while_it_reads_the_weights_holds_up_nobody(monkeypatch)
             replaced = unroll if unroll.actor == held else None
             crew.release()
         assert replaced.version == 3 and replaced.first[0].all()
-        assert replaced.started > most_started(WALK, process_actors.BUFFERS)
+        assert replaced.started > most_started(WALK, remote_actors.BUFFERS)
         assert said == [
             f"actor {held} has ended (killed by SIGKILL): another takes its place, with new games"
         ]
@@ -191,7 +191,7 @@ def test_states_do_not_wait_for_an_actor_that_is_stopped(monkeypatch):
 
 def test_a_stop_ends_the_waits(monkeypatch):
     stopping = []
-    monkeypatch.setattr(process_actors, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(remote_actors, "STOP_SECONDS", 0.5)
     with crew_of(monkeypatch, stop=lambda: bool(stopping)) as (crew, said):
         crew.publish(weights_of(policy()), 0)
         for number in (signal.SIGTERM, signal.SIGINT):  # to all processes, as Ctrl-C: not for them
@@ -205,7 +205,7 @@ def test_a_stop_ends_the_waits(monkeypatch):
         with pytest.raises(Stopped):
             crew.collect(1)
         (state,) = crew.states().values()
-        assert time.monotonic() - began < process_actors.HANG_SECONDS / 3
+        assert time.monotonic() - began < remote_actors.HANG_SECONDS / 3
         assert not state.numbers
         assert len(said) == 1 and "actor 0 does not tell within 0.5 s where it stands" in said[0]
 
@@ -243,8 +243,8 @@ def test_a_process_that_is_stopped_as_it_is_born_does_not_hold_the_learner(tmp_p
 
 
 def test_no_actors_left(monkeypatch):
-    monkeypatch.setattr(process_actors, "MOST_DEATHS", 1)
-    monkeypatch.setattr(process_actors, "_serve", _die)
+    monkeypatch.setattr(remote_actors, "MOST_DEATHS", 1)
+    monkeypatch.setattr(remote_actors, "_serve", _die)
     crew = ProcessCrew(WALK, 1, {})
     try:
         crew.publish(weights_of(policy()), 0)
@@ -270,7 +270,7 @@ def test_what_an_actor_raises_is_said():
 
 
 def test_what_the_learner_itself_stood_still_for_does_not_count(monkeypatch):
-    monkeypatch.setattr(process_actors, "_LOOK", 0.01)
+    monkeypatch.setattr(remote_actors, "_LOOK", 0.01)
     with crew_of(monkeypatch) as (crew, said):
         crew.publish(weights_of(policy()), 0)
         crew.collect(2)
@@ -282,7 +282,7 @@ def test_what_the_learner_itself_stood_still_for_does_not_count(monkeypatch):
         hand.heard -= 1_000.0
         crew._listen()
         assert crew._hands == [hand] and not said
-        hand.heard -= process_actors.HANG_SECONDS
+        hand.heard -= remote_actors.HANG_SECONDS
         crew._listen()
         assert crew._hands != [hand] and len(said) == 1
 
@@ -341,10 +341,10 @@ _TRAIN = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from nhzoo import process_actors
-from nhzoo.alarm import Alarm
-from nhzoo.impala_training import train
-from nhzoo.run_loop import Interrupted
+from nhzoo.training.rl import remote_actors as process_actors
+from nhzoo.training.alarm import Alarm
+from nhzoo.training.rl.impala_training import train
+from nhzoo.training.loop import Interrupted
 from tests.test_impala import TINY
 process_actors.STOP_SECONDS = 1.0
 if __name__ == "__main__":

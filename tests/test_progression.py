@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nhzoo.progression import (
+from nhzoo.evaluation.progression import (
     DEPTH_PROGRESSION,
     EXPERIENCE_LEVEL_PROGRESSION,
     MAX_DEPTH,

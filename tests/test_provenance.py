@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from nhzoo import provenance
-from nhzoo.provenance import EnergyMeter, cpu_name, git_revision
+from nhzoo.runtime import system
+from nhzoo.runtime.system import EnergyMeter, cpu_name, git_revision
 
 
 def commit(folder):
@@ -22,7 +22,7 @@ def checkout(tmp_path, monkeypatch):
     code = tmp_path / "work" / "nhzoo" / "provenance.py"
     code.parent.mkdir(parents=True)
     code.write_text("")
-    monkeypatch.setattr(provenance, "__file__", str(code))
+    monkeypatch.setattr(system, "PACKAGE", code.parent)
     return code
 
 

@@ -14,11 +14,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from nhzoo import ray_actors
 from nhzoo.errors import InputError, NhzooError, Stopped
-from nhzoo.impala import ImpalaRun
-from nhzoo.impala_training import train
-from nhzoo.ray_actors import connect
+from nhzoo.training.rl import ray_actors
+from nhzoo.training.rl.impala import ImpalaRun
+from nhzoo.training.rl.impala_training import train
+from nhzoo.training.rl.ray_actors import connect
 from tests.test_impala import TINY
 
 ray = pytest.importorskip("ray")

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from nhzoo.envs import Episode, Game
+from nhzoo.data.replay import Diverged, replay
+from nhzoo.data.traces import open_traces
+from nhzoo.envs.game import Episode, Game
+from nhzoo.envs.protocols import GameSpec, get_protocol, seeds_of
 from nhzoo.errors import InputError
-from nhzoo.protocols import GameSpec, get_protocol, seeds_of
-from nhzoo.recording import record
-from nhzoo.replay import Diverged, replay
-from nhzoo.traces import open_traces
+from nhzoo.evaluation.recording import record
 from tests.bots.pool import without_processes
 from tests.conftest import make_entry
 from tests.test_bots import FOLDER, bot
@@ -177,13 +177,13 @@ def test_a_kill_between_the_last_steps_loses_and_repeats_nothing(
     folder = tmp_path / "walks"
     for function in ("_line", "_remove_work"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"nhzoo.recording.{function}", _interrupt)
+            patch.setattr(f"nhzoo.evaluation.recording.{function}", _interrupt)
             with pytest.raises(KeyboardInterrupt):
                 record(FOLDER, SHORT, 6, folder, held_out=0.75)
         assert (folder / ".recording" / "recording.json").exists()
         # Nothing is left to be played or replayed.
-        monkeypatch.setattr("nhzoo.evaluation.PlayTask", None)
-        monkeypatch.setattr("nhzoo.recording.HashTask", None)
+        monkeypatch.setattr("nhzoo.evaluation.evaluator.PlayTask", None)
+        monkeypatch.setattr("nhzoo.evaluation.recording.HashTask", None)
     copy = tmp_path / "copy" / "walks"
     shutil.copytree(folder / ".recording", copy / ".recording")
     with pytest.raises(InputError, match="unfinished recording with another held_out"):
@@ -200,7 +200,7 @@ def test_unfinished_games_are_kept_when_fewer_are_asked_for(tmp_path, monkeypatc
     folder, short = tmp_path / "set", replace(SHORT, step_cap=20)
     record(bot(), short, 1, folder)
     with monkeypatch.context() as patch:
-        patch.setattr("nhzoo.recording._line", _interrupt)
+        patch.setattr("nhzoo.evaluation.recording._line", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             record(bot(), short, 3, folder)
     assert record(bot(), short, 1, folder).games == 1

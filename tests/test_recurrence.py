@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nhzoo.policy import LAYERS, Policy, PolicyConfig
-from nhzoo.recurrence import scan
+from nhzoo.policy.network import LAYERS, Policy, PolicyConfig
+from nhzoo.policy.recurrence import scan
 
 
 def draw(*shape, seed, keep=False):

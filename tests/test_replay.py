@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import pytest
 
-from nhzoo.envs import TTY, Game
+from nhzoo.data.replay import Diverged, frame_hash, replay
+from nhzoo.data.traces import bundled_names, open_traces
+from nhzoo.envs.game import TTY, Game
 from nhzoo.errors import InputError
-from nhzoo.replay import Diverged, frame_hash, replay
-from nhzoo.traces import bundled_names, open_traces
 
 DEEP = ("1000000", "1000001", "1000020")  # 38 to 57 thousand keys; the clock shows in each
 
@@ -49,7 +49,7 @@ def test_the_monk_set_is_large_and_its_held_out_games_stay():
 @pytest.mark.parametrize("name", bundled_names())
 def test_seeds_of_recorded_games_are_their_own(name):
     """By the contract's rule, distinct, no protocol's, none of the range of other expert data."""
-    from nhzoo.protocols import PROTOCOLS, seeds_of
+    from nhzoo.envs.protocols import PROTOCOLS, seeds_of
 
     specs = [trace.spec for trace in open_traces(name).traces]
     assert len({spec.core for spec in specs}) == len(specs)
@@ -88,9 +88,9 @@ def test_another_seed_or_clock_or_key_diverges():
 
 _DIGEST = """
 import hashlib, sys, time
-from nhzoo.envs import Game
-from nhzoo.replay import frame_hash, replay
-from nhzoo.traces import open_traces
+from nhzoo.envs.game import Game
+from nhzoo.data.replay import frame_hash, replay
+from nhzoo.data.traces import open_traces
 traces = {trace.game: trace for trace in open_traces("autoascend-monk-v1").traces}
 for name in sys.argv[1:]:
     digest, game = hashlib.sha256(), Game()

@@ -14,12 +14,15 @@ import numpy as np
 import pyte
 import pytest
 
-from nhzoo import axes, casts, charts, evaluate, files, results
-from nhzoo.casts import Painter, record_cast, windows_of
-from nhzoo.envs import TTY, Episode, EpisodeResult, Game
+from nhzoo import evaluate
+from nhzoo.envs.game import TTY, Episode, EpisodeResult, Game
+from nhzoo.envs.protocols import get_protocol
 from nhzoo.errors import CheckFailed, InputError
-from nhzoo.protocols import get_protocol
-from nhzoo.report import choose_games, write_report
+from nhzoo.evaluation import results
+from nhzoo.publishing import asciicast, axes, charts
+from nhzoo.publishing.asciicast import Painter, record_cast, windows_of
+from nhzoo.publishing.report import choose_games, write_report
+from nhzoo.runtime import files
 from tests.conftest import read_rows
 
 SMOKE = get_protocol("smoke-v1")
@@ -128,13 +131,13 @@ def test_a_recording_is_an_asciicast_with_steps_and_keys(played):
     ]
     typed = [data for _, kind, data in found if kind == "i"]
     keys = results.read_trace(played, 0)[-row["steps"] :]
-    assert typed == [casts.key_bytes(key) for key in keys]
+    assert typed == [asciicast.key_bytes(key) for key in keys]
     names = header["nhzoo"]["keys"]
-    assert [names[data] for data in typed] == [casts.key_name(key) for key in keys]
+    assert [names[data] for data in typed] == [asciicast.key_name(key) for key in keys]
     scores = header["nhzoo"]["scores"]
     assert scores[0] == [0, 0]
     assert scores[-1][1] == row["score"]
-    assert [data for _, kind, data in found if kind == "m"][-1] == casts.end_text(row)
+    assert [data for _, kind, data in found if kind == "m"][-1] == asciicast.end_text(row)
 
 
 def test_a_recording_is_the_same_every_time(played):
@@ -159,7 +162,7 @@ def test_a_long_game_keeps_its_start_and_its_end(played):
 def test_a_recording_that_is_too_large_is_cut_down(played, monkeypatch):
     row = max(read_rows(played), key=lambda row: row["steps"])
     whole = len(record_cast(played, row, SMOKE).packed())
-    monkeypatch.setattr(casts, "MAX_PACKED", whole // 2)
+    monkeypatch.setattr(asciicast, "MAX_PACKED", whole // 2)
     assert len(record_cast(played, row, SMOKE).packed()) <= whole // 2
 
 
@@ -198,7 +201,7 @@ def test_the_year_of_a_tombstone_is_not_recorded():
         "  |      2026      |  ",
     ]
     rows = np.array([list(line.ljust(80).encode()) for line in lines], np.uint8)
-    kept = [bytes(row).decode().rstrip() for row in casts._without_year(rows)]
+    kept = [bytes(row).decode().rstrip() for row in asciicast._without_year(rows)]
     assert kept[:3] == lines[:3]
     assert kept[3] == "  |                |"
 
@@ -551,18 +554,18 @@ def test_the_player_shows_the_game(view, page, played):
         assert drawn(tab) == expected[last]
         status = tab.inner_text("#status")
         assert f"Step {rows[game]['steps']:,} of {rows[game]['steps']:,}" in status
-        assert casts.end_text(rows[game]) in status
+        assert asciicast.end_text(rows[game]) in status
         assert f"score {rows[game]['score']:,.0f} ·" in status
         keys = results.read_trace(played, game)
-        assert tab.inner_text("#key") == casts.key_name(keys[-1])
+        assert tab.inner_text("#key") == asciicast.key_name(keys[-1])
         assert " ".join(expected[last][23].split()) in tab.inner_text("#bottom")
 
 
 @pytest.mark.browser
 def test_a_windowed_recording_counts_real_steps(view, played, tmp_path, monkeypatch):
     row = max(read_rows(played), key=lambda row: row["steps"])
-    monkeypatch.setattr(casts, "MAX_PACKED", 4_000)  # workers are spawned: record it here
-    from nhzoo import report
+    monkeypatch.setattr(asciicast, "MAX_PACKED", 4_000)  # workers are spawned: record it here
+    from nhzoo.publishing import report
 
     def here(task, args, items, workers):
         return [(key, task(*args).work(item)) for key, item in items]

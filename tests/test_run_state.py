@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from nhzoo import bc, packing, training
+from nhzoo.data import packing
 from nhzoo.errors import InputError
-from nhzoo.run_state import (
+from nhzoo.training import bc, bc_training
+from nhzoo.training.run_state import (
     BEFORE,
     STATE,
     RunState,
@@ -23,7 +24,7 @@ from nhzoo.run_state import (
     restore_optimizer,
     write_state,
 )
-from nhzoo.training_log import Progress, TrainingLog
+from nhzoo.training.training_log import Progress, TrainingLog
 from tests.test_bc import DEBUG, games  # noqa: F401
 
 
@@ -100,7 +101,7 @@ def test_a_run_goes_on_from_the_state_before_a_damaged_one_to_the_same_bits(
     games,  # noqa: F811
     tmp_path,
 ):
-    whole = training.train(DEBUG, *games, tmp_path / "whole")
+    whole = bc_training.train(DEBUG, *games, tmp_path / "whole")
     folder = tmp_path / "run"
     run = bc.Run(DEBUG, games[0], folder)
     for _ in range(2):
@@ -109,7 +110,7 @@ def test_a_run_goes_on_from_the_state_before_a_damaged_one_to_the_same_bits(
         run.save()
     (folder / STATE).write_bytes((folder / STATE).read_bytes()[:-100])
     said = []
-    resumed = training.train(DEBUG, *games, folder, say=said.append)
+    resumed = bc_training.train(DEBUG, *games, folder, say=said.append)
     assert len(said) == 1
     assert resumed.loss == whole.loss
     for name, tensor in whole.policy.state_dict().items():
@@ -127,7 +128,7 @@ def test_a_full_disk_stops_with_one_line_and_there_it_goes_on(
     config = replace(config, validate_every=2_000, validation_frames=2_048)
     for split in ("train", "validation"):  # where the command will look, so that it need not pack
         packing.pack(small_set, split=split, workers=1)
-    whole = training.train(config, *games, tmp_path / "whole")
+    whole = bc_training.train(config, *games, tmp_path / "whole")
     folder = tmp_path / "run"
     run = bc.Run(config, games[0], folder)
     for _ in range(3):

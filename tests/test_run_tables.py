@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from nhzoo import run_tables
 from nhzoo.errors import InputError
-from nhzoo.ledger import LedgerRow, RunRow, read_runs
+from nhzoo.training import table_reader
+from nhzoo.training.run_table import LedgerRow, RunRow, read_runs
 
 ROWS = [
     RunRow("r0", 1017959646, 16372620204, 1e20, 2.5545, 1e20),
@@ -274,7 +274,7 @@ def test_a_run_that_has_ended_no_game_has_no_loss(tmp_path):
 
 
 def test_bombs_do_not_unfold(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_tables, "_LIMIT", 1 << 20)
+    monkeypatch.setattr(table_reader, "_LIMIT", 1 << 20)
     table = tmp_path / "runs.csv.gz"
     table.write_bytes(gzip.compress(PLAIN.encode() + b"," * (1 << 22)))
     with pytest.raises(InputError, match="unpacks to more than the 1,048,576 bytes"):
@@ -286,7 +286,7 @@ def test_bombs_do_not_unfold(tmp_path, monkeypatch):
     table.write_text("run_id" + ",x" * 2_000 + "\n")
     with pytest.raises(InputError, match="line 1: has more than 1,000 columns"):
         read_runs(table)
-    monkeypatch.setattr(run_tables, "MOST_ROWS", 2)
+    monkeypatch.setattr(table_reader, "MOST_ROWS", 2)
     for text in (PLAIN, LINES, json.dumps(RECORDS), READ["JSON columns"]):
         table.write_text(text)
         with pytest.raises(InputError, match="more than 2 rows; keep one row a run"):

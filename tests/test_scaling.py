@@ -11,26 +11,20 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from nhzoo import (
-    fit_files,
-    isoflop,
-    loss_surface,
-    return_laws,
-    run_tables,
-    scaling,
-    training_cost,
-)
-from nhzoo.diagnostics import Diagnostic
 from nhzoo.errors import CheckFailed, InputError
-from nhzoo.forecast import forecast
-from nhzoo.huber_surface import parametric
-from nhzoo.isoflop import parabolas, power_law
-from nhzoo.law_intervals import Spread, resampled_pairs, resampled_runs
-from nhzoo.laws import fit_laws, optimum
-from nhzoo.ledger import RunRow, read_runs
-from nhzoo.loss_surface import losses, variable_projection
-from nhzoo.run_selection import select
-from nhzoo.training_cost import Cost, from_function, from_rows, proportional
+from nhzoo.scaling import fit_files, fitting, isoflop, returns, training_cost
+from nhzoo.scaling import parametric as loss_surface
+from nhzoo.scaling.forecasting import forecast
+from nhzoo.scaling.huber_surface import parametric
+from nhzoo.scaling.intervals import Spread, resampled_pairs, resampled_runs
+from nhzoo.scaling.isoflop import parabolas, power_law
+from nhzoo.scaling.laws import fit_laws, optimum
+from nhzoo.scaling.parametric import losses, variable_projection
+from nhzoo.scaling.run_diagnostics import Diagnostic
+from nhzoo.scaling.run_selection import select
+from nhzoo.scaling.training_cost import Cost, from_function, from_rows, proportional
+from nhzoo.training import table_reader
+from nhzoo.training.run_table import RunRow, read_runs
 from tests.synthetic_laws import Truth, runs
 
 
@@ -121,7 +115,7 @@ def test_the_grid_search_finds_what_any_start_finds():
 def test_outliers_hardly_count_and_are_named():
     rows = runs(Truth(0.25, 0.4), 0.003, seed=2)
     rows[17] = replace(rows[17], loss=rows[17].loss * 1.15)
-    fit = scaling.fit(rows)
+    fit = fitting.fit(rows)
     assert fit.outliers == (18,)
     assert "outliers" in codes(fit)
     assert fit.exponent("vp").value == pytest.approx(Truth(0.25, 0.4).exponent, abs=0.01)
@@ -217,7 +211,7 @@ def test_an_offset_biases_the_size_and_not_the_exponent():
 
 def test_drift_biases_the_parabola_and_not_the_surface():
     truth = Truth(0.25, 0.40)
-    fit = scaling.fit(runs(truth, 1e-4, drift=3.0))
+    fit = fitting.fit(runs(truth, 1e-4, drift=3.0))
     assert abs(fit.exponent("parabola").value - truth.exponent) > 0.01
     assert fit.exponent("vp").value == pytest.approx(truth.exponent, abs=2e-3)
     assert "drift" in codes(fit)
@@ -257,7 +251,7 @@ def test_resampled_parabolas_are_parabolas_of_resampled_rows():
 
 
 def test_published_nethack(published):
-    fit = scaling.fit(
+    fit = fitting.fit(
         read_runs(published / "nethack_isoflop.csv"), methods=("vp", "parabola", "joint", "argmin")
     )
     assert len(fit.points) == 42
@@ -282,7 +276,7 @@ def test_published_atari_gives_no_silent_nonsense(published, game):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rows = read_runs(published / f"atari_{game}.csv", incomplete := [])
-        fit = scaling.fit(rows, resamples=60, holdout=1)
+        fit = fitting.fit(rows, resamples=60, holdout=1)
     assert bool(incomplete) == (game == "BattleZone")
     assert fit.laws
     assert "not_6nd" in codes(fit)  # their labels are not 6ND
@@ -336,8 +330,8 @@ def test_costs_read_off_rows():
 
 
 def test_nhzoos_own_cost_is_its_policies():
-    from nhzoo.policy import PolicyConfig
-    from nhzoo.policy_cost import policy_cost
+    from nhzoo.policy.network import PolicyConfig
+    from nhzoo.scaling.policy_cost import policy_cost
 
     cost = policy_cost()
     for size, within in ((20_000, 0.2), (100_000, 0.05), (1_000_000, 0.02), (77_000_000, 0.01)):
@@ -382,7 +376,7 @@ def test_rows_of_too_few_runs_give_laws_without_intervals_and_no_forecast(number
         replace(row, run_id=f"g{i % number}", mean_return=100 / row.loss)
         for i, row in enumerate(runs(Truth(), 0.01))
     ]
-    fit = scaling.fit(rows, resamples=50)
+    fit = fitting.fit(rows, resamples=50)
     (found,) = (d for d in fit.diagnostics if d.code == "too_few_clusters")
     assert (found.level, found.value) == ("error", number)
     for law in fit.laws:
@@ -402,7 +396,7 @@ def test_five_runs_of_many_rows_have_intervals_as_wide_as_those_of_rows_or_wider
     """90 % intervals of 80 tables of five runs held the exponent 90 (vp), 99 % (parabola)."""
     rows = runs(Truth(), 0.01)
     five = [replace(row, run_id=f"g{i % 5}") for i, row in enumerate(rows)]
-    fit, by_rows = scaling.fit(five, resamples=100), scaling.fit(rows, resamples=100)
+    fit, by_rows = fitting.fit(five, resamples=100), fitting.fit(rows, resamples=100)
     assert "clustered" in codes(fit) and "too_few_clusters" not in codes(fit)
     for method in ("vp", "parabola"):
         wide, narrow = fit.exponent(method), by_rows.exponent(method)
@@ -419,7 +413,7 @@ def test_an_interval_has_a_width_or_is_none():
 
 def test_the_same_seed_gives_the_same_fit_and_another_does_not():
     rows = runs(Truth(), 0.01)
-    first, again, other = (fit_files.fit_json(scaling.fit(rows, seed=s)) for s in (1, 1, 2))
+    first, again, other = (fit_files.fit_json(fitting.fit(rows, seed=s)) for s in (1, 1, 2))
     assert first == again
     assert first["laws"] != other["laws"]
 
@@ -427,7 +421,7 @@ def test_the_same_seed_gives_the_same_fit_and_another_does_not():
 def test_order_of_rows_does_not_matter_to_the_point_estimates():
     rows = runs(Truth(), 0.01)
     mixed = [rows[i] for i in np.random.default_rng(4).permutation(len(rows))]
-    one, two = scaling.fit(rows), scaling.fit(mixed)
+    one, two = fitting.fit(rows), fitting.fit(mixed)
     for method in ("vp", "parabola"):
         assert two.exponent(method).value == pytest.approx(one.exponent(method).value, rel=1e-6)
         assert two.exponent(method).high == pytest.approx(one.exponent(method).high, rel=1e-5)
@@ -451,11 +445,11 @@ def test_a_line_with_heavy_tails_shrugs_off_a_wild_point():
     random = np.random.default_rng(6)
     x = np.linspace(-2, 2, 20)
     y = 3 - 1.7 * x + 0.1 * random.standard_normal(20)
-    clean, _, tau = return_laws.robust_line(x, y, np.full(20, 1e-4))
+    clean, _, tau = returns.robust_line(x, y, np.full(20, 1e-4))
     assert clean == pytest.approx([3, -1.7], abs=0.1)
     assert tau == pytest.approx(0.1, rel=0.6)
     y[19] += 5
-    wild, _, _ = return_laws.robust_line(x, y, np.full(20, 1e-4))
+    wild, _, _ = returns.robust_line(x, y, np.full(20, 1e-4))
     assert wild == pytest.approx(clean, abs=0.15)
 
 
@@ -465,7 +459,7 @@ def test_returns_follow_compute_and_loss_with_intervals():
         for row in runs(Truth(), 0.005, seed=1)
     ]
     rows[3] = replace(rows[3], mean_return=0.0)
-    fit = scaling.fit(rows)
+    fit = fitting.fit(rows)
     by_loss = next(law for law in fit.returns if law.of == "loss")
     assert by_loss.slope == pytest.approx(-2.0, abs=0.01)
     assert by_loss.points == 34
@@ -479,25 +473,25 @@ def test_returns_follow_compute_and_loss_with_intervals():
 
 def test_tables_too_small_say_so():
     with pytest.raises(InputError, match="no run_id is like"):
-        scaling.fit(runs(Truth()), only="sweep-*")
+        fitting.fit(runs(Truth()), only="sweep-*")
     rows = runs(Truth(), 0.01)
-    one = scaling.fit(rows[:1])
+    one = fitting.fit(rows[:1])
     assert not one.laws
     assert "too_few_sizes" in codes(one, "error")
-    budget = scaling.fit(rows[:7])
+    budget = fitting.fit(rows[:7])
     assert not budget.laws
     assert "too_few_budgets" in codes(budget, "error")
-    two_sizes = scaling.fit([row for i, row in enumerate(rows) if i % 7 in (3, 4)])
+    two_sizes = fitting.fit([row for i, row in enumerate(rows) if i % 7 in (3, 4)])
     assert not two_sizes.laws
     assert "too_few_sizes" in codes(two_sizes, "error")
-    same = scaling.fit([replace(rows[0], run_id=f"r{i}", seed=i) for i in range(40)])
+    same = fitting.fit([replace(rows[0], run_id=f"r{i}", seed=i) for i in range(40)])
     assert not same.laws
 
 
 def test_bad_losses_are_named_by_row_and_column(tmp_path):
     rows = runs(Truth(), 0.01)
     with pytest.raises(InputError, match="row 3, column loss: must be larger than zero"):
-        scaling.fit([*rows[:2], replace(rows[2], loss=-0.5), *rows[3:]])
+        fitting.fit([*rows[:2], replace(rows[2], loss=-0.5), *rows[3:]])
     table = tmp_path / "runs.csv"
     for text, says in (
         (
@@ -532,7 +526,7 @@ def test_a_million_rows_are_refused_in_a_line(tmp_path):
 
 def test_duplicates_are_counted_once():
     rows = runs(Truth(), 0.01)
-    fit = scaling.fit([*rows, rows[4], rows[4]])
+    fit = fitting.fit([*rows, rows[4], rows[4]])
     assert len(fit.points) == len(rows)
     found = next(d for d in fit.diagnostics if d.code == "exact_duplicate")
     assert found.value == 2
@@ -544,10 +538,10 @@ def test_of_duplicates_the_best_rate_and_every_seed_stay():
         replace(base[6], lr=lr, run_id=f"lr{lr}", loss=2 * base[6].loss) for lr in (1e-2, 1e-4)
     ]
     again = replace(base[8], run_id="again", loss=base[8].loss * 1.1)
-    fit = scaling.fit([*base, *worse, again])
-    assert set(fit.points.run) == set(scaling.fit(base).points.run)
+    fit = fitting.fit([*base, *worse, again])
+    assert set(fit.points.run) == set(fitting.fit(base).points.run)
     assert {"lr0.01", "lr0.0001", "again"} <= set(fit.others.run)
-    best = scaling.fit([*base, *worse], duplicates="best").points
+    best = fitting.fit([*base, *worse], duplicates="best").points
     assert len(set(zip(best.params, best.budget, strict=True))) == len(best)
     assert "duplicates" in codes(fit)
 
@@ -557,7 +551,7 @@ def test_a_concave_profile_gives_no_optimum():
     for i in range(14, 21):  # one budget upside down, but for its best point
         rows[i] = replace(rows[i], loss=1.2 - rows[i].loss if i != 17 else rows[i].loss)
     rows[17] = replace(rows[17], loss=min(r.loss for r in rows[14:21]) * 0.999)
-    fit = scaling.fit(rows)
+    fit = fitting.fit(rows)
     assert "nonconvex" in codes(fit, "error")
     assert len(fit.vertices) == 4
     for exponent in (fit.exponent("parabola"), fit.exponent("vp")):
@@ -566,7 +560,7 @@ def test_a_concave_profile_gives_no_optimum():
 
 @pytest.mark.parametrize("offset", [8.0, 1 / 8.0])
 def test_optima_at_the_edge_are_left_out(offset):
-    fit = scaling.fit(runs(Truth(), 0.001, offset=offset, sizes=6))
+    fit = fitting.fit(runs(Truth(), 0.001, offset=offset, sizes=6))
     assert "edge_optimum" in codes(fit, "error")
     assert not fit.laws
     for found in fit.diagnostics:
@@ -577,27 +571,27 @@ def test_optima_at_the_edge_are_left_out(offset):
 def test_flops_counted_in_two_ways_do_not_mix():
     rows = [replace(r, flop_model_hash="new") for r in runs(Truth(), 0.01)]
     old = [replace(r, run_id=f"old-{r.run_id}", flop_model_hash=None) for r in rows[:9]]
-    fit = scaling.fit([*rows, *old])
+    fit = fitting.fit([*rows, *old])
     assert "flop_model_changed" in codes(fit, "error")
-    mine = scaling.fit([*rows, *old], flop_model="new")
+    mine = fitting.fit([*rows, *old], flop_model="new")
     assert not codes(mine, "error")
     assert mine.flop_model == "new"
     with pytest.raises(InputError, match="there are new: 35, none: 9"):
-        scaling.fit([*rows, *old], flop_model="newer")
+        fitting.fit([*rows, *old], flop_model="newer")
 
 
 def test_other_findings_have_their_names():
     rows = runs(Truth(), 0.01, budgets=(1e12, 2e12, 4e12))
     rows = [replace(r, lr=1e-3, unique_samples=max(1, r.samples // 6)) for r in rows]
-    found = codes(scaling.fit(rows))
+    found = codes(fitting.fit(rows))
     assert {"lr_untuned", "repeated_data", "too_few_budgets", "narrow_budgets"} <= found
     mixed = [replace(r, kind="rl") if i % 2 else r for i, r in enumerate(runs(Truth()))]
-    assert "kinds_mixed" in codes(scaling.fit(mixed))
+    assert "kinds_mixed" in codes(fitting.fit(mixed))
     noisy = [replace(r, mean_return=50.0 / r.loss, se_return=20.0) for r in runs(Truth(), 0.01)]
-    assert "return_noise" in codes(scaling.fit(noisy))
-    coupled = scaling.fit(runs(Truth(0.25, 0.4, coupling=2.0), 1e-3))
+    assert "return_noise" in codes(fitting.fit(noisy))
+    coupled = fitting.fit(runs(Truth(0.25, 0.4, coupling=2.0), 1e-3))
     assert "lack_of_fit" in codes(coupled)
-    floorless = scaling.fit(runs(Truth(0.3, 0.33, floor=0.0), 0.01, seed=4))
+    floorless = fitting.fit(runs(Truth(0.3, 0.33, floor=0.0), 0.01, seed=4))
     assert any(d.code == "param_at_bound" and d.level == "note" for d in floorless.diagnostics)
 
 
@@ -608,7 +602,7 @@ def test_moments_before_the_end_of_a_run_are_left_out():
     early = replace(
         ROW, run_id="early", params=200_000, samples=10**6, flops=1e12, loss=0.4, checkpoint=True
     )
-    fit = scaling.fit([*rows, early])
+    fit = fitting.fit([*rows, early])
     assert "checkpoints_left_out" in codes(fit)
     assert "early" not in fit.points.run
     assert "early" not in fit.others.run
@@ -648,7 +642,7 @@ def test_any_table_gives_a_fit_or_a_line(values, named):
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit = scaling.fit(rows, resamples=50, methods=("vp", "parabola", "joint", "argmin"))
+        fit = fitting.fit(rows, resamples=50, methods=("vp", "parabola", "joint", "argmin"))
         value = fit_files.fit_json(fit)
     for estimate in value["estimates"].values():
         for entry in estimate.values():
@@ -663,7 +657,7 @@ def test_any_table_gives_a_fit_or_a_line(values, named):
 
 @pytest.mark.slow
 def test_a_fit_comes_back_as_it_was_and_is_refused_when_changed(tmp_path):
-    fit = scaling.fit(runs(Truth(), 0.01), methods=("vp", "parabola", "huber", "joint", "argmin"))
+    fit = fitting.fit(runs(Truth(), 0.01), methods=("vp", "parabola", "huber", "joint", "argmin"))
     path = tmp_path / "fit.json"
     fit_files.write_fit(path, fit)
     again = fit_files.read_fit(path)
@@ -689,7 +683,7 @@ def test_options_are_checked():
         ({"resamples": 3}, "--resamples"),
     ):
         with pytest.raises(InputError, match=says):
-            scaling.fit(rows, **options)
+            fitting.fit(rows, **options)
 
 
 @pytest.mark.slow
@@ -715,7 +709,7 @@ def test_modules_do_not_need_torch():
     import sys
 
     code = (
-        "import sys, nhzoo.scaling, nhzoo.forecast, nhzoo.grading, nhzoo.sweep_plan\n"
+        "import sys\nfrom nhzoo.scaling import fitting, forecasting, grading, sweep_plan\n"
         "assert not {'torch', 'nle', 'multiprocessing.pool', 'matplotlib'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -723,5 +717,5 @@ def test_modules_do_not_need_torch():
 
 
 def test_limits_stated_are_those_used():
-    assert run_tables.MOST_ROWS == 100_000
+    assert table_reader.MOST_ROWS == 100_000
     assert training_cost.NOT_PROPORTIONAL == 1.2

@@ -61,7 +61,7 @@ def test_a_name_that_the_template_lacks_or_that_nobody_fills_is_an_error(script)
 
 def test_a_backend_of_a_notebook_that_is_not_there_stops_no_plot():
     code = (
-        "import os; from nhzoo.plot_style import matplotlib; "
+        "import os; from nhzoo.scaling.plot_style import matplotlib; "
         "print(matplotlib().figure.Figure, os.environ['MPLBACKEND'])"
     )
     done = subprocess.run(

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from nle import nethack
 
-from nhzoo import dataset_stats, evaluate, frequency
-from nhzoo.agents import RandomAgent, load
-from nhzoo.envs import ACTION_KEYS
-from nhzoo.protocols import get_protocol
-from nhzoo.scripted import ScriptedAgent
+from nhzoo import evaluate
+from nhzoo.agents import base
+from nhzoo.agents.base import RandomAgent
+from nhzoo.agents.loading import load
+from nhzoo.agents.scripted import ScriptedAgent
+from nhzoo.data import stats as dataset_stats
+from nhzoo.envs.game import ACTION_KEYS
+from nhzoo.envs.protocols import get_protocol
 
 KINDS = {".": 19, "#": 21, ">": 24, "+": 15, "'": 13, "|": 1, "-": 2}
 MONSTERS = {nethack.permonst(i).mname: i for i in range(nethack.NUMMONS)}
@@ -144,7 +147,7 @@ def test_its_games_do_not_depend_on_the_batch_and_are_better_than_random():
 
 def test_the_frequency_agent_presses_keys_as_often_as_the_expert_did():
     counted = dataset_stats.statistics("autoascend-monk-v1").actions
-    pressed = tuple(zip(frequency.KEYS, frequency.COUNTS, strict=True))
+    pressed = tuple(zip(base._KEYS, base._COUNTS, strict=True))
     assert pressed == tuple((row.key, row.count) for row in counted)
     uniform = (np.arange(100_000) + 0.5) / 100_000
     agent = load("frequency")

@@ -16,21 +16,24 @@ from urllib.parse import unquote, urldefrag
 import pytest
 import yaml
 
-from nhzoo import evaluate, files, results, site_games
-from nhzoo.board import TIERS, Board, Reference, Row, ranked
-from nhzoo.board_log import LogLine
-from nhzoo.cli import cli
+from nhzoo import evaluate
+from nhzoo.cli.app import cli
+from nhzoo.envs.protocols import PROTOCOLS, get_protocol
 from nhzoo.errors import InputError
-from nhzoo.forecast_ledger import FrozenForecast
-from nhzoo.hub_contents import SITE, kind_of
-from nhzoo.protocols import PROTOCOLS, get_protocol
-from nhzoo.report_parts import read
-from nhzoo.site import build, build_board
-from nhzoo.site_games import record, wanted_games
-from nhzoo.site_page import from_markdown
-from nhzoo.site_scaling import Laws, read_laws
-from nhzoo.site_server import server
-from nhzoo.site_tables import Scale
+from nhzoo.evaluation import results
+from nhzoo.hub.contents import SITE, kind_of
+from nhzoo.leaderboard.board import TIERS, Board, Reference, Row, ranked
+from nhzoo.leaderboard.board_log import LogLine
+from nhzoo.leaderboard.site import games as site_games
+from nhzoo.leaderboard.site.builder import build, build_board
+from nhzoo.leaderboard.site.games import record, wanted_games
+from nhzoo.leaderboard.site.page import from_markdown
+from nhzoo.leaderboard.site.scaling import Laws, read_laws
+from nhzoo.leaderboard.site.server import server
+from nhzoo.leaderboard.site.tables import Scale
+from nhzoo.publishing.report_parts import read
+from nhzoo.runtime import files
+from nhzoo.scaling.forecast_ledger import FrozenForecast
 from tests.conftest import read_rows
 from tests.test_report import HOSTILE, axe_violations, browser, frame, seek, synthetic, until  # noqa: F401
 
@@ -302,7 +305,7 @@ def forecast(name: str, status: str, **more) -> FrozenForecast:
     """As far as the site looks at one."""
     from types import SimpleNamespace
 
-    from nhzoo.law_intervals import Interval
+    from nhzoo.scaling.intervals import Interval
 
     said = SimpleNamespace(
         flops=5e12, params=100_000, samples=10**7, loss=Interval(0.5, 0.45, 0.55),
@@ -376,7 +379,7 @@ def test_markdown_is_text_with_a_little_structure():
 
 
 def test_a_command_of_others_is_only_ever_a_training():
-    from nhzoo.site_agents import _training_command
+    from nhzoo.leaderboard.site.agents import _training_command
 
     def shown(made: object) -> str:
         return _training_command({"training": {"command": made}})

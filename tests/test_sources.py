@@ -15,15 +15,15 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from nhzoo import exports, packing, sources
-from nhzoo.agents import RandomAgent
+from nhzoo.agents.base import RandomAgent
+from nhzoo.data import catalog, packed_set, packing
+from nhzoo.data.catalog import Source, add, data_folder, list_sources, open_demonstrations, splits
+from nhzoo.data.nld import NldFolder
+from nhzoo.data.packed_set import PackedSet
+from nhzoo.data.traces import TraceSet, bundled_names, open_traces
+from nhzoo.data.ttyrec import write_ttyrec
 from nhzoo.errors import InputError
-from nhzoo.evaluation import evaluate
-from nhzoo.exports import PackedSet
-from nhzoo.nld import NldFolder
-from nhzoo.sources import Source, add, data_folder, list_sources, open_demonstrations, splits
-from nhzoo.traces import TraceSet, bundled_names, open_traces
-from nhzoo.ttyrecs import write_ttyrec
+from nhzoo.evaluation.evaluator import evaluate
 
 BUNDLED = "autoascend-monk-v1"
 
@@ -100,7 +100,7 @@ def test_the_data_folder(monkeypatch, tmp_path):
 def test_all_kinds_are_added_listed_and_opened(small_set, nle_data, tmp_path):
     report = packing.pack(small_set, workers=1, cache=tmp_path / "cache")
     packed = tmp_path / "packed"
-    exports.export("small", report.exportable, packed)
+    packed_set.export("small", report.exportable, packed)
     lengths = [trace.length for trace in open_traces(small_set).traces]
     assert add(small_set) == Source("small", "traces", small_set, 4, sum(lengths))
     assert add(nle_data, "aa") == Source("aa", "nld-aa", nle_data, 1, None)
@@ -263,7 +263,7 @@ def test_a_dataset_is_fetched_unpacked_and_named(site, zipped):
 def test_a_fetch_that_is_broken_off_goes_on(site, zipped, tmp_path, monkeypatch):
     site.data = zipped
     with monkeypatch.context() as patch:
-        patch.setattr(sources, "unzip", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(catalog, "unzip", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             add("nld-aa-taster", fetch_to=tmp_path / "big", url=site.url)
     assert os.listdir(tmp_path / "big") == ["nld-aa-taster.zip"] and entries() == []

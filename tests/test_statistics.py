@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nhzoo import statistics
-from nhzoo.statistics import (
+from nhzoo.evaluation import statistics
+from nhzoo.evaluation.statistics import (
     ci95,
     detectable_difference,
     ends_text,

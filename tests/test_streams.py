@@ -10,7 +10,7 @@ import sys
 import click
 import pytest
 
-from nhzoo import cli
+from nhzoo.cli import app
 from tests.conftest import SHARED  # noqa: F401  (the hub's settings)
 
 NHZOO = f"{sys.executable} -m nhzoo"
@@ -78,13 +78,13 @@ def test_click_does_not_tell_of_errors_in_our_place(error, code, says, monkeypat
     def broken():
         raise error
 
-    monkeypatch.setitem(cli.cli.commands, "broken", broken)
+    monkeypatch.setitem(app.cli.commands, "broken", broken)
     monkeypatch.setattr(sys, "argv", ["nhzoo", "broken"])
     if isinstance(error, SystemExit):
         with pytest.raises(SystemExit):
-            cli._run(debug=False)
+            app._run(debug=False)
         return
-    assert cli._run(debug=False) == code
+    assert app._run(debug=False) == code
     said = capsys.readouterr().err
     assert says in said
     assert len(said.splitlines()) == 1

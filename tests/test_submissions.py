@@ -17,28 +17,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nhzoo import (
-    audit,
-    board,
-    evaluate,
-    files,
-    load,
-    results,
-    submission_check,
-    submission_claims,
-    verification,
-)
-from nhzoo.agents import RandomAgent
-from nhzoo.bundle import gather
-from nhzoo.envs import ACTION_KEYS, Episode, Game
+from nhzoo import evaluate, load
+from nhzoo.agents.base import RandomAgent
+from nhzoo.envs.game import ACTION_KEYS, Episode, Game
 from nhzoo.errors import CheckFailed, InputError
-from nhzoo.hub import author_of
-from nhzoo.hub_push import push
-from nhzoo.hub_refs import parse
-from nhzoo.submission import NAME, read_manifest, read_submission
-from nhzoo.submission_check import check
-from nhzoo.submission_claims import subject_of
-from nhzoo.submitting import from_hub, make, to_hub
+from nhzoo.evaluation import auditing, results, verification
+from nhzoo.hub.client import author_of
+from nhzoo.hub.refs import parse
+from nhzoo.hub.upload import push
+from nhzoo.leaderboard import board, checks
+from nhzoo.leaderboard import claims as submission_claims
+from nhzoo.leaderboard.checks import check
+from nhzoo.leaderboard.claims import subject_of
+from nhzoo.leaderboard.submission import NAME, read_manifest, read_submission
+from nhzoo.leaderboard.submitting import from_hub, make, to_hub
+from nhzoo.publishing.bundle import gather
+from nhzoo.runtime import files
 from tests import fuzz_submissions as fuzz
 from tests.commands import run
 from tests.conftest import make_entry, read_rows
@@ -61,7 +55,7 @@ def fuzz_root(tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Games are replayed and audited in this process."""
-    for module in (verification, audit):
+    for module in (verification, auditing):
         monkeypatch.setattr(module, "run_tasks", fuzz.in_process)
 
 
@@ -82,7 +76,7 @@ def copy_of(kind: str, tmp_path: Path) -> Altered:
     return Altered(shutil.copytree(original, tmp_path / original.name), random.Random(0))
 
 
-def judged(altered: Altered, rows=(), **options) -> submission_check.Report:
+def judged(altered: Altered, rows=(), **options) -> checks.Report:
     return check(subject_of(altered.folder, PROTOCOLS), rows, **options)
 
 
@@ -492,18 +486,18 @@ def test_the_games_of_others_are_known_again(tmp_path):
 
     report = check(stolen, rows, replay=replay)
     assert any("are those of bc-lstm-1m-monk-lite-v1" in p for p in report.problems)
-    copied, alike = submission_check._copies(stolen, rows)
+    copied, alike = checks._copies(stolen, rows)
     assert "game 0 and 126 more" in copied[0] and not alike
     changed = [r | {"sha256": "0" * 64} for r in stolen.rows]
-    copied, alike = submission_check._copies(replace(stolen, rows=changed), rows)
+    copied, alike = checks._copies(replace(stolen, rows=changed), rows)
     assert not copied and "go as those of bc-lstm-1m-monk-lite-v1" in alike[0]
     other = [r | {"sha256": "0" * 64, "turns": r["turns"] + 1} for r in stolen.rows]
-    copied, alike = submission_check._copies(replace(stolen, rows=other), rows)
+    copied, alike = checks._copies(replace(stolen, rows=other), rows)
     assert not copied and "the same first keys" in alike[0]
     for mine in rows:  # and no honest agent is taken for another
         if mine.protocol == "monk-lite-v1":
             own = submission_claims.own_subject(mine.folder)
-            assert submission_check._copies(own, rows) == ([], [])
+            assert checks._copies(own, rows) == ([], [])
 
 
 def test_names_on_the_board_are_taken(bot):
@@ -515,8 +509,8 @@ def test_names_on_the_board_are_taken(bot):
     subject = subject_of(bot.folder, PROTOCOLS)
     for name in ("deepmonk", "DEEP_MONK", "deep.m0nk", "autoascend", "Auto-Ascend", "random"):
         posing = replace(subject, agent=name)
-        assert submission_check.name_problems(posing, taken), name
-    assert not submission_check.name_problems(replace(subject, agent="deeper-monk"), taken)
+        assert checks.name_problems(posing, taken), name
+    assert not checks.name_problems(replace(subject, agent="deeper-monk"), taken)
 
 
 def test_the_same_weights_are_one_agent(net):
@@ -527,9 +521,9 @@ def test_the_same_weights_are_one_agent(net):
 
 def test_no_key_is_forgiven_and_a_result_without_numerics_is_not_audited(net, monkeypatch):
     """Each choice among keys is another game: a few hundred are the best of very many tries."""
-    found = audit.Audit("entry", keys=1_000_000, matched=999_999)
+    found = auditing.Audit("entry", keys=1_000_000, matched=999_999)
     with monkeypatch.context() as patch:
-        patch.setattr(audit, "audit", lambda *arguments: found)
+        patch.setattr(auditing, "audit", lambda *arguments: found)
         refused(net, "of the keys are entry's", audit="auto")
     for name in ("result.json", "evaluation.json"):
         facts = files.read_json(net.folder / name)
@@ -604,11 +598,12 @@ def test_a_submission_goes_to_the_hub_and_is_checked_there(hub, results_repo, tm
 
 
 def test_weights_go_to_the_hub_by_reference(hub, fuzz_root, tmp_path, monkeypatch):
-    from nhzoo import bundle, hub_push
+    from nhzoo.hub import upload
+    from nhzoo.publishing import bundle
 
     fuzz.base("net")
     monkeypatch.setenv("HF_TOKEN", "hf_bob")
-    hub_push.push(bundle.gather(fuzz_root / "tiny", "bob/tiny"))
+    upload.push(bundle.gather(fuzz_root / "tiny", "bob/tiny"))
     package = make(
         fuzz_root / "net-result", tmp_path / "made", "bob", "MIT", "hf://bob/tiny", "n",
         on_hub=True, protocols=PROTOCOLS,

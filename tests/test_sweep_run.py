@@ -16,24 +16,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from nhzoo import (
-    files,
-    forecast,
-    packing,
-    publishing,
-    scaling,
-    sweep_measure,
-    sweep_run,
-    training_cost,
-)
-from nhzoo.agents import RandomAgent, load
-from nhzoo.cli import cli
+from nhzoo.agents.base import RandomAgent
+from nhzoo.agents.loading import load
+from nhzoo.cli.app import cli
+from nhzoo.data import packing
 from nhzoo.errors import InputError, NhzooError
-from nhzoo.evaluation import evaluate
-from nhzoo.ledger import read_runs
-from nhzoo.losses import measure_agent
-from nhzoo.policy import PolicyConfig
-from nhzoo.sweep_plan import Cell, Plan, read_plan, write_plan
+from nhzoo.evaluation.evaluator import evaluate
+from nhzoo.evaluation.loss import measure_agent
+from nhzoo.policy.network import PolicyConfig
+from nhzoo.runtime import files
+from nhzoo.scaling import fitting, forecasting, sweep, sweep_measure, training_cost
+from nhzoo.scaling.sweep_plan import Cell, Plan, read_plan, write_plan
+from nhzoo.training import outputs
+from nhzoo.training.run_table import read_runs
 from tests.commands import run as nhzoo
 from tests.synthetic_laws import Truth, runs
 
@@ -55,7 +50,7 @@ def plan_of(*cells: tuple[int, int, int]) -> Plan:
 
 @pytest.fixture
 def recipe(small_set, tmp_path):
-    return sweep_run.Recipe(str(small_set), str(tmp_path / "state"))
+    return sweep.Recipe(str(small_set), str(tmp_path / "state"))
 
 
 def test_a_sweep_leaves_rows_and_entries_and_trains_nothing_twice(recipe, tmp_path):
@@ -64,8 +59,8 @@ def test_a_sweep_leaves_rows_and_entries_and_trains_nothing_twice(recipe, tmp_pa
     plan = read_plan(tmp_path / "plan.json")
     ledger, out, told = tmp_path / "runs.jsonl", tmp_path / "entries", []
     first = replace(plan, cells=plan.cells[:1])
-    sweep_run.run_sweep(first, recipe, ledger, out, progress=lambda row: told.append(row.run_id))
-    rows = sweep_run.run_sweep(plan, recipe, ledger, out, 2, progress=told.append)
+    sweep.run_sweep(first, recipe, ledger, out, progress=lambda row: told.append(row.run_id))
+    rows = sweep.run_sweep(plan, recipe, ledger, out, 2, progress=told.append)
     assert [row.run_id for row in rows] == [cell.run_id for cell in plan.cells]
     assert read_runs(ledger)[0].run_id == plan.cells[0].run_id
     assert len(read_runs(ledger)) == 3
@@ -78,14 +73,14 @@ def test_a_sweep_leaves_rows_and_entries_and_trains_nothing_twice(recipe, tmp_pa
             str(recipe.data), ""
         )
     before = ledger.read_bytes()
-    again = sweep_run.run_sweep(plan, replace(recipe, data="no such"), ledger, out, 2)
+    again = sweep.run_sweep(plan, replace(recipe, data="no such"), ledger, out, 2)
     assert again == rows
     assert ledger.read_bytes() == before
 
 
 def test_runs_are_measured_anew_on_a_result_and_with_their_return(recipe, tmp_path):
     table, out = tmp_path / "runs.jsonl", tmp_path / "entries"
-    sweep_run.run_sweep(plan_of((12_000, 6, 0), (12_000, 6, 1)), recipe, table, out)
+    sweep.run_sweep(plan_of((12_000, 6, 0), (12_000, 6, 1)), recipe, table, out)
     expert, results = tmp_path / "expert", tmp_path / "results"
     evaluate(RandomAgent(), "smoke-v1", episodes=3, workers=1, out=expert)
     shutil.copytree(expert, results / "tiny-0-12000-s0" / "smoke-v1")
@@ -127,10 +122,10 @@ def test_runs_are_measured_anew_on_a_result_and_with_their_return(recipe, tmp_pa
 def test_jobs_of_hours_tell_that_they_get_on(recipe):
     """So that one which is silent for hours is told from them."""
     (cell,) = plan_of((12_000, 6, 0)).cells
-    packed, marks = sweep_run.pack(recipe), []
+    packed, marks = sweep.pack(recipe), []
     trained = Path(recipe.folder) / cell.run_id / cell.run_id
     for task, item in (
-        (sweep_run.CellTask(recipe, packed), cell),
+        (sweep.CellTask(recipe, packed), cell),
         (sweep_measure._LossTask(packed.held_out), trained),
     ):
         marks.clear()
@@ -154,7 +149,7 @@ def test_a_job_that_is_killed_goes_on_where_it_was(recipe, tmp_path):
     killer = threading.Thread(target=kill_once)
     killer.start()
     try:
-        (row,) = sweep_run.run_sweep(plan, recipe, tmp_path / "runs.jsonl", tmp_path / "out")
+        (row,) = sweep.run_sweep(plan, recipe, tmp_path / "runs.jsonl", tmp_path / "out")
     finally:
         over.set()
         killer.join()
@@ -177,9 +172,9 @@ def test_a_refused_game_is_left_out_and_not_packed_by_every_job(small_set, tmp_p
     rows = [json.loads(line) for line in (folder / "games.jsonl").read_text().splitlines()]
     rows[0]["frame_hashes"] = ["0" * 16]
     (folder / "games.jsonl").write_bytes(files.dump_jsonl(rows))
-    recipe = sweep_run.Recipe(str(folder), str(tmp_path / "state"))
+    recipe = sweep.Recipe(str(folder), str(tmp_path / "state"))
     plan = plan_of((12_000, 8, 0), (12_000, 8, 1))
-    trained = sweep_run.run_sweep(plan, recipe, tmp_path / "runs.jsonl", tmp_path / "out", 2)
+    trained = sweep.run_sweep(plan, recipe, tmp_path / "runs.jsonl", tmp_path / "out", 2)
     assert len(trained) == 2
     assert len(list(own_cache.rglob("*.frames"))) == 3
 
@@ -190,7 +185,7 @@ def test_packed_games_that_vanish_under_a_job_are_packed_again(recipe, tmp_path,
     plan = plan_of((12_000, 300, 0))
     (cell,) = plan.cells
     state = Path(recipe.folder) / cell.run_id / "run"
-    before = sweep_run.pack(recipe)
+    before = sweep.pack(recipe)
 
     def harm():
         """While the job is stopped in the middle of its training."""
@@ -198,7 +193,7 @@ def test_packed_games_that_vanish_under_a_job_are_packed_again(recipe, tmp_path,
             path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes()[:1_000])
 
     with stopped_job(state / "log.jsonl", harm) as told:
-        (row,) = sweep_run.run_sweep(plan, recipe, tmp_path / "runs.jsonl", tmp_path / "out")
+        (row,) = sweep.run_sweep(plan, recipe, tmp_path / "runs.jsonl", tmp_path / "out")
     assert told == ["stopped"]
     assert row.updates > 290  # the budget is one of FLOPs
     assert all(path.exists() for path in (*before.training, *before.held_out))
@@ -244,18 +239,18 @@ def spawned() -> list[int]:
 def test_a_table_with_another_run_of_that_name_is_refused(recipe, tmp_path):
     plan = plan_of((12_000, 4, 0))
     ledger = tmp_path / "runs.jsonl"
-    (row,) = sweep_run.run_sweep(plan, recipe, ledger, tmp_path / "out")
+    (row,) = sweep.run_sweep(plan, recipe, ledger, tmp_path / "out")
     other = replace(plan, cells=(replace(plan.cells[0], seed=3),))
     with pytest.raises(InputError, match="another run than the plan's"):
-        sweep_run.run_sweep(other, recipe, ledger, tmp_path / "out")
+        sweep.run_sweep(other, recipe, ledger, tmp_path / "out")
     ledger.write_text(json.dumps(asdict(row) | {"checkpoint": True}) + "\n")
-    assert sweep_run.finished_rows(plan, ledger) == {}
+    assert sweep.finished_rows(plan, ledger) == {}
 
 
 def test_a_cluster_that_does_not_answer(recipe, tmp_path):
     pytest.importorskip("ray", reason="needs the extra cluster")
     with pytest.raises(InputError, match="no Ray cluster answers"):
-        sweep_run.run_sweep(
+        sweep.run_sweep(
             plan_of((12_000, 4, 0)),
             recipe,
             tmp_path / "runs.jsonl",
@@ -288,7 +283,7 @@ def test_a_machine_that_is_lost_costs_only_time(recipe, tmp_path):
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        rows = sweep_run.run_sweep(
+        rows = sweep.run_sweep(
             plan, recipe, tmp_path / "runs.jsonl", tmp_path / "out", cluster=cluster.address
         )
     finally:
@@ -301,24 +296,22 @@ def test_a_machine_that_is_lost_costs_only_time(recipe, tmp_path):
 
 
 def test_a_job_that_fails_names_its_cell(small_set, tmp_path):
-    recipe = sweep_run.Recipe(str(tmp_path / "nothing"), str(tmp_path / "state"))
+    recipe = sweep.Recipe(str(tmp_path / "nothing"), str(tmp_path / "state"))
     with pytest.raises(NhzooError, match="nothing"):
-        sweep_run.run_sweep(
-            plan_of((12_000, 4, 0)), recipe, tmp_path / "runs.jsonl", tmp_path / "out"
-        )
+        sweep.run_sweep(plan_of((12_000, 4, 0)), recipe, tmp_path / "runs.jsonl", tmp_path / "out")
 
 
 @pytest.mark.slow
 def test_the_forecast_agent_is_trained_and_graded(small_set, tmp_path):
     """As a user would: `train next` takes size and FLOPs from the file, `grade` finds the run."""
-    fitted = scaling.fit(runs(Truth(0.31, 0.37), 0.005, seed=3))
+    fitted = fitting.fit(runs(Truth(0.31, 0.37), 0.005, seed=3))
     said = replace(
-        forecast.forecast(fitted, 1e15),
+        forecasting.forecast(fitted, 1e15),
         params=12_000,
         flops=budget(12_000, 20),
-        flop_model=publishing.flop_model(),
+        flop_model=outputs.flop_model(),
     )
-    forecast.write_forecast(tmp_path / "said.json", said)
+    forecasting.write_forecast(tmp_path / "said.json", said)
     folders = ("--run", tmp_path / "run", "--out", tmp_path / "agents/next")
     table = tmp_path / "runs.jsonl"
     done = nhzoo(
@@ -335,7 +328,7 @@ def test_the_forecast_agent_is_trained_and_graded(small_set, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["loss"]["observed"] == row.loss
 
-    forecast.write_forecast(tmp_path / "other.json", replace(said, flop_model="0" * 16))
+    forecasting.write_forecast(tmp_path / "other.json", replace(said, flop_model="0" * 16))
     done = nhzoo("train", "next", tmp_path / "other.json", "--data", small_set, *folders)
     assert done.returncode == 2
     assert "another model" in done.stderr

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nhzoo import bc, publishing, training
-from nhzoo.agents import load
+from nhzoo.agents.loading import load
 from nhzoo.errors import CheckFailed
-from nhzoo.losses import measure_agent
+from nhzoo.evaluation.loss import measure_agent
+from nhzoo.training import bc, bc_training, outputs
 from tests.test_bc import DEBUG, games  # noqa: F401
 
 pytestmark = [
@@ -21,29 +21,29 @@ GPU = replace(DEBUG, device="cuda", dropout=0.0)
 
 
 def test_a_gpu_trains_to_about_what_a_cpu_does(games, tmp_path):  # noqa: F811
-    on_cpu = training.train(replace(GPU, device="cpu"), *games, tmp_path / "cpu")
-    on_gpu = training.train(GPU, *games, tmp_path / "gpu")
+    on_cpu = bc_training.train(replace(GPU, device="cpu"), *games, tmp_path / "cpu")
+    on_gpu = bc_training.train(GPU, *games, tmp_path / "gpu")
     assert on_gpu.loss.loss == pytest.approx(on_cpu.loss.loss, rel=1e-3)
-    publishing.publish(on_gpu, tmp_path / "agent", *games, 1.0, "", "")
+    outputs.publish(on_gpu, tmp_path / "agent", *games, 1.0, "", "")
     assert measure_agent(load(tmp_path / "agent"), games[1]).loss == pytest.approx(
         on_gpu.loss.loss, rel=1e-3
     )
 
 
 def test_half_precision_learns_about_the_same(games, tmp_path):  # noqa: F811
-    whole = training.train(GPU, *games, tmp_path / "fp32")
-    half = training.train(replace(GPU, precision="bf16"), *games, tmp_path / "bf16")
+    whole = bc_training.train(GPU, *games, tmp_path / "fp32")
+    half = bc_training.train(replace(GPU, precision="bf16"), *games, tmp_path / "bf16")
     assert half.loss.loss == pytest.approx(whole.loss.loss, rel=0.02)
 
 
 def test_a_gpu_run_goes_on_where_it_was(games, tmp_path):  # noqa: F811
-    whole = training.train(GPU, *games, tmp_path / "whole")
+    whole = bc_training.train(GPU, *games, tmp_path / "whole")
     run = bc.Run(GPU, games[0], tmp_path / "run")
     for _ in range(23):
         run.step()
     run.save()
     run.close()
-    resumed = training.train(GPU, *games, tmp_path / "run")
+    resumed = bc_training.train(GPU, *games, tmp_path / "run")
     assert resumed.frames == whole.frames
     assert resumed.loss.loss == pytest.approx(whole.loss.loss, rel=1e-3)
 

@@ -13,7 +13,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from nhzoo import doctor
+from nhzoo.cli import doctor
 from tests.commands import run
 
 ROOT = Path(__file__).parents[1]

@@ -12,22 +12,25 @@ import numpy as np
 import pytest
 from nle import nethack
 
-from nhzoo import evaluate, files, library, results, verify
-from nhzoo.audit import audit
-from nhzoo.breakdown import breakdown
-from nhzoo.casts import Cast, CastTask
-from nhzoo.envs import ACTION_KEYS, TTY, Episode, Game, NetHackEnv
-from nhzoo.evaluation import _crashed
-from nhzoo.protocols import get_protocol
-from nhzoo.recording import record
-from nhzoo.replay import Diverged, replay
-from nhzoo.report import write_report
-from nhzoo.rerun import fresh_protocol
-from nhzoo.result_games import open_result
-from nhzoo.traces import open_traces
-from nhzoo.verification import VerifyTask
-from nhzoo.workers import Crashed
-from nhzoo.worlds import WorldConfig
+from nhzoo import evaluate, verify
+from nhzoo.data.replay import Diverged, replay
+from nhzoo.data.result_games import open_result
+from nhzoo.data.traces import open_traces
+from nhzoo.envs import nle_library
+from nhzoo.envs.game import ACTION_KEYS, TTY, Episode, Game, NetHackEnv
+from nhzoo.envs.protocols import get_protocol
+from nhzoo.evaluation import results
+from nhzoo.evaluation.auditing import audit
+from nhzoo.evaluation.evaluator import _crashed
+from nhzoo.evaluation.outcomes import breakdown
+from nhzoo.evaluation.recording import record
+from nhzoo.evaluation.verification import VerifyTask
+from nhzoo.leaderboard.rerun import fresh_protocol
+from nhzoo.publishing.asciicast import Cast, CastTask
+from nhzoo.publishing.report import write_report
+from nhzoo.runtime import files
+from nhzoo.runtime.pool import Crashed
+from nhzoo.training.rl.envs import WorldConfig
 from tests.bots.pool import without_processes
 from tests.conftest import read_rows
 from tests.saboteurs import Typist
@@ -167,7 +170,7 @@ def test_the_program_state_is_the_one_that_nle_shows(episode):
 
 
 def test_an_nle_of_another_layout_is_refused(episode, monkeypatch):
-    monkeypatch.setattr(library, "_FLAGS_AT_START", {0: 1, 1: 1})
+    monkeypatch.setattr(nle_library, "_FLAGS_AT_START", {0: 1, 1: 1})
     with pytest.raises(RuntimeError, match=r"flags in another order: install nle 1\.3"):
         begin(episode)
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nhzoo import features, walking
-from nhzoo.bottomline import bottom_line
-from nhzoo.envs import Episode, Game
-from nhzoo.protocols import get_protocol
+from nhzoo.envs.game import Episode, Game
+from nhzoo.envs.protocols import get_protocol
+from nhzoo.policy import features, walking
+from nhzoo.policy.screen_text import bottom_line
 
 MAP = """
   ------      -----

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 _USE = """
 import json, sys
 import nhzoo
-from nhzoo.traces import open_traces
+from nhzoo.data.traces import open_traces
 names = [agent.name for agent in nhzoo.list_agents() if agent.path]
 print(json.dumps({
     "file": nhzoo.__file__,

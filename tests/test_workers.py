@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from nhzoo import children, workers
 from nhzoo.errors import InputError, NhzooError
-from nhzoo.workers import Crashed, OneByOne, WorkerError, left_behind, run_tasks
+from nhzoo.runtime import children
+from nhzoo.runtime import pool as workers
+from nhzoo.runtime.pool import Crashed, OneByOne, WorkerError, left_behind, run_tasks
 
 
 class Squares:
@@ -138,7 +139,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     script = textwrap.dedent(
         f"""
         import sys, time
-        from nhzoo.workers import run_tasks
+        from nhzoo.runtime.pool import run_tasks
         from tests.test_workers import Sleeper
         if __name__ == "__main__":
             for _ in run_tasks(Sleeper, ({str(tmp_path)!r},), [(0, 0), (1, 1)], 2):

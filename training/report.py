@@ -17,11 +17,11 @@ from pathlib import Path
 import report_tables as tables
 from report_figures import draw_laws, draw_paper, draw_playing
 
-from nhzoo import scaling
-from nhzoo.forecast_ledger import FrozenForecast, read_forecasts
-from nhzoo.ledger import LedgerRow, RunRow, read_runs
-from nhzoo.policy_cost import policy_cost
-from nhzoo.scaling import Fit
+from nhzoo.scaling import fitting
+from nhzoo.scaling.fitting import Fit
+from nhzoo.scaling.forecast_ledger import FrozenForecast, read_forecasts
+from nhzoo.scaling.policy_cost import policy_cost
+from nhzoo.training.run_table import LedgerRow, RunRow, read_runs
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -63,11 +63,11 @@ class Report:
                 "9 held-out games": fit_of(RUNS, "iso1-*"),
             },
             agents,
-            scaling.fit(both, cost=policy_cost(both), resamples=400),
+            fitting.fit(both, cost=policy_cost(both), resamples=400),
             read_forecasts(ROOT / "leaderboard" / "forecasts"),
             playing,
             {
-                start: scaling.fit(playing, cost=policy_cost(playing), only=only, resamples=400)
+                start: fitting.fit(playing, cost=policy_cost(playing), only=only, resamples=400)
                 for start, only in STARTS.items()
             },
         )
@@ -81,7 +81,7 @@ def sweep_rows(path: Path) -> list[RunRow]:
 def fit_of(path: Path, only: str = "*") -> Fit:
     """The fit that `nhzoo fit PATH` makes, on the policies' exact cost."""
     rows = sweep_rows(path)
-    return scaling.fit(
+    return fitting.fit(
         rows, cost=policy_cost(rows), only=only, source=str(path.relative_to(ROOT)), resamples=400
     )
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nhzoo.forecast import Forecast
-from nhzoo.ledger import LedgerRow, RunRow
-from nhzoo.plot_style import (
+from nhzoo.scaling.fitting import Fit
+from nhzoo.scaling.forecasting import Forecast
+from nhzoo.scaling.plot_style import (
     BLUE,
     GREEN,
     GREY,
@@ -22,8 +22,8 @@ from nhzoo.plot_style import (
     ticks,
     unique_legend,
 )
-from nhzoo.scaling import Fit
-from nhzoo.scaling_plots import plot_fit
+from nhzoo.scaling.plots import plot_fit
+from nhzoo.training.run_table import LedgerRow, RunRow
 
 LAW_FIGURES = ("isoflop", "optimum", "loss")
 

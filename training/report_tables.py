@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from nhzoo.forecast_ledger import FrozenForecast
-from nhzoo.law_intervals import Interval
-from nhzoo.ledger import LedgerRow, RunRow
-from nhzoo.reach import compute_for
-from nhzoo.scaling import Fit
-from nhzoo.statistics import ends_text, summary_ci95
+from nhzoo.evaluation.statistics import ends_text, summary_ci95
+from nhzoo.scaling.fitting import Fit
+from nhzoo.scaling.forecast_ledger import FrozenForecast
+from nhzoo.scaling.intervals import Interval
+from nhzoo.scaling.reach import compute_for
+from nhzoo.training.run_table import LedgerRow, RunRow
 
 RESULTS = Path(__file__).parents[1] / "leaderboard" / "results"
 HUMAN = 127_000.0

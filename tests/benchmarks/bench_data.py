@@ -18,14 +18,15 @@ import pytest
 import torch
 from nle import nethack
 
-from nhzoo import bc, frames, packing
-from nhzoo.demonstrations import Streams, count_frames, read_games
-from nhzoo.envs import TTY, Game
-from nhzoo.losses import tensors_of
-from nhzoo.recipe import BCConfig
-from nhzoo.replay import replay
-from nhzoo.traces import Trace, TraceSet, open_traces
-from nhzoo.ttyrecs import write_ttyrecs
+from nhzoo.data import frames, packing
+from nhzoo.data.batches import Streams, count_frames, read_games
+from nhzoo.data.replay import replay
+from nhzoo.data.traces import Trace, TraceSet, open_traces
+from nhzoo.data.ttyrec import write_ttyrecs
+from nhzoo.envs.game import TTY, Game
+from nhzoo.evaluation.loss import tensors_of
+from nhzoo.training import bc
+from nhzoo.training.config import BCConfig
 
 BATCH, TIME = 4, 64  # of `train bc`
 GAMES = ("1000001", "1000015", "2000030", "2000062")  # held-out games, 240,000 keys
@@ -151,7 +152,7 @@ def test_training_does_not_wait_for_data(games, note):
 _MEMORY = """
 import resource, sys
 from pathlib import Path
-from nhzoo.demonstrations import Streams
+from nhzoo.data.batches import Streams
 games = [Path(name) for name in sys.argv[2:]]
 streams = Streams(games, 512, 4, 64)
 streams.next()

@@ -25,11 +25,13 @@ import pytest
 import torch
 from nle import nethack
 
-from nhzoo import evaluate, files, get_protocol, load, results, verify
-from nhzoo.agents import set_row
-from nhzoo.envs import TTY, NetHackEnv
-from nhzoo.library import Library
-from nhzoo.protocols import GameSpec, Protocol
+from nhzoo import evaluate, get_protocol, load, verify
+from nhzoo.agents.base import set_row
+from nhzoo.envs.game import TTY, NetHackEnv
+from nhzoo.envs.nle_library import Library
+from nhzoo.envs.protocols import GameSpec, Protocol
+from nhzoo.evaluation import results
+from nhzoo.runtime import files
 
 CORES = os.cpu_count() or 1
 ROOT = Path(__file__).parents[2]
@@ -225,7 +227,7 @@ def test_against_async_vector_env(note):
 _MEMORY = """
 import sys, tempfile
 from nhzoo import get_protocol, load
-from nhzoo.playing import PlayTask
+from nhzoo.evaluation.playing import PlayTask
 with tempfile.TemporaryDirectory() as tempfile.tempdir:
     task = PlayTask(load(sys.argv[1]), get_protocol("monk-v1"), int(sys.argv[2]))
     for index in range(task.slots):

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 from nle import nethack
 
-from nhzoo.envs import ACTION_KEYS, TTY
-from nhzoo.impala import ImpalaRun
-from nhzoo.impala_recipe import ImpalaConfig
-from nhzoo.impala_training import hold
-from nhzoo.library import Library
-from nhzoo.protocols import UBIRTHDAY, seeds_of
+from nhzoo.envs.game import ACTION_KEYS, TTY
+from nhzoo.envs.nle_library import Library
+from nhzoo.envs.protocols import UBIRTHDAY, seeds_of
+from nhzoo.training.rl.config import ImpalaConfig
+from nhzoo.training.rl.impala import ImpalaRun
+from nhzoo.training.rl.impala_training import hold
 
 ACTORS = min(2, len(os.sched_getaffinity(0)))
 START = os.environ.get("NHZOO_BENCH_ENTRY", "")  # a clone plays longer games than who knows nothing

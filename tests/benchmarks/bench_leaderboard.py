@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from nhzoo import files, get_protocol
-from nhzoo.board import read_board
-from nhzoo.submission_check import check
-from nhzoo.submission_claims import subject_of
-from nhzoo.submitting import make
+from nhzoo import get_protocol
+from nhzoo.leaderboard.board import read_board
+from nhzoo.leaderboard.checks import check
+from nhzoo.leaderboard.claims import subject_of
+from nhzoo.leaderboard.submitting import make
+from nhzoo.runtime import files
 from tests.benchmarks.bench_evaluation import ACCOUNTING, CORES, ROOT, games_of, raw_rate
 
 

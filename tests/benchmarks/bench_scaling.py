@@ -12,11 +12,11 @@ import time
 
 import numpy as np
 
-from nhzoo.laws import fit_laws
-from nhzoo.loss_surface import variable_projection
-from nhzoo.predictions import predict
-from nhzoo.run_selection import select
-from nhzoo.training_cost import proportional
+from nhzoo.scaling.laws import fit_laws
+from nhzoo.scaling.parametric import variable_projection
+from nhzoo.scaling.predictions import predict
+from nhzoo.scaling.run_selection import select
+from nhzoo.scaling.training_cost import proportional
 from tests.synthetic_laws import Truth, runs
 
 TARGET = 1e15  # ten times the largest budget

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from nhzoo.board import Board
-from nhzoo.protocols import PROTOCOLS
-from nhzoo.site import build, build_board
-from nhzoo.site_server import server
+from nhzoo.envs.protocols import PROTOCOLS
+from nhzoo.leaderboard.board import Board
+from nhzoo.leaderboard.site.builder import build, build_board
+from nhzoo.leaderboard.site.server import server
 from tests.test_report import browser  # noqa: F401
 from tests.test_site import made_up, thousand  # noqa: F401
 

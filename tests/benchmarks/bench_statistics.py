@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nhzoo import statistics
-from nhzoo.comparison import _test, _verdict
-from nhzoo.traces import open_traces
+from nhzoo.data.traces import open_traces
+from nhzoo.evaluation import statistics
+from nhzoo.evaluation.comparison import _test, _verdict
 
 RESULTS = Path(__file__).parents[2] / "leaderboard" / "results"
 SIZES = (8, 32, 128, 1024)

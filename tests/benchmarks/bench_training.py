@@ -17,9 +17,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nhzoo import bc, packing
-from nhzoo.demonstrations import read_games
-from nhzoo.recipe import BCConfig
+from nhzoo.data import packing
+from nhzoo.data.batches import read_games
+from nhzoo.training import bc
+from nhzoo.training.config import BCConfig
 
 HIDDEN, TIME, BATCH = 256, 32, 8
 

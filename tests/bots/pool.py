@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def run_tasks(make_task, args, items, workers, slots=1, hang_seconds=None, foreign_seconds=None):
-    """As `nhzoo.workers.run_tasks`, one item after another in this process."""
+    """As `nhzoo.runtime.pool.run_tasks`, one item after another in this process."""
     task = None
     for key, item in items:
         task = task or make_task(*args)

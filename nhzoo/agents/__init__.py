@@ -1,0 +1,5 @@
+"""What plays: the protocol of an agent, loading by name, bots, baselines."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

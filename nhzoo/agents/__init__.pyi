@@ -1,0 +1,9 @@
+from .base import Agent as Agent
+from .base import PolicyAgent as PolicyAgent
+from .base import RandomAgent as RandomAgent
+from .bot_process import BotSource as BotSource
+from .bot_process import GameEnded as GameEnded
+from .bots import BotAgent as BotAgent
+from .loading import load as load
+from .registry import list_agents as list_agents
+from .scripted import ScriptedAgent as ScriptedAgent

@@ -1,0 +1,132 @@
+"""Which agents there are, by name: what the package carries, and folders the user has added.
+
+An entry is a folder with `config.json`. Bundled ones lie in the package (installed from a wheel) or
+in `agents/` beside it (a checkout); $NHZOO_AGENTS names further folders of entries, joined by ":".
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nhzoo.errors import InputError
+from nhzoo.hub import download
+from nhzoo.hub.download import Progress, Pulled
+from nhzoo.hub.errors import NotThere
+from nhzoo.hub.refs import is_name, parse
+from nhzoo.runtime import files
+from nhzoo.runtime.system import CHECKOUT, PACKAGE
+
+if TYPE_CHECKING:
+    from nhzoo.policy.checkpoint import Entry
+
+BUILT_IN = {
+    "random": "presses one of the 121 keys, each as likely as any other",
+    "frequency": "presses each key as often as AutoAscend did, whatever it sees",
+    "scripted": "rules of thumb: fights, prays, eats, explores and goes down",
+    "autoascend": "the bot that won the NetHack Challenge of 2021 (needs the extra expert)",
+}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line of the registry. `path` is None for agents that are code, not weights."""
+
+    name: str
+    path: Path | None
+    params: int | None
+    description: str
+
+
+def folders() -> list[Path]:
+    """Where entries are looked for, first come first served."""
+    named = [Path(part) for part in os.environ.get("NHZOO_AGENTS", "").split(":") if part]
+    bundled = [PACKAGE / "agents" / "bundled"]
+    if CHECKOUT:
+        bundled.append(CHECKOUT / "agents")
+    return [folder for folder in (*named, *bundled) if folder.is_dir()]
+
+
+def find(name: str) -> Path | None:
+    """The folder of the entry of that name, None when there is none."""
+    for folder in folders():
+        if name and "/" not in name and name != ".." and (folder / name / "config.json").is_file():
+            return folder / name
+    return None
+
+
+def list_agents() -> list[Listed]:
+    """Every agent that `load` knows by name, without loading weights (or torch).
+
+    What was fetched from the hub is named by its commit; no request is made.
+    """
+    found: dict[str, Listed] = {}
+    for folder in folders():
+        for path in sorted(folder.iterdir()):
+            if (path / "config.json").is_file() and path.name not in found:
+                found[path.name] = _listed(path)
+    for path in sorted((files.cache_folder() / "hub" / "models").glob("*/*/*")):
+        if (path / "config.json").is_file():
+            name = f"hf://{path.parts[-3]}/{path.name}@{path.parts[-2]}"
+            found[name] = replace(_listed(path), name=name)
+    code = [Listed(name, None, None, text) for name, text in BUILT_IN.items()]
+    return [*found.values(), *code]
+
+
+def pull_entry(text: str, progress: Progress = lambda done, total: None) -> Pulled:
+    """An entry by `hf://org/name@revision`, org/name, or the name of one of the zoo's."""
+    if not text.startswith("hf://") and (is_name(text) or "/" not in text):
+        return _named(text, progress)
+    ref = parse(text)
+    if ref.kind != "model":
+        raise InputError(f"{ref}: a {ref.kind} is not an agent; entries are hf://org/name")
+    return download.pull(ref, progress)
+
+
+def load_pulled(pulled: Pulled) -> Entry:
+    """The entry of a pulled folder; the error of one that does not load says what to do."""
+    from nhzoo.policy.checkpoint import load_entry
+
+    try:
+        return load_entry(pulled.folder)
+    except InputError as error:
+        raise InputError(
+            f"{pulled.ref} does not load: {error}; if it was not published so, delete "
+            f"{pulled.folder} and fetch it anew"
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """An entry's config.json, as it stands."""
+    return files.read_json(files.inside(folder, "config.json"))
+
+
+def _listed(path: Path) -> Listed:
+    try:
+        config = read_config(path)
+    except InputError as error:
+        return Listed(path.name, path, None, f"unusable: {error}")
+    params = config.get("params")
+    return Listed(
+        path.name,
+        path,
+        params if isinstance(params, int) else None,
+        str(config.get("description", "")),
+    )
+
+
+def _named(text: str, progress: Progress) -> Pulled:
+    """An entry that is not bundled: on the hub it may be, or nowhere."""
+    names = (listed.name for listed in list_agents())
+    known = ", ".join(name for name in names if not name.startswith("hf://"))
+    unknown = (
+        f"no agent {text[:200]!r}: give a folder, package.module:make_agent, or one of {known}"
+    )
+    if not is_name(text):
+        raise InputError(unknown)
+    try:
+        return download.pull(parse(text), progress)
+    except NotThere as error:
+        raise InputError(f"{unknown}; nor from the hub: {error}") from error

@@ -1,0 +1,2 @@
+from .app import cli as cli
+from .app import main as main

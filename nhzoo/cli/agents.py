@@ -1,0 +1,152 @@
+"""Commands about agents: `list`, `info`, `doctor`, `watch`, `export`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nhzoo.cli.options import AS_JSON, FOLDER
+from nhzoo.errors import CheckFailed, InputError
+from nhzoo.runtime import console
+
+
+@click.command("list")
+@click.option("--remote", is_flag=True, help="Those on the hub instead, anybody's.")
+@click.option("--owner", help="With --remote: only this user's or organisation's.")
+@AS_JSON
+def list_command(remote: bool, owner: str | None, as_json: bool) -> None:
+    """The agents that can be loaded by name, or those that the hub has.
+
+    \b
+    Example: nhzoo list --remote
+    """
+    if remote:
+        _list_remote(owner, as_json)
+        return
+    if owner:
+        raise InputError("--owner goes with --remote")
+    from nhzoo.agents.registry import list_agents
+
+    agents = list_agents()
+    if as_json:
+        rows = [{**asdict(a), "path": str(a.path) if a.path else None} for a in agents]
+        console.print_json({"agents": rows})
+    else:
+        console.print_table(
+            ("name", "parameters", "what it is"),
+            [(a.name, a.params, a.description) for a in agents],
+        )
+
+
+def _list_remote(owner: str | None, as_json: bool) -> None:
+    from nhzoo.hub.client import list_entries
+
+    found = list_entries(owner)
+    if as_json:
+        console.print_json({"entries": [asdict(entry) for entry in found]})
+        return
+    rows = [(f"hf://{e.repo}", e.params, e.downloads, e.modified) for e in found]
+    console.print_table(("entry", "parameters", "downloads", "changed"), rows)
+
+
+@click.command()
+@click.argument("agent")
+@AS_JSON
+def info(agent: str, as_json: bool) -> None:
+    """One zoo entry: sizes, training, held-out loss. Weights are not loaded.
+
+    \b
+    Example: nhzoo info bc-lstm-1m
+    """
+    from nhzoo.agents import registry
+
+    path = registry.find(agent) or (Path(agent) if Path(agent).is_dir() else None)
+    if path is None and agent.startswith("hf://"):
+        path = registry.pull_entry(agent).folder
+    if path is None:
+        raise InputError(
+            f"no entry {agent!r}; `nhzoo list` shows the entries (those with parameters)"
+        )
+    config = registry.read_config(path)
+    if as_json:
+        console.print_json({"name": path.name, "path": str(path), **config})
+        return
+    rows: list[tuple[str, Any]] = [("name", path.name), ("path", str(path))]
+    for name, value in config.items():
+        if isinstance(value, dict):
+            rows += [(f"{name}.{inner}", _short(part)) for inner, part in value.items()]
+        else:
+            rows.append((name, _short(value)))
+    console.print_table(("field", "value"), rows)
+
+
+@click.command()
+@AS_JSON
+def doctor(as_json: bool) -> None:
+    """What this machine has and lacks for nhzoo.
+
+    \b
+    Example: nhzoo doctor
+    """
+    from nhzoo.cli.doctor import examine
+
+    findings = examine()
+    if as_json:
+        console.print_json(
+            {"ok": all(f.ok for f in findings), "checks": [asdict(f) for f in findings]}
+        )
+    else:
+        rows = [("ok" if f.ok else "WRONG", f.check, f.detail) for f in findings]
+        console.print_table(("", "check", "detail"), rows)
+    if not all(finding.ok for finding in findings):
+        raise CheckFailed("something that nhzoo needs is missing or too old; see above")
+
+
+@click.command()
+@click.argument("agent")
+@click.option("--protocol", default="smoke-v1", show_default=True, help="Whose game to play.")
+@click.option("--episode", default=0, show_default=True, help="Which of its games.")
+@click.option("--speed", default=8.0, show_default=True, help="Steps per second; 0: no waiting.")
+@click.option("--max-steps", type=click.IntRange(1), help="Stop after this many steps.")
+def watch(agent: str, protocol: str, episode: int, speed: float, max_steps: int | None) -> None:
+    """Watch an agent play in this terminal, in colour. Ctrl-C stops.
+
+    \b
+    Example: nhzoo watch bc-lstm-1m --episode 3
+    """
+    from nhzoo.agents.loading import load
+    from nhzoo.cli.watch import watch as play
+    from nhzoo.envs.protocols import get_protocol
+
+    result = play(load(agent), get_protocol(protocol), episode, speed, max_steps)
+    end = result.end_status or "stopped"
+    console.say(f"{end} {result.cause}: score {result.score:,.0f} after {result.steps:,} steps")
+
+
+@click.command()
+@click.argument("entry")
+@click.option("--as", "system", required=True, help="The system to export for: nethackers.")
+@click.option("--out", type=FOLDER, required=True, help="The new folder of the bot.")
+@AS_JSON
+def export(entry: str, system: str, out: Path, as_json: bool) -> None:
+    """Write an entry as another system's bot: code that loads it, and the entry itself.
+
+    \b
+    Example: nhzoo export bc-lstm-1m --as nethackers --out build/bot
+    """
+    from nhzoo.agents.export import export_bot
+
+    written = export_bot(entry, system, out)
+    if as_json:
+        console.print_json({"folder": str(out), "system": system, "files": written})
+    else:
+        console.show(f"{entry} is a bot of {system} in {out}; its README.md says how to play it")
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 100 else text[:97] + "..."

@@ -1,0 +1,330 @@
+"""Commands that measure agents: `evaluate`, `demo`, `verify`, `loss`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nhzoo.cli.data import packed_games
+from nhzoo.cli.options import AS_JSON, FOLDER, WORKERS
+from nhzoo.envs.protocols import PROTOCOLS
+from nhzoo.errors import CheckFailed
+from nhzoo.runtime import console
+
+if TYPE_CHECKING:
+    from nhzoo.evaluation.expert import Normalized
+    from nhzoo.evaluation.statistics import Interval
+
+
+@click.command()
+@click.argument("agent")
+@click.option("--protocol", required=True, help=f"One of {', '.join(PROTOCOLS)}.")
+@click.option("--episodes", type=int, help="Play only the first N games.")
+@WORKERS
+@click.option("--batch", type=int, help="Games at once in each worker (64 for a network, else 16).")
+@click.option("--shard", help="i/n: only the games whose number leaves i when divided by n.")
+@click.option("--out", type=FOLDER, required=True, help="Result folder; run again to resume.")
+@AS_JSON
+def evaluate(
+    agent: str,
+    protocol: str,
+    episodes: int | None,
+    workers: int | None,
+    batch: int | None,
+    shard: str | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Play a protocol's games and measure the agent.
+
+    \b
+    Example: nhzoo evaluate bc-lstm-1m --protocol monk-lite-v1 --out results/bc-lstm-1m
+    """
+    result, rows = _evaluate(agent, protocol, episodes, workers, batch, out, shard)
+    _show(result, rows, as_json, out)
+
+
+@click.command()
+@click.argument("agent", default="bc-lstm-1m")
+@click.option("--protocol", default="smoke-v1", show_default=True, help="What to play.")
+@click.option("--out", type=FOLDER, required=True, help="Where the results go.")
+@WORKERS
+def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
+    """Evaluate an agent beside the random agent, and the expert's own games.
+
+    \b
+    Example: nhzoo demo bc-lstm-1m --out build/demo
+    """
+    from nhzoo.evaluation import results
+    from nhzoo.evaluation.experts import expert_summary
+    from nhzoo.evaluation.statistics import score_text
+
+    games = {}
+    rows = []
+    for name in (agent, "random"):
+        played = _evaluate(name, protocol, None, workers, None, out / Path(name).name)
+        games[out / Path(name).name] = played[1]
+        _say_faults(played[1], Path(name).name)
+        rows.append(_score_row(*played))
+    expert = expert_summary("autoascend-monk-v1")
+    rows.append(
+        (
+            "AutoAscend",
+            "reference: expert-monk",
+            expert["episodes"],
+            score_text(expert),
+            None,
+            expert["median_score"],
+            None,
+            expert["mean_turns"],
+            None,
+            *(0, 0),
+        )
+    )
+    _print_scores(rows)
+    console.say(
+        "AutoAscend's figures are of the bundled expert games (100,000 steps at most), not of "
+        f"{protocol}: a reference, not a comparison."
+    )
+    for folder, listed in games.items():
+        results.need_score(listed, folder)
+
+
+@click.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--audit", "agent", help="Also compute every key anew with this agent.")
+@click.option("--first", is_flag=True, help="Stop at the first game that differs.")
+@WORKERS
+@AS_JSON
+def verify(
+    folder: Path, agent: str | None, first: bool, workers: int | None, as_json: bool
+) -> None:
+    """Replay every game of a result folder and compare all that it claims.
+
+    With --audit AGENT every key is also computed anew from that agent's weights. A game of a
+    protocol has one legal trace: another player's games, or the best of several tries, are found.
+
+    \b
+    Example: nhzoo verify results/bc-lstm-1m --audit bc-lstm-1m
+    """
+    from nhzoo.evaluation.results import fault_lines
+    from nhzoo.evaluation.verification import verify as run
+
+    with console.LiveProgress(f"verify {folder}", "games") as bar:
+        report = run(folder, workers, bar.update, first)
+    audited = _audited(folder, agent, workers) if agent and report.ok else None
+    if as_json:
+        document = asdict(report) | {"ok": report.ok}
+        if audited:
+            ok = report.ok and audited.ok
+            document |= {"audit": asdict(audited) | {"share": audited.share}, "ok": ok}
+        console.print_json(document)
+    else:
+        console.show(
+            f"{report.agent} on {report.protocol}: {report.verified} of {report.episodes} verified"
+        )
+    for line in fault_lines(report.faults, report.episodes):
+        console.say(line)
+    for index in report.mismatched:
+        console.say(f"game {index}: {report.reasons[index]}")
+    for problem in report.problems:
+        console.say(problem)
+    if not report.ok:
+        raise CheckFailed(f"{folder}: not reproduced, or no score; see the lines above")
+    if audited and not audited.ok:
+        raise CheckFailed(f"{folder}: these are not the games that {agent} plays")
+
+
+def _audited(folder: Path, agent: str, workers: int | None) -> Any:
+    from nhzoo.evaluation.auditing import audit
+
+    with console.LiveProgress(f"audit {folder}", "games") as bar:
+        report = audit(folder, agent, workers, bar.update)
+    rounded = "" if report.exact else f", {report.near:,} more by another machine's rounding"
+    console.say(f"{report.matched:,} of {report.keys:,} keys are {report.agent}'s own{rounded}")
+    for index, step in report.wrong.items():
+        console.say(f"game {index}: {report.agent} presses another key at its step {step:,}")
+    for problem in report.problems:
+        console.say(problem)
+    return report
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="The new result folder.")
+@AS_JSON
+def merge(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Join the shards of `evaluate --shard i/n` into one result.
+
+    \b
+    Example: nhzoo merge results/part-0 results/part-1 --out results/whole
+    """
+    from nhzoo.evaluation.merging import merge as run
+    from nhzoo.evaluation.results import read_episodes
+
+    _show(run(folders, out), read_episodes(out), as_json, out)
+
+
+@click.command()
+@click.argument("agent")
+@click.option("--data", required=True, help="A dataset's name, its folder, or a result's.")
+@click.option("--split", help="Only the games of this split (train, validation).")
+@click.option("--games", "most", type=click.IntRange(1), help="Only the first so many games.")
+@WORKERS
+@AS_JSON
+def loss(
+    agent: str,
+    data: str,
+    split: str | None,
+    most: int | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Cross-entropy (nats per key) and accuracy of an agent on demonstrations.
+
+    Every key of every game counts; the state is carried from each game's first frame.
+
+    \b
+    Example: nhzoo loss bc-lstm-1m --data autoascend-monk-v1 --split validation
+    """
+    from nhzoo.agents.loading import load
+    from nhzoo.evaluation.loss import measure_agent
+
+    agent_object = load(agent)
+    games = packed_games(data, split, workers, most)
+    with console.LiveProgress("loss", "frames") as bar:
+        measured = measure_agent(agent_object, games, lambda frames, all_: bar.update(frames, all_))
+    if as_json:
+        console.print_json(asdict(measured))
+    else:
+        console.print_table(
+            ("agent", "data", "loss", "+-", "accuracy", "frames", "games"),
+            [
+                (
+                    *(agent, data, measured.loss, measured.loss_se),
+                    *(measured.accuracy, measured.frames, measured.games),
+                )
+            ],
+        )
+    if measured.unscored:
+        console.say(f"{measured.unscored:,} keys that no action presses were left out")
+
+
+_SCORES = ("games", "mean score [95 %]", "of AutoAscend's", "median", "progression %", "turns")
+_SCORE_HEAD = ("agent", "protocol", *_SCORES, "steps/s", "crashed", "voided")
+_OPTIONAL = ("median", "turns", "steps/s")
+_ROLE_HEAD = ("role", *_SCORES, "deepest")
+
+
+def _say_faults(rows: Sequence[dict[str, Any]], name: str = "") -> None:
+    """Games that did not end by being played, and why the first did not."""
+    from nhzoo.evaluation import results
+
+    for line in results.fault_lines(results.faults(rows), len(rows)):
+        console.say(f"{name}: {line}" if name else line)
+
+
+def _print_scores(rows: Sequence[tuple[Any, ...]]) -> None:
+    """A table of `_score_row`s; how many games crashed or were voided only where any did."""
+    shown = len(_SCORE_HEAD) - 2
+    chosen = [*range(shown), *(i for i in (shown, shown + 1) if any(row[i] for row in rows))]
+    console.print_table(
+        [_SCORE_HEAD[i] for i in chosen],
+        [tuple(row[i] for i in chosen) for row in rows],
+        _OPTIONAL,
+    )
+
+
+def _score_row(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> tuple[Any, ...]:
+    from nhzoo.evaluation.expert import normalize_rows
+    from nhzoo.evaluation.statistics import score_text
+
+    summary = result["summary"]
+    scored = summary["mean_score"] is not None
+    return (
+        result["agent"],
+        result["protocol"],
+        summary["episodes"],
+        score_text(summary),
+        _share(normalize_rows(rows)) if scored else None,
+        summary["median_score"],
+        100 * summary["mean_progression"] if scored else None,
+        summary["mean_turns"],
+        summary["env_steps_per_second"],
+        summary["crashed"],
+        summary["voided"],
+    )
+
+
+def _show(result: dict[str, Any], rows: Sequence[dict[str, Any]], as_json: bool, out: Path) -> None:
+    """A result: what `result.json` holds, and what follows from its games beside it.
+
+    CheckFailed when its games are no score.
+    """
+    from nhzoo.evaluation import results
+    from nhzoo.evaluation.expert import by_role, normalize_rows
+
+    if results.no_score(rows):
+        if as_json:
+            console.print_json(result | {"normalized": None, "roles": []})
+        results.need_score(rows, out)
+    _say_faults(rows)
+    roles = by_role(rows)
+    if as_json:
+        parts = [{**asdict(role), "normalized": share.as_json()} for role, share in roles]
+        console.print_json(result | {"normalized": normalize_rows(rows).as_json(), "roles": parts})
+        return
+    _print_scores([_score_row(result, rows)])
+    if len(roles) > 1:
+        console.print_table(
+            _ROLE_HEAD,
+            [
+                (
+                    role.role,
+                    role.games,
+                    _interval(role.mean_score),
+                    _share(share),
+                    role.median_score,
+                    100 * role.mean_progression,
+                    role.mean_turns,
+                    role.max_depth,
+                )
+                for role, share in roles
+            ],
+        )
+
+
+def _share(normalized: Normalized) -> str | None:
+    ratio = normalized.ratio
+    return _interval(ratio, 100) + " %" if ratio else None
+
+
+def _interval(value: Interval, times: float = 1) -> str:
+    from nhzoo.evaluation.statistics import ends_text
+
+    return f"{times * value.estimate:,.1f} {ends_text(value.ends, scale=times)}"
+
+
+def _evaluate(
+    agent: str,
+    protocol: str,
+    episodes: int | None,
+    workers: int | None,
+    batch: int | None,
+    out: Path,
+    shard: str | None = None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from nhzoo.evaluation import evaluator
+
+    def note(state: evaluator.Progress) -> None:
+        mean = f"{sum(state.scores) / len(state.scores):,.1f}" if state.scores else "-"
+        speed = state.steps / state.seconds if state.seconds else 0.0
+        bar.update(state.done, state.total, f"mean score {mean}  {speed:,.0f} steps/s")
+
+    with console.LiveProgress(f"{agent} on {protocol}", "games") as bar:
+        done = evaluator.evaluate(agent, protocol, episodes, workers, out, batch, note, shard=shard)
+    return done.result, done.episodes

@@ -1,0 +1,222 @@
+"""Commands about the hub: `push`, `pull`, `card`, `publish`."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nhzoo.cli.options import AS_JSON, FOLDER
+from nhzoo.errors import InputError
+from nhzoo.hub.refs import parse
+from nhzoo.runtime import console
+
+if TYPE_CHECKING:
+    from nhzoo.hub.upload import Plan, Pushed
+
+RESULTS = click.option(
+    "--results", "played", type=FOLDER, multiple=True, help="A result folder of it; repeatable."
+)
+
+
+@click.command()
+@click.argument("what")
+@click.option("--repo", help="ORG/NAME; by default your own name and the folder's.")
+@RESULTS
+@click.option("--pr", "pull_request", is_flag=True, help="Open a pull request instead.")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
+@click.option("--dry-run", is_flag=True, help="Show files, sizes and the card; send nothing.")
+@AS_JSON
+def push(
+    what: str,
+    repo: str | None,
+    played: tuple[Path, ...],
+    pull_request: bool,
+    private: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Publish an entry on the hub, in one commit; or a dataset, results, a site.
+
+    WHAT is an entry's name or a folder. Its card is written from facts. What the hub has already is
+    not sent again.
+
+    \b
+    Example: nhzoo push agents/mine --results results/mine --dry-run
+    """
+    from nhzoo.hub import upload
+    from nhzoo.hub.errors import NotThere
+    from nhzoo.publishing import bundle
+
+    folder = _folder(what)
+    owner = "you" if dry_run and repo is None and not _logged_in() else None
+    plan = bundle.gather(folder, repo, played, console.say, owner)
+    if not dry_run:
+        pushed = upload.push(plan, pull_request, private)
+        _show_pushed(pushed, as_json)
+        return
+    if owner is None:
+        with contextlib.suppress(NotThere):  # the rest can be shown all the same
+            plan = upload.compare(plan)
+    if as_json:
+        card = plan.files["README.md"]
+        document = plan.as_json() | {"card": _text(card), "dry_run": True}
+        console.print_json(document)
+        return
+    _show_plan(plan)
+    console.show(_text(plan.files["README.md"]))
+    console.say("nothing was sent (--dry-run)")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--dataset", is_flag=True, help="NAME is a dataset's.")
+@click.option("--out", type=FOLDER, help="Copy it to this new folder as well, to be changed.")
+@AS_JSON
+def pull(name: str, dataset: bool, out: Path | None, as_json: bool) -> None:
+    """Fetch an entry or a dataset: NAME, ORG/NAME or hf://..., with @revision if need be.
+
+    It is checked, and from then on loaded without the network.
+
+    \b
+    Example: nhzoo pull nhzoo/bc-lstm-1m@main
+    """
+    from nhzoo.agents import registry
+    from nhzoo.hub import download
+
+    with console.LiveProgress(f"pull {name}", "bytes") as bar:
+        if dataset or "datasets/" in name:
+            pulled = download.pull_dataset(name, bar.update)
+        else:
+            pulled = registry.pull_entry(name, bar.update)
+            registry.load_pulled(pulled)
+    if out is not None:
+        download.copy_to(pulled, out)
+    if as_json:
+        console.print_json(
+            {
+                "source": str(pulled.ref),
+                "revision": pulled.ref.revision,
+                "folder": str(out or pulled.folder),
+                "files": pulled.requested,
+                "left_out": pulled.left_out,
+            }
+        )
+        return
+    console.show(f"{pulled.ref} is in {out or pulled.folder}")
+    if pulled.left_out:
+        console.say(f"left on the hub, none of nhzoo's: {pulled.left_out} file(s)")
+
+
+@click.command()
+@click.argument("entry")
+@click.option("--repo", help="ORG/NAME on the hub that it is written for.")
+@RESULTS
+@click.option("--write", is_flag=True, help="Write it to the entry's README.md.")
+def card(entry: str, repo: str | None, played: tuple[Path, ...], write: bool) -> None:
+    """The model card of an entry, written from its facts and its results.
+
+    \b
+    Example: nhzoo card bc-lstm-1m --results leaderboard/results/bc-lstm-1m/monk-lite-v1
+    """
+    from nhzoo.publishing import card_facts, cards
+
+    folder, repo = _folder(entry), repo and parse(repo).repo
+    if write:
+        cards.write_card(folder, repo, played)
+        console.show(f"{folder / 'README.md'} is written")
+    else:
+        console.show(cards.model_card(card_facts.read_facts(folder, repo, played)).rstrip())
+
+
+@click.command()
+@click.argument("root", type=FOLDER, default=".")
+@click.option("--org", help="Whose repositories (default: the zoo's organisation).")
+@click.option("--yes", is_flag=True, help="Do it; without, only say what would change.")
+@AS_JSON
+def publish(root: Path, org: str | None, yes: bool, as_json: bool) -> None:
+    """Everything of a checkout to the organisation: entries, datasets, results, the site.
+
+    \b
+    Example: nhzoo publish . --yes
+    """
+    from nhzoo.hub import upload
+    from nhzoo.publishing import bundle
+
+    found = bundle.everything(root, org, console.say)
+    done: list[Plan | Pushed] = []
+    for gather in found:
+        plan = upload.compare(gather())
+        if yes and not plan.is_done:
+            pushed = upload.push(plan)
+            done.append(pushed)
+        else:
+            done.append(plan)
+        if not as_json:
+            console.show(bundle.line(done[-1]))
+    if as_json:
+        rows = [bundle.as_json(each) for each in done]
+        console.print_json({"done": yes, "repositories": rows})
+    elif not yes:
+        console.say("nothing was sent; --yes does it")
+
+
+def _folder(what: str) -> Path:
+    """An entry or bundled dataset by name, or any folder."""
+    from nhzoo.agents import registry
+    from nhzoo.data.traces import BUNDLED, bundled_names
+
+    found = registry.find(what)
+    if found is None and Path(what).is_dir():
+        found = Path(what)
+    if found is None and what in bundled_names():
+        found = BUNDLED / what
+    if found is None:
+        raise InputError(f"no entry or folder {what!r}; `nhzoo list` shows the entries")
+    return found
+
+
+def _logged_in() -> bool:
+    from huggingface_hub import get_token
+
+    return get_token() is not None
+
+
+def _text(data: Path | bytes) -> str:
+    return (data if isinstance(data, bytes) else data.read_bytes()).decode("utf-8", "replace")
+
+
+def _show_plan(plan: Plan) -> None:
+    def state(path: str) -> str:
+        if not plan.exists:
+            return "new" if plan.exists is False else "?"
+        return "new" if path in plan.added else "changed" if path in plan.changed else "same"
+
+    rows = [(path, plan.size(path), state(path)) for path in plan.files]
+    rows += [(path, 0, "removed") for path in plan.removed]
+    console.print_table((str(plan.ref.at(None)), "bytes", "on the hub"), rows)
+
+
+def _show_pushed(pushed: Pushed, as_json: bool) -> None:
+    if as_json:
+        console.print_json(
+            pushed.plan.as_json()
+            | {
+                "source": str(pushed.ref),
+                "url": pushed.url,
+                "made": pushed.made,
+                "pull_request": pushed.pull_request,
+            }
+        )
+        return
+    plan = pushed.plan
+    if pushed.pull_request:
+        verb = "opened" if pushed.made else "open already"
+        console.show(f"{plan.ref.repo}: pull request {verb}: {pushed.pull_request}")
+    elif not pushed.made:
+        console.show(f"{pushed.ref}: the hub has all {len(plan.files)} files; nothing was sent")
+    else:
+        counts = f"{len(plan.added)} new, {len(plan.changed)} changed, {len(plan.removed)} removed"
+        console.show(f"{pushed.ref}: one commit ({counts}): {pushed.url}")

@@ -1,0 +1,466 @@
+"""Commands of the leaderboard: `submit`, and `leaderboard check`, `accept`, `rerun` and more."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nhzoo.cli.options import AS_JSON, FOLDER, WORKERS
+from nhzoo.errors import CheckFailed, InputError
+from nhzoo.runtime import console, scratch
+
+if TYPE_CHECKING:
+    from nhzoo.leaderboard.board_log import LogLine
+    from nhzoo.leaderboard.checks import Report
+    from nhzoo.leaderboard.claims import Subject
+
+ROOT = click.option(
+    "--root", type=FOLDER, default=".", show_default=True, help="The checkout with leaderboard/."
+)
+REASON = click.option("--reason", required=True, help="Why, for the log: one line.")
+AUDIT = click.option("--audit", metavar="AGENT|auto", help="Also compute every key anew.")
+AUTHOR = click.option(
+    "--author",
+    default="",
+    metavar="hf:NAME|github:NAME",
+    help="The account that opened the pull request, as you saw it; on the hub it is asked for.",
+)
+ON_HUB = click.option(
+    "--hub",
+    "on_hub",
+    is_flag=True,
+    help="Hold the weights against entries on the hub, too (always for a submission there).",
+)
+SECRET = click.option(
+    "--secret",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The file with the secret; keep it out of the repository.",
+)
+
+
+@click.command()
+@click.argument("result", type=FOLDER)
+@click.option("--entry", help="The weights that played: a folder, a name or hf://org/name@commit.")
+@click.option(
+    "--to",
+    default="submissions",
+    show_default=True,
+    metavar="FOLDER|hub",
+    help="Where to: a folder, for a git pull request, or a pull request on the hub.",
+)
+@click.option("--contact", required=True, help="Who answers for it: a name, address or account.")
+@click.option("--licence", required=True, help="Of the games and the weights, for example MIT.")
+@click.option(
+    "--name", help="What the agent is called on the board (default: as it was evaluated)."
+)
+@click.option("--description", default="", help="One line about the agent.")
+@click.option("--code", default="", help="Where a bot's code is.")
+@click.option("--reported-only", is_flag=True, help="List it as claimed, unranked; needs no games.")
+@click.option("--repo", help="Another dataset of results on the hub.")
+@AS_JSON
+def submit(
+    result: Path,
+    entry: str | None,
+    to: str,
+    contact: str,
+    licence: str,
+    name: str | None,
+    description: str,
+    code: str,
+    reported_only: bool,
+    repo: str | None,
+    as_json: bool,
+) -> None:
+    """Submit a finished result to the leaderboard: one folder with all that a check needs.
+
+    \b
+    Example: nhzoo submit results/mine --entry agents/mine --contact me@example.org --licence MIT
+    """
+    from nhzoo.leaderboard import submitting
+
+    options: dict[str, Any] = {
+        "entry": entry,
+        "name": name,
+        "reported_only": reported_only,
+        "description": description,
+        "code": code,
+    }
+    if to != "hub":
+        folder = submitting.make(result, Path(to), contact, licence, **options)
+        if as_json:
+            console.print_json({"id": folder.name, "folder": str(folder), "pull_request": None})
+        else:
+            console.show(f"{folder} is ready: `nhzoo leaderboard check {folder}`, then commit it")
+        return
+    with scratch.temporary() as temporary:
+        folder = submitting.make(result, temporary, contact, licence, on_hub=True, **options)
+        pushed = submitting.to_hub(folder, repo)
+    if as_json:
+        document = {"id": folder.name, "folder": None, "pull_request": pushed.pull_request}
+        console.print_json(document | {"url": pushed.url, "made": pushed.made})
+    else:
+        verb = "opened" if pushed.made else "open already"
+        console.show(f"{folder.name}: pull request {verb}: {pushed.pull_request or pushed.url}")
+
+
+@click.group()
+def leaderboard() -> None:
+    """Check submissions, keep the board, and export it."""
+
+
+@leaderboard.command()
+@click.argument("submission")
+@AUDIT
+@AUTHOR
+@ON_HUB
+@ROOT
+@click.option("--hours", type=float, default=12.0, show_default=True, help="Give up after so long.")
+@WORKERS
+@AS_JSON
+def check(
+    submission: str,
+    audit: str | None,
+    author: str,
+    on_hub: bool,
+    root: Path,
+    hours: float,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Say what a submission counts as: reported, replayed or audited, and why not more.
+
+    SUBMISSION is a folder, or hf://datasets/ORG/results@refs/pr/N. Nothing of the submitter's is
+    run: games are replayed by NLE, and weights are only computed with.
+
+    \b
+    Example: nhzoo leaderboard check submissions/mine-monk-lite-v1-0a1b2c3d --audit auto
+    """
+    with _subject(submission, root, author) as subject:
+        on_hub = on_hub or submission.startswith("hf://")
+        report = _check(subject, root, audit, workers, hours, on_hub)
+    _show(report, as_json)
+
+
+@leaderboard.command()
+@click.argument("submission")
+@REASON
+@AUDIT
+@AUTHOR
+@ON_HUB
+@ROOT
+@WORKERS
+@AS_JSON
+def accept(
+    submission: str,
+    reason: str,
+    audit: str | None,
+    author: str,
+    on_hub: bool,
+    root: Path,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Check a submission, or a result in leaderboard/results, and put it on the board.
+
+    \b
+    Example: nhzoo leaderboard accept leaderboard/results/random/monk-lite-v1 --reason first
+    """
+    from nhzoo.leaderboard import maintaining
+
+    maintaining.check_reason(reason)
+    place = maintaining.Place(root)
+    with _subject(submission, root, author) as subject:
+        on_hub = on_hub or submission.startswith("hf://")
+        report = _check(subject, root, audit, workers, 12.0, on_hub)
+        if not report.ok:
+            _show(report, as_json)
+        line = maintaining.accept(place, subject, report, reason)
+    _tell(line, as_json, f"{report.id}: accepted as {report.tier}")
+
+
+@leaderboard.command()
+@click.argument("row")
+@REASON
+@ROOT
+@AS_JSON
+def remove(row: str, reason: str, root: Path, as_json: bool) -> None:
+    """Take a row out of the ranking; it stays visible, with the reason.
+
+    \b
+    Example: nhzoo leaderboard remove mine-monk-lite-v1-0a1b2c3d --reason 'withdrawn by its author'
+    """
+    from nhzoo.leaderboard import maintaining
+
+    maintaining.check_reason(reason)
+    line = maintaining.remove(maintaining.Place(root), row, reason)
+    _tell(line, as_json, f"{row}: removed")
+
+
+@leaderboard.command()
+@click.argument("row")
+@REASON
+@click.option("--result", type=FOLDER, help="The games that count now; without, its re-run's.")
+@ROOT
+@AS_JSON
+def rescore(row: str, reason: str, result: Path | None, root: Path, as_json: bool) -> None:
+    """Give a row the figures of its re-run, or of another result; what was claimed stays visible.
+
+    \b
+    Example: nhzoo leaderboard rescore mine-monk-lite-v1-0a1b2c3d --reason 'as on fresh seeds'
+    """
+    from nhzoo.leaderboard import maintaining
+
+    maintaining.check_reason(reason)
+    line = maintaining.rescore(maintaining.Place(root), row, reason, result)
+    _tell(line, as_json, f"{row}: rescored to {line.facts['summary']['mean_score']:,.1f}")
+
+
+@leaderboard.command()
+@SECRET
+@REASON
+@ROOT
+@AS_JSON
+def commit(secret: Path, reason: str, root: Path, as_json: bool) -> None:
+    """Draw a secret for re-runs into a new file, and its hash into the log.
+
+    \b
+    Example: nhzoo leaderboard commit --secret ~/nhzoo-secret --reason 'for the coming month'
+    """
+    from nhzoo.leaderboard import maintaining
+
+    maintaining.check_reason(reason)
+    line = maintaining.commit(maintaining.Place(root), secret, reason)
+    _tell(line, as_json, f"committed to {line.facts['commitment']}; the secret is in {secret}")
+
+
+@leaderboard.command()
+@SECRET
+@REASON
+@ROOT
+@AS_JSON
+def reveal(secret: Path, reason: str, root: Path, as_json: bool) -> None:
+    """Write a secret into the log, once its re-runs are done.
+
+    \b
+    Example: nhzoo leaderboard reveal --secret ~/nhzoo-secret --reason 'the month is over'
+    """
+    from nhzoo.leaderboard import maintaining, rerun
+
+    maintaining.check_reason(reason)
+    line = maintaining.reveal(maintaining.Place(root), rerun.read_secret(secret), reason)
+    _tell(line, as_json, f"revealed: {line.facts['secret']}")
+
+
+@leaderboard.command()
+@click.argument("row")
+@click.option(
+    "--secret",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file with the secret that was committed to.",
+)
+@click.option("--episodes", type=int, default=128, show_default=True, help="Fresh games.")
+@click.option("--agent", help="What to run for a row without weights: its code, which you trust.")
+@click.option(
+    "--check",
+    "only_check",
+    is_flag=True,
+    help="Run nothing: replay the re-run on the seeds of the revealed secret.",
+)
+@ROOT
+@WORKERS
+@AS_JSON
+def rerun(
+    row: str,
+    secret: Path | None,
+    episodes: int,
+    agent: str | None,
+    only_check: bool,
+    root: Path,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Play an accepted row's agent on seeds drawn after it was submitted, and compare.
+
+    The seeds come from SHA-256 of the secret, the submission's digest and the game. Exit code 1
+    when the submitted games are better than the fresh ones by more than chance.
+
+    \b
+    Example: nhzoo leaderboard rerun bc-lstm-1m-monk-lite-v1 --secret ~/nhzoo-secret
+    """
+    from nhzoo.leaderboard import maintaining
+    from nhzoo.leaderboard.rerun import read_secret
+
+    place = maintaining.Place(root)
+    if only_check:
+        checked = maintaining.check_rerun(place, row, workers)
+        if as_json:
+            console.print_json(dict(checked))
+        else:
+            console.show(f"{row}: {checked['verified']} fresh games replayed, as the log has them")
+        return
+    if secret is None:
+        raise InputError("--secret: give the file that `nhzoo leaderboard commit` wrote")
+    with console.LiveProgress(f"re-run {row}", "games") as bar:
+        found, line = maintaining.run_again(
+            place,
+            row,
+            read_secret(secret),
+            agent,
+            episodes,
+            workers,
+            lambda state: bar.update(state.done, state.total),
+        )
+    _tell(line, as_json, f"{row}: {line.reason}")
+    if not found.agrees:
+        raise CheckFailed(f"{row}: the submitted games are better than chance allows")
+
+
+@leaderboard.command()
+@REASON
+@ROOT
+@AS_JSON
+def seal(reason: str, root: Path, as_json: bool) -> None:
+    """Bind every file of what was accepted before the log did so, and pin the log's last line.
+
+    Newer lines need it not. Only files that are still as they were accepted are bound.
+
+    \b
+    Example: nhzoo leaderboard seal --reason 'every file counts from now on'
+    """
+    from nhzoo.leaderboard import maintaining
+
+    maintaining.check_reason(reason)
+    lines = maintaining.seal(maintaining.Place(root), reason)
+    if as_json:
+        console.print_json({"sealed": [asdict(line) for line in lines]})
+    else:
+        console.show(f"{len(lines)} lines of the log bind every file now")
+
+
+@leaderboard.command()
+@ROOT
+@click.option("--head", help="A hash that was once the last: is it still in the chain?")
+@AS_JSON
+def log(root: Path, head: str | None, as_json: bool) -> None:
+    """Show the log, after checking that no line was changed, and its last hash.
+
+    \b
+    Example: nhzoo leaderboard log
+    """
+    from nhzoo.leaderboard import board_log
+
+    lines = board_log.read_log(root / "leaderboard")
+    if head is not None and not board_log.holds(lines, head):
+        raise CheckFailed(f"{root / 'leaderboard' / board_log.NAME}: {head[:80]!a} is not in it")
+    if as_json:
+        console.print_json({"head": board_log.head(lines), "log": [asdict(x) for x in lines]})
+        return
+    console.print_table(
+        ("date", "event", "row", "reason"),
+        [(line.date, line.event, line.id, line.reason) for line in lines],
+    )
+    console.say(f"head {board_log.head(lines)}")
+
+
+@leaderboard.command()
+@ROOT
+@AS_JSON
+def export(root: Path, as_json: bool) -> None:
+    """The board as CSV on stdout; with --json all of it, roles, references and log included.
+
+    \b
+    Example: nhzoo leaderboard export > board.csv
+    """
+    from nhzoo.leaderboard import board_export, maintaining
+
+    board = maintaining.Place(root).board()
+    if as_json:
+        console.print_json(board_export.as_json(board))
+    else:
+        console.show(board_export.as_csv(board).rstrip("\n"))
+    warn(board.warnings)
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """CheckFailed, in one line, when rows are not shown as the log has them."""
+    if warnings:
+        more = f" (and {len(warnings) - 1} more rows)" if len(warnings) > 1 else ""
+        raise CheckFailed(f"{warnings[0]}{more}")
+
+
+@contextlib.contextmanager
+def _subject(named: str, root: Path, author: str) -> Iterator[Subject]:
+    """A submission in its folder; one on the hub is fetched for as long as it is looked at."""
+    from nhzoo.hub import client
+    from nhzoo.hub.refs import parse
+    from nhzoo.leaderboard import maintaining, submitting
+
+    place = maintaining.Place(root)
+    if not named.startswith("hf://"):
+        yield maintaining.from_account(place.subject(Path(named)), author)
+        return
+    ref = parse(named)
+    with scratch.temporary() as temporary:
+        subject = place.subject(submitting.from_hub(ref, temporary))
+        seen = f"hf:{client.author_of(ref)}"
+        if author not in ("", seen):
+            raise CheckFailed(f"--author {author[:80]!a}: the pull request is {seen}'s")
+        yield maintaining.from_account(subject, seen)
+
+
+def _check(
+    subject: Subject,
+    root: Path,
+    audit: str | None,
+    workers: int | None,
+    hours: float,
+    on_hub: bool,
+) -> Report:
+    from nhzoo.leaderboard import maintaining
+    from nhzoo.leaderboard.checks import check as run
+
+    place = maintaining.Place(root)
+    there = place.leaderboard.is_dir()
+    rows = place.board().rows if there else ()
+    with console.LiveProgress(f"check {subject.id}", "games") as bar:
+        report = run(
+            subject,
+            rows,
+            audit,
+            place.agents,
+            workers,
+            lambda what, done, total: bar.update(done, total, what),
+            hours=hours,
+            on_hub=on_hub,
+        )
+    if not there:
+        report.notes.append(f"not held against other rows: {place.leaderboard} is not there")
+    return report
+
+
+def _show(report: Report, as_json: bool) -> None:
+    if as_json:
+        console.print_json(report.as_json())
+    else:
+        console.show(f"{report.id}: {report.tier or 'refused'}")
+        for tier, reason in report.reasons.items():
+            console.say(f"{tier}: {reason}")
+    for note in report.notes:
+        console.say(f"note: {note}")
+    for problem in report.problems[:20]:
+        console.say(problem)
+    if not report.ok:
+        raise CheckFailed(f"{report.id}: does not count as {report.asked}")
+
+
+def _tell(line: LogLine, as_json: bool, text: str) -> None:
+    if as_json:
+        console.print_json(asdict(line))
+    else:
+        console.show(text)

@@ -1,0 +1,236 @@
+"""Commands of sweeps: `sweep plan`, `sweep run`, `sweep measure`; `train next`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import click
+
+from nhzoo.cli.options import AS_JSON, FOLDER, WORKERS
+from nhzoo.cli.scaling import FILE, named_cost, policy_cost_of
+from nhzoo.errors import InputError
+from nhzoo.runtime import console
+
+
+@click.group()
+def sweep() -> None:
+    """An isoFLOP grid of runs."""
+
+
+@sweep.command("plan")
+@click.option("--budgets", required=True, help="FLOPs: 1e12,3e12,1e13 or 1e12:1e14:5.")
+@click.option(
+    "--center", required=True, help="A fit's file, or PARAMS@FLOPS^EXPONENT: 100000@1e12^0.5."
+)
+@click.option("--sizes", default=7, show_default=True, help="Sizes of each budget.")
+@click.option("--step", default=2.0, show_default=True, help="Factor between sizes.")
+@click.option("--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations.")
+@click.option("--unique", type=float, help="Unique samples there are, instead of --data's.")
+@click.option("--cost", default="nhzoo", show_default=True, help="nhzoo, or k for k x params.")
+@click.option("--ledger", type=FILE, help="A table of runs, for the speed it measured.")
+@click.option("--prefix", default="sweep", show_default=True, help="Of the run ids.")
+@click.option("-o", "--out", type=FILE, help="Write the plan there.")
+@AS_JSON
+def sweep_plan(
+    budgets: str,
+    center: str,
+    sizes: int,
+    step: float,
+    data: str,
+    unique: float | None,
+    cost: str,
+    ledger: Path | None,
+    prefix: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Budgets x sizes round the optimum of each budget, what they cost and how long they take.
+
+    \b
+    Example: nhzoo sweep plan --budgets 1e12:1e14:5 --center 100000@1e12 -o plan.json
+    """
+    from nhzoo.scaling import sweep_plan as plans
+    from nhzoo.scaling.fit_files import read_fit
+    from nhzoo.training.run_table import read_runs
+
+    rows = read_runs(ledger) if ledger else []
+    fitted = read_fit(Path(center)) if Path(center).exists() else None
+    planned = plans.plan_sweep(
+        plans.parse_budgets(budgets),
+        plans.center_of_fit(fitted) if fitted else plans.center_of_text(center),
+        named_cost(cost, rows) or policy_cost_of(rows),
+        center_name=center,
+        sizes=sizes,
+        step=step,
+        unique_samples=unique or _frames(data),
+        rows=rows,
+        prefix=prefix,
+    )
+    if out is not None:
+        plans.write_plan(out, planned)
+    if as_json:
+        console.print_json(planned.as_json())
+        return
+    console.print_table(
+        ("run", "params", "FLOPs", "samples", "epochs", "minutes"),
+        [
+            (
+                cell.run_id,
+                cell.params,
+                f"{cell.flops:.3g}",
+                cell.samples,
+                cell.epochs,
+                None if cell.seconds is None else cell.seconds / 60,
+            )
+            for cell in planned.cells
+        ],
+    )
+    time = "" if planned.seconds is None else f", {planned.seconds / 3600:.1f} hours one by one"
+    console.show(f"{len(planned.cells)} runs, {planned.flops:.3g} FLOPs{time}")
+    for flops in planned.budgets:
+        sizes_left = len({cell.params for cell in planned.cells if cell.flops == flops})
+        if sizes_left < 5:
+            console.say(f"warning: too_few_sizes: {sizes_left} sizes are left at {flops:.3g}")
+    for cell in planned.dropped:
+        console.say(f"dropped: {cell.params:,} parameters at {cell.flops:.3g}: {cell.reason}")
+
+
+@sweep.command("run")
+@click.argument("plan_file", metavar="PLAN", type=FILE)
+@click.option(
+    "--ledger", type=FILE, required=True, help="The table of runs: what it holds is done."
+)
+@click.option("--out", type=FOLDER, required=True, help="Where the zoo entries go.")
+@click.option("--runs", type=FOLDER, required=True, help="Where runs keep their state.")
+@click.option("--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations.")
+@click.option("--jobs", default=1, show_default=True, help="Runs at a time on this machine.")
+@click.option("--cluster", help="Run on a Ray cluster instead: its address, or auto.")
+@click.option("--threads", default=1, show_default=True, help="CPU threads of each run.")
+@click.option("--temperature", default=1.0, show_default=True, help="At which agents sample.")
+@click.option("--budget", type=float, help="Only the cells of this budget.")
+@WORKERS
+@AS_JSON
+def sweep_run(
+    plan_file: Path,
+    ledger: Path,
+    out: Path,
+    runs: Path,
+    data: str,
+    jobs: int,
+    cluster: str | None,
+    threads: int,
+    temperature: float,
+    budget: float | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Train the cells of a plan that the ledger does not hold yet; run again to go on.
+
+    \b
+    Example: nhzoo sweep run plan.json --ledger runs.jsonl --out entries --runs runs --jobs 2
+    """
+    from nhzoo.cli.data import packed_games
+    from nhzoo.policy.checkpoint import Sampling
+    from nhzoo.scaling.sweep import Recipe, run_sweep
+    from nhzoo.scaling.sweep_plan import read_plan
+    from nhzoo.training.run_table import LedgerRow
+
+    if jobs < 1 or threads < 1:
+        raise InputError("--jobs and --threads must be at least 1")
+    Sampling(temperature)  # a wrong one is refused now, not when the first run has ended
+    recipe = Recipe(data, str(runs.resolve()), temperature, threads, workers or 1)
+    plan = read_plan(plan_file)
+    if budget is not None:
+        plan = replace(plan, cells=tuple(cell for cell in plan.cells if cell.flops == budget))
+        if not plan.cells:
+            raise InputError(
+                f"--budget {budget:g}: the plan has {', '.join(map(str, plan.budgets))}"
+            )
+    if not cluster:
+        packed_games(data, None, workers)  # with its progress shown
+    with console.LiveProgress(f"sweep {plan.prefix}", "runs") as bar:
+        done = 0
+
+        def note(row: LedgerRow) -> None:
+            nonlocal done
+            done += 1
+            bar.update(done, len(plan.cells), f"{row.run_id}: loss {row.loss:.4f}")
+
+        rows = run_sweep(plan, recipe, ledger, out, jobs, cluster, note)
+    if as_json:
+        console.print_json({"runs": [asdict(row) for row in rows]})
+        return
+    console.print_table(
+        ("run", "parameters", "FLOPs", "samples", "loss"),
+        [
+            (r.run_id, f"{r.params:,}", f"{r.flops:.3g}", f"{r.samples:,}", f"{r.loss:.4f}")
+            for r in rows
+        ],
+    )
+
+
+@sweep.command("measure")
+@click.argument("ledger", metavar="RUNS", type=FILE)
+@click.option("--only", default="*", show_default=True, help="Run ids to measure: sweep-*.")
+@click.option("--entries", type=FOLDER, required=True, help="Where the runs' zoo entries are.")
+@click.option("--data", required=True, help="Demonstrations, or a result of the expert.")
+@click.option("--split", help="Only the games of this split.")
+@click.option("--games", "most", type=click.IntRange(1), help="Only the first so many games.")
+@click.option("--results", type=FOLDER, help="Results as RUN/PROTOCOL, for returns.")
+@click.option("--protocol", default="monk-lite-v1", show_default=True, help="Of those results.")
+@click.option("-o", "--out", type=FILE, required=True, help="The new table: what it holds is done.")
+@WORKERS
+def sweep_measure(
+    ledger: Path,
+    only: str,
+    entries: Path,
+    data: str,
+    split: str | None,
+    most: int | None,
+    results: Path | None,
+    protocol: str,
+    out: Path,
+    workers: int | None,
+) -> None:
+    """Runs again, with their loss on other demonstrations and their return.
+
+    A loss of many games leaves less to chance than that of the few that training can spare.
+
+    \b
+    Example: nhzoo sweep measure runs.jsonl --only 'sweep-*' --entries build/sweep
+             --data leaderboard/results/autoascend/monk-lite-v1 --games 32 -o measured.jsonl
+    """
+    from nhzoo.cli.data import packed_games
+    from nhzoo.scaling import sweep_measure as measures
+    from nhzoo.training.run_table import LedgerRow, append_row, read_runs, write_rows
+
+    if out.exists() and out.samefile(ledger):
+        raise InputError(f"-o {out}: is the table of runs itself; give another file")
+    rows = measures.last_rows(read_runs(ledger), only)
+    games = packed_games(data, split, workers, most)
+    have = read_runs(out) if out.exists() else []
+    done = {row.run_id: row for row in have if isinstance(row, LedgerRow)}
+
+    def note(row: LedgerRow) -> None:
+        append_row(out, row)
+        console.say(f"{row.run_id}: loss {row.loss:.4f} +- {row.loss_se or 0:.4f}")
+
+    found = measures.measure_runs(
+        rows, entries, games, results, protocol, workers or os.cpu_count() or 1, done, note
+    )
+    names = {row.run_id for row in found}
+    write_rows(out, [*(row for row in done.values() if row.run_id not in names), *found])
+    console.show(f"{out}: {len(found)} runs")
+
+
+def _frames(data: str) -> float:
+    """Frames of a dataset's training split."""
+    from nhzoo.data.catalog import open_demonstrations
+    from nhzoo.data.traces import TraceSet
+
+    found = open_demonstrations(data)
+    if not isinstance(found, TraceSet):
+        raise InputError(f"--data {data}: does not say how many frames it has; give --unique")
+    return float(sum(trace.length for trace in found.traces if trace.split == "train"))

@@ -1,0 +1,331 @@
+"""Commands that train: `train bc`, `train next`, `train impala`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nhzoo.cli.data import packed_games
+from nhzoo.cli.options import AS_JSON, FOLDER, WORKERS
+from nhzoo.errors import InputError
+from nhzoo.runtime import console
+
+
+def _outcome(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what becomes of a run, of every command that trains."""
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--ledger", type=path, help="Add the run's rows to this table of runs."),
+        click.option("--out", type=FOLDER, required=True, help="Where the zoo entry goes."),
+        click.option(
+            "--run",
+            "--run-folder",  # torchrun takes --run for an abbreviation of an option of its own
+            "folder",
+            type=FOLDER,
+            required=True,
+            help="State and logs of the run.",
+        ),
+        click.option("--description", default="", help="A line for `nhzoo list`."),
+        click.option(
+            "--patience",
+            default=0,
+            show_default=True,
+            help="Screens without a turn after which the temperature doubles; 0 is never.",
+        ),
+        click.option(
+            "--temperature", default=1.0, show_default=True, help="At which the agent samples."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def train() -> None:
+    """Train one agent; run again to resume."""
+
+
+@train.command("bc")
+@click.option("--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations.")
+@click.option("--params", type=int, required=True, help="Parameters, all counted.")
+@click.option("--flops", type=float, help="Budget in exact training FLOPs, for example 2e13.")
+@click.option("--minutes", type=float, help="Budget in minutes instead.")
+@click.option(
+    "--batch", default=4, show_default=True, help="Games in a batch, all processes together."
+)
+@click.option("--time", default=64, show_default=True, help="Steps in a batch.")
+@click.option("--streams", default=512, show_default=True, help="Games open at once.")
+@click.option("--accumulate", default=1, show_default=True, help="Batches in an update.")
+@click.option("--lr", default=0.0, help="Peak learning rate; by default a rule for the size.")
+@click.option("--warmup", default=100, show_default=True, help="Updates of warm-up.")
+@click.option("--weight-decay", default=0.01, show_default=True, help="AdamW's.")
+@click.option(
+    "--seed", default=0, show_default=True, help="Decides the start and the data's order."
+)
+@click.option("--threads", default=1, show_default=True, help="CPU threads of each process.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or auto.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16 autocast.")
+@click.option("--compile", is_flag=True, default=False, help="torch.compile: minutes to begin.")
+@click.option(
+    "--checkpoints",
+    default="",
+    help="Measure on the way: 3 is after 1/2, 1/4, 1/8 of the run; or shares, 0.1,0.5.",
+)
+@click.option("--save-every", default=1_000, show_default=True, help="Updates between saves.")
+@click.option("--dropout", default=0.0, show_default=True, help="Of what the encoders give.")
+@_outcome
+@WORKERS
+@AS_JSON
+def train_bc(
+    data: str,
+    temperature: float,
+    patience: int,
+    description: str,
+    folder: Path,
+    out: Path,
+    ledger: Path | None,
+    workers: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Behavioural cloning on demonstrations, within a FLOPs or time budget.
+
+    Run again with the same options to resume after Ctrl-C or a crash. In several processes:
+    torchrun --standalone --nproc-per-node 2 -m nhzoo train bc ... (with --run-folder for --run).
+
+    \b
+    Example: nhzoo train bc --params 100000 --flops 1e12 --run runs/100k --out agents/my-100k
+    """
+    from nhzoo.policy.checkpoint import Sampling
+    from nhzoo.training import bc_training, distributed, outputs
+    from nhzoo.training.config import BCConfig
+    from nhzoo.training.run_table import append_row
+
+    def record(trained: bc_training.Trained) -> dict[str, Any]:
+        row = outputs.ledger_row(trained, out.name, games)
+        if ledger:
+            append_row(ledger, row)
+        return asdict(row)
+
+    with distributed.joined():
+        config = BCConfig(data=data, **options)
+        Sampling(temperature, patience)
+        games, held_out = distributed.local_first(
+            lambda: tuple(packed_games(data, split, workers) for split in ("train", "validation")),
+            "packed",
+        )
+        with console.LiveProgress(f"train {out.name}", "updates") as bar:
+            try:
+                trained = bc_training.train(
+                    config,
+                    games,
+                    held_out,
+                    folder,
+                    progress=lambda report: bar.update(*_training_note(report)),
+                    checkpoint=record,
+                    say=console.say,
+                )
+            except bc_training.Interrupted as stop:
+                console.say(str(stop))
+                sys.exit(130)
+        if distributed.rank() != 0:
+            return
+        outputs.publish(
+            trained,
+            out,
+            games,
+            held_out,
+            temperature,
+            description,
+            _command(distributed),
+            folder / "log.jsonl",
+            patience,
+        )
+        row = record(trained)
+    if as_json:
+        console.print_json(row)
+    else:
+        console.show(f"{out}: held-out loss {row['loss']:.4f}, accuracy {row['accuracy']:.1%}")
+
+
+@train.command("next")
+@click.argument("forecast_file", metavar="FORECAST", type=click.Path(path_type=Path))
+@click.option("--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations.")
+@click.option("--seed", default=0, show_default=True, help="As for train bc.")
+@click.option("--threads", default=1, show_default=True, help="As for train bc.")
+@click.option("--save-every", default=1_000, show_default=True, help="As for train bc.")
+@_outcome
+@WORKERS
+@AS_JSON
+@click.pass_context
+def train_next(context: click.Context, /, forecast_file: Path, **options: Any) -> None:
+    """Train the agent that a forecast names: its size and its FLOPs, all else by the rules.
+
+    Then hold the forecast against it: nhzoo grade FORECAST TABLE:RUN.
+
+    \b
+    Example: nhzoo train next forecast.json --run runs/next --out agents/next --ledger runs.jsonl
+    """
+    from nhzoo.scaling.forecasting import read_forecast
+    from nhzoo.training.outputs import flop_model
+
+    said = read_forecast(forecast_file)
+    if said.kind != "bc":
+        raise InputError(f"{forecast_file}: is of kind {said.kind}; train next trains bc")
+    if said.flop_model is not None and said.flop_model != flop_model():
+        raise InputError(
+            f"{forecast_file}: counts FLOPs by another model ({said.flop_model}, here "
+            f"{flop_model()}); fit and forecast again from runs of this version"
+        )
+    console.say(
+        f"forecast {said.sha256[:16]}: {said.params:,} parameters, {said.flops:.3g} FLOPs, loss "
+        f"{said.loss.value:.4f} [{said.loss.low:.4f}, {said.loss.high:.4f}]"
+    )
+    context.invoke(train_bc, params=said.params, flops=said.flops, **options)
+
+
+@train.command("impala")
+@click.option("--steps", type=float, required=True, help="Budget in steps of games.")
+@click.option("--params", default=0, help="Parameters, all counted; without --start.")
+@click.option("--start", default="", help="Entry to start from: a name or a folder.")
+@click.option("--teacher", default="", help="Entry that the policy is held to (KL).")
+@click.option("--teacher-cost", default=0.5, show_default=True, help="Of that, at first.")
+@click.option("--demonstrations", default="", help="Dataset to learn from besides.")
+@click.option("--demonstration-cost", default=0.1, show_default=True, help="Of that, at first.")
+@click.option(
+    "--half-life", default=5e6, show_default=True, help="Steps in which both costs halve, ..."
+)
+@click.option("--floor", default=0.1, show_default=True, help="... down to this share of them.")
+@click.option("--actors", default=1, show_default=True, help="Processes that play.")
+@click.option("--inline", is_flag=True, default=False, help="Actors in one process: exact, slow.")
+@click.option("--cluster", default="", help="Actors on the Ray cluster at this address, or auto.")
+@click.option("--games", default=16, show_default=True, help="Games of each actor side by side.")
+@click.option("--time", default=32, show_default=True, help="Steps of an unroll.")
+@click.option("--unrolls", default=2, show_default=True, help="Unrolls in an update.")
+@click.option("--discount", default=0.999, show_default=True, help="Of rewards, each step.")
+@click.option(
+    "--rewards", default="scaled", show_default=True, help="The score's growth: scaled or clipped."
+)
+@click.option(
+    "--extras", default="", help="Potentials in points: depth=50,level=20; never in evaluation."
+)
+@click.option(
+    "--advantages", default="scaled", show_default=True, help="By their running size, or raw."
+)
+@click.option("--entropy-cost", default=1e-3, show_default=True, help="Reward of uncertainty.")
+@click.option("--value-cost", default=0.5, show_default=True, help="Of the value's error.")
+@click.option("--lr", default=5e-4, show_default=True, help="Adam's rate.")
+@click.option("--warmup", default=100, show_default=True, help="Updates until it is reached.")
+@click.option(
+    "--value-warmup", default=0, show_default=True, help="Updates that learn the value alone."
+)
+@click.option("--clip", default=4.0, show_default=True, help="Largest norm of a gradient.")
+@click.option(
+    "--character", default="mon-hum-neu-mal", show_default=True, help="Who plays; @ is drawn."
+)
+@click.option("--no-progress", default=1_000, show_default=True, help="Steps of a turn; then cut.")
+@click.option("--step-cap", default=100_000, show_default=True, help="Steps of a game; then cut.")
+@click.option("--world", default="nethack", show_default=True, help="Or a tiny one, to try things.")
+@click.option("--seed", default=0, show_default=True, help="Decides the start and the games.")
+@click.option("--threads", default=1, show_default=True, help="CPU threads of the learner.")
+@click.option("--device", default="cpu", show_default=True, help="The learner's; as of train bc.")
+@click.option("--checkpoints", default="", help="Rows on the way, as of train bc.")
+@click.option("--save-every", default=500, show_default=True, help="Updates between saves.")
+@_outcome
+@WORKERS
+@AS_JSON
+def train_impala(
+    demonstrations: str,
+    temperature: float,
+    patience: int,
+    description: str,
+    folder: Path,
+    out: Path,
+    ledger: Path | None,
+    workers: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Learn by playing: IMPALA, from scratch or from an entry that cloning gave.
+
+    Run again to go on; with more --steps, or another number of actors, as well.
+
+    \b
+    Example: nhzoo train impala --params 100000 --steps 5e6 --actors 2 --run runs/i --out agents/i
+    """
+    from nhzoo.policy.checkpoint import Sampling
+    from nhzoo.training import distributed
+    from nhzoo.training.loop import Interrupted
+    from nhzoo.training.rl import impala_publishing, impala_training
+    from nhzoo.training.rl.config import ImpalaConfig
+    from nhzoo.training.run_table import append_row
+
+    def record(played: impala_training.Played) -> dict[str, Any]:
+        row = impala_publishing.played_row(played, out.name)
+        if ledger:
+            append_row(ledger, row)
+        return asdict(row)
+
+    config = ImpalaConfig(demonstrations=demonstrations, **options)
+    sampling = Sampling(temperature, patience)
+    games = packed_games(demonstrations, "train", workers) if demonstrations else []
+    held = impala_training.hold(config, games)
+    with console.LiveProgress(f"train {out.name}", "updates") as bar:
+        try:
+            played = impala_training.train(
+                config,
+                folder,
+                held,
+                progress=lambda report: bar.update(*_playing_note(report)),
+                checkpoint=record,
+                say=console.say,
+            )
+        except Interrupted as stop:
+            console.say(str(stop))
+            sys.exit(130)
+    impala_publishing.publish_played(
+        played, out, sampling, description, _command(distributed), folder / "log.jsonl"
+    )
+    row = record(played)
+    if as_json:
+        console.print_json(row)
+    else:
+        score = "no game ended" if row["mean_return"] is None else f"{row['mean_return']:,.1f}"
+        console.show(f"{out}: mean score of the latest {row['n_episodes']} games {score}")
+
+
+def _playing_note(state: Any) -> tuple[float, float, str]:
+    score = f"score {state.news['score']:,.1f}  " if "score" in state.news else ""
+    note = (
+        f"{score}loss {state.loss:.3f}  entropy {state.news['entropy']:.2f}  "
+        f"lag {state.news['lag']:.1f}  {state.frames:.2e} steps  "
+        f"{state.frames_per_second:,.0f} steps/s"
+    )
+    return state.update, state.updates, note
+
+
+def _command(distributed: Any) -> str:
+    words = ["nhzoo", *sys.argv[1:]]
+    world, machines = distributed.world(), distributed.machines()
+    if world > 1:
+        nodes = ["--standalone"] if machines == 1 else ["--nnodes", str(machines)]
+        words = ["torchrun", *nodes, "--nproc-per-node", str(world // machines), "-m", *words]
+    return shlex.join(words)
+
+
+def _training_note(state: Any) -> tuple[float, float, str]:
+    left = ""
+    if state.updates:
+        left = f"of {state.flops / state.update * state.updates:.1e} "
+    held_out = f"  held-out {state.validation.loss:.3f}" if state.validation else ""
+    note = (
+        f"loss {state.loss:.3f}{held_out}  {state.flops:.2e} {left}FLOPs  "
+        f"{state.frames_per_second:,.0f} frames/s"
+    )
+    return state.update, state.updates or state.update, note

@@ -1,0 +1,421 @@
+"""Batches of demonstrations for training: many streams, each a game read from end to end.
+
+More streams are open than a batch holds, and batches take turns among them, so that neighbouring
+updates see other games while every stream's recurrent state is carried. The position can be saved
+and restored exactly, by another number of processes too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numba
+import numpy as np
+
+from nhzoo.data.frames import FrameReader, GameFrames, apply, frames_in
+from nhzoo.envs.game import ACTION_KEYS, TTY
+from nhzoo.errors import InputError
+from nhzoo.policy import features, walking
+from nhzoo.policy.features import Features
+from nhzoo.runtime import kernels
+
+Array = np.ndarray[Any, Any]
+_LATEST = walking.KEYS
+View = Literal["policy", "screens"]
+"""What batches hold: what nhzoo's policies read, or whole screens for networks of your own."""
+
+ACTION_OF_KEY = np.full(256, -1, np.int64)
+"""int64 [256]: the first action that presses a key, -1 for keys that no action presses."""
+for _action in range(len(ACTION_KEYS) - 1, -1, -1):
+    ACTION_OF_KEY[ACTION_KEYS[_action]] = _action
+
+
+@dataclass(frozen=True)
+class Batch:
+    """T steps of B games; arrays are [T, B, ...].
+
+    `inputs` by name: the arrays of `features.Features`, or for whole screens tty_chars (uint8) and
+    tty_colors (int8) [T, B, 24, 80], tty_cursor [T, B, 2] and previous_key (uint8, 0 at a game's
+    start). `actions` int64, -1 where a row has run out of frames or no action presses the key;
+    `first` [B]: this row starts a game, its state is to be zeroed. `valid` counts real frames.
+    """
+
+    inputs: dict[str, Array]
+    actions: Array
+    first: Array
+    valid: int
+
+
+class Streams:
+    """Endless training batches from packed games.
+
+    Streams begin spread evenly over all frames, so that what they read first does not overlap;
+    then each takes the next game of an order shuffled anew each epoch. With `shard` = (rank,
+    world) the batches are those rows of the whole batch that are this process's: every process
+    follows all streams and reads its own, so `world` processes together read what one would.
+    """
+
+    def __init__(
+        self,
+        games: Sequence[Path],
+        streams: int,
+        batch: int,
+        time: int,
+        seed: int = 0,
+        view: View = "policy",
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
+        rank, world = shard
+        if streams % batch:
+            raise InputError(f"{streams} streams do not divide into batches of {batch}")
+        if not 0 <= rank < world or batch % world:
+            raise InputError(f"a batch of {batch} rows does not divide among {world} processes")
+        _need_keys(games)
+        self._games = list(games)
+        self._lengths = np.array([frames_in(path) for path in games], np.int64)
+        self._batch, self._time, self._seed, self._view = batch, time, seed, view
+        self._rows = slice(rank * batch // world, (rank + 1) * batch // world)
+        self._turn = 0
+        self._taken = 0  # games handed to streams so far
+        self._order: tuple[int, Array] = (-1, np.empty(0, np.int64))
+        self._blocks = [np.zeros(-(-length // time), bool) for length in self._lengths]
+        ends = np.cumsum(self._lengths)
+        random = np.random.default_rng([seed, 1])
+        places = (random.permutation(streams) + random.random()) * (int(ends[-1]) / streams)
+        self._at = np.searchsorted(ends, places.astype(np.int64), side="right")  # streams' games
+        begins = ends[self._at] - self._lengths[self._at]
+        self._position = (places.astype(np.int64) - begins) // time * time
+        self._begin = self._position.copy()  # where each stream began to read its game
+        self._fresh = np.ones(streams, bool)
+        self._readers: list[_Reader | None] = [None] * streams
+
+    @property
+    def unique_frames(self) -> int:
+        """How many different frames all processes have read so far (last blocks rounded up)."""
+        return self._time * sum(int(np.count_nonzero(blocks)) for blocks in self._blocks)
+
+    def next(self) -> tuple[Batch, slice]:
+        """The next batch, and which streams its rows are."""
+        rows, first = self._turn_to()
+        readers = [self._reader(stream) for stream in range(rows.start, rows.stop)]
+        batch = _gather(readers, self._time, first, self._view)
+        self._move_on()
+        return batch, rows
+
+    def skip(self) -> None:
+        """Stand behind the next batch without reading it."""
+        self._turn_to()
+        start = self._turn * self._batch
+        self._readers[start : start + self._batch] = [None] * self._batch
+        self._move_on()
+
+    def _turn_to(self) -> tuple[slice, Array]:
+        """Give streams that have ended a game; which streams are read now, which start a game."""
+        start = self._turn * self._batch
+        first = np.zeros(self._batch, bool)
+        for row, stream in enumerate(range(start, start + self._batch)):
+            if self._position[stream] >= self._lengths[self._at[stream]]:
+                self._take_game(stream)
+            first[row] = self._fresh[stream]
+            self._blocks[self._at[stream]][self._position[stream] // self._time] = True
+        return slice(start + self._rows.start, start + self._rows.stop), first[self._rows]
+
+    def _move_on(self) -> None:
+        whole = slice(self._turn * self._batch, (self._turn + 1) * self._batch)
+        self._fresh[whole] = False
+        self._position[whole] += self._time
+        self._turn = (self._turn + 1) % (len(self._readers) // self._batch)
+
+    def state(self) -> dict[str, Any]:
+        """Where every stream stands, as plain JSON; the same in every process."""
+        return {
+            "turn": self._turn,
+            "taken": self._taken,
+            "games": self._at.tolist(),
+            "begins": self._begin.tolist(),
+            "positions": self._position.tolist(),
+            "fresh": self._fresh.tolist(),
+            "blocks": np.packbits(np.concatenate(self._blocks)).tobytes().hex(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state` was taken, as any one of any number of processes."""
+        self._turn, self._taken = state["turn"], state["taken"]
+        self._at = np.array(state["games"], np.int64)
+        self._begin = np.array(state["begins"], np.int64)
+        self._position = np.array(state["positions"], np.int64)
+        self._fresh = np.array(state["fresh"], bool)
+        lengths = [len(blocks) for blocks in self._blocks]
+        packed = np.frombuffer(bytes.fromhex(state["blocks"]), np.uint8)
+        seen = np.unpackbits(packed, count=sum(lengths)).astype(bool)
+        self._blocks = [part.copy() for part in np.split(seen, np.cumsum(lengths)[:-1])]
+        self._readers = [None] * len(self._readers)
+
+    def _take_game(self, stream: int) -> None:
+        epoch, place = divmod(self._taken, len(self._games))
+        if self._order[0] != epoch:
+            order = np.random.default_rng([self._seed, 2, epoch]).permutation(len(self._games))
+            self._order = epoch, order
+        self._taken += 1
+        self._at[stream] = self._order[1][place]
+        self._begin[stream] = self._position[stream] = 0
+        self._fresh[stream] = True
+        self._readers[stream] = None
+
+    def _reader(self, stream: int) -> _Reader:
+        reader = self._readers[stream]
+        if reader is None:
+            path, begin = self._games[self._at[stream]], int(self._begin[stream])
+            reader = self._readers[stream] = _Reader(path, begin, remembers=self._view == "policy")
+            reader.skip(int(self._position[stream]) - begin)  # restored: what it has read before
+        return reader
+
+
+def count_frames(games: Sequence[Path]) -> int:
+    """Frames of packed games together."""
+    return sum(frames_in(path) for path in games)
+
+
+def read_games(
+    games: Sequence[Path],
+    batch: int,
+    time: int,
+    limit: int | None = None,
+    view: View = "policy",
+) -> Iterator[tuple[Batch, Array]]:
+    """Every frame of `games` once (the first `limit` of each), for measuring.
+
+    Rows that have no game left carry actions of -1. Gives (batch, index of each row's game).
+    """
+    _need_keys(games)
+    queue = iter(range(len(games)))
+    readers: list[_Reader | None] = [None] * batch
+    at = np.full(batch, -1, np.int64)
+    while True:
+        first = np.zeros(batch, bool)
+        for row in range(batch):
+            reader = readers[row]
+            if reader is None or reader.left == 0:
+                at[row] = next(queue, -1)
+                readers[row] = None if at[row] < 0 else _Reader(games[at[row]], 0, limit)
+                first[row] = True
+        if all(reader is None for reader in readers):
+            return
+        yield _gather(readers, time, first, view), at.copy()
+
+
+class _Reader:
+    """A game read forward, and what is recalled of it from where reading began."""
+
+    def __init__(
+        self, path: Path, begin: int, limit: int | None = None, remembers: bool = True
+    ) -> None:
+        self.frames = FrameReader(GameFrames(path), begin)
+        self.recall = features.no_recall(1)[0]
+        self._remembers = remembers
+        self._end = min(self.frames.game.length, limit or self.frames.game.length)
+        layout = self.frames.game.record.layout
+        self._starts = np.array([layout[name][0] for name in (*TTY, "keys")], np.int64)
+
+    @property
+    def left(self) -> int:
+        """Frames that are still to be read."""
+        return max(0, self._end - self.frames.position)
+
+    @property
+    def last_key(self) -> int:
+        """The key before the next frame, 0 where reading began."""
+        return int(self.recall[walking.KEYS])
+
+    def read(self, kernel: Any, out: tuple[Array, ...], keys: Array, row: int) -> int:
+        """Fill row `row` of the arrays `out` [T, B, ...] and `keys` [T, B]; returns how many."""
+        done = 0
+        for chunk, first, size in self.frames.pieces(min(len(keys), self.left)):
+            kernel(*chunk, first, size, self._starts, self.recall, *out, keys, done, row)
+            done += size
+        return done
+
+    def skip(self, frames: int) -> None:
+        """Go on by `frames`, taking in what is to be recalled of them."""
+        if not self._remembers and frames:
+            self.frames.position += frames - 1
+            frames = 1
+        for chunk, first, size in self.frames.pieces(frames):
+            _skip(*chunk, first, size, self._starts, self.recall)  # type: ignore[call-arg]
+
+
+def _need_keys(games: Sequence[Path]) -> None:
+    if not games:
+        raise InputError("no games to train on")
+    if not GameFrames(games[0]).meta.get("has_keys", True):
+        raise InputError(f"{games[0]}: holds no key presses, so there is nothing to imitate")
+
+
+def _gather(readers: Sequence[_Reader | None], time: int, first: Array, view: View) -> Batch:
+    """Read `time` frames from each reader."""
+    rows = len(readers)
+    keys = np.zeros((time, rows), np.uint8)
+    kernel: Any
+    seen = Features.empty(time, rows) if view == "policy" else None
+    if seen is not None:
+        inputs = dict(vars(seen))
+        out = (np.zeros((4, walking.CELLS), np.int32), *inputs.values())
+        kernel = _read_features
+    else:
+        cells = (time, rows, features.ROWS * features.COLS)
+        out = tuple(np.empty(shape, np.uint8) for shape in (cells, cells, (time, rows, 2)))
+        previous, kernel = np.zeros((time, rows), np.uint8), _read_screens
+        screen = (time, rows, features.ROWS, features.COLS)
+        shaped = out[0].reshape(screen), out[1].view(np.int8).reshape(screen), out[2]
+        inputs = dict(zip(TTY, shaped, strict=True)) | {"previous_key": previous}
+    actions = np.full((time, rows), -1, np.int64)
+    valid = 0
+    for row, reader in enumerate(readers):
+        if seen is None:
+            previous[0, row] = reader.last_key if reader else 0
+        count = reader.read(kernel, out, keys, row) if reader else 0
+        if count < time and seen is not None:
+            seen.clear(row, count)
+        elif count < time:
+            for array, blank in zip(out, (32, 0, 0), strict=True):
+                array[count:, row] = blank
+        actions[:count, row] = ACTION_OF_KEY[keys[:count, row]]
+        valid += count
+    if seen is None:
+        previous[1:] = keys[:-1]
+    return Batch(inputs, actions, first, valid)
+
+
+@kernels.njit()
+def _read_features(
+    counts: Array,
+    gaps: Array,
+    lengths: Array,
+    values: Array,
+    record: Array,
+    at: Array,
+    first: int,
+    frames: int,
+    starts: Array,
+    recall: Array,
+    scratch: Array,
+    crop: Array,
+    window: Array,
+    status: Array,
+    message: Array,
+    cursor: Array,
+    choices: Array,
+    recent: Array,
+    compass: Array,
+    here: Array,
+    keys: Array,
+    done: int,
+    row: int,
+) -> None:
+    """Bring `record` forward frame by frame and encode each; lines that stay are copied."""
+    cells = features.ROWS * features.COLS
+    chars, colors = record[starts[0] : starts[0] + cells], record[starts[1] : starts[1] + cells]
+    top = np.empty(features.COLS, np.uint8)
+    bottom = np.empty(features.COLS, np.uint8)
+    for i in range(frames):
+        apply(counts, gaps, lengths, values, record, at, first + i)
+        t = done + i
+        if i and _same(top, chars[: features.COLS]):
+            message[t, row] = message[t - 1, row]
+        else:
+            features.encode_message(chars, message[t, row])
+            top[:] = chars[: features.COLS]
+        if i and _same(bottom, chars[cells - features.COLS :]):
+            status[t, row] = status[t - 1, row]
+        else:
+            features.encode_status(chars, status[t, row])
+            bottom[:] = chars[cells - features.COLS :]
+        features.encode_place(
+            chars,
+            colors,
+            int(record[starts[2]]),
+            int(record[starts[2] + 1]),
+            recall,
+            scratch,
+            crop[t, row],
+            window[t, row],
+            cursor[t, row],
+            choices[t, row],
+            recent[t, row],
+            compass[t, row],
+            here[t, row],
+        )
+        key = record[starts[3]]
+        keys[t, row] = key
+        walking.press(recall, key)
+
+
+@kernels.njit()
+def _skip(
+    counts: Array,
+    gaps: Array,
+    lengths: Array,
+    values: Array,
+    record: Array,
+    at: Array,
+    first: int,
+    frames: int,
+    starts: Array,
+    recall: Array,
+) -> None:
+    chars = record[starts[0] : starts[0] + features.ROWS * features.COLS]
+    for i in range(frames):
+        apply(counts, gaps, lengths, values, record, at, first + i)
+        features.recall_screen(chars, int(record[starts[2]]), int(record[starts[2] + 1]), recall)
+        walking.press(recall, record[starts[3]])
+
+
+@kernels.njit()
+def _read_screens(
+    counts: Array,
+    gaps: Array,
+    lengths: Array,
+    values: Array,
+    record: Array,
+    at: Array,
+    first: int,
+    frames: int,
+    starts: Array,
+    recall: Array,
+    chars: Array,
+    colors: Array,
+    cursor: Array,
+    keys: Array,
+    done: int,
+    row: int,
+) -> None:
+    cells = features.ROWS * features.COLS
+    screen, paint = record[starts[0] : starts[0] + cells], record[starts[1] : starts[1] + cells]
+    for i in range(frames):
+        apply(counts, gaps, lengths, values, record, at, first + i)
+        _copy(screen, chars[done + i, row])
+        _copy(paint, colors[done + i, row])
+        cursor[done + i, row, 0] = record[starts[2]]
+        cursor[done + i, row, 1] = record[starts[2] + 1]
+        key = record[starts[3]]
+        keys[done + i, row] = key
+        recall[_LATEST] = key
+
+
+@numba.njit(nogil=True)
+def _same(a: Array, b: Array) -> bool:
+    left, right = a.view(np.uint64), b.view(np.uint64)
+    different = np.uint64(0)
+    for k in range(len(left)):
+        different |= left[k] ^ right[k]
+    return bool(different == 0)
+
+
+@numba.njit(nogil=True)
+def _copy(source: Array, target: Array) -> None:
+    words, out = source.view(np.uint64), target.view(np.uint64)
+    for k in range(len(words)):
+        out[k] = words[k]

@@ -1,0 +1,5 @@
+"""Playing a protocol, and what the games say: verify, audit, measure, compare."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,210 @@
+"""What a mean score hides: what games died of, how they ended, which roles they were, ranks.
+
+Everything is computed from rows of `episodes.jsonl`, nothing is replayed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from nhzoo.evaluation.results import Row
+from nhzoo.evaluation.statistics import Interval, iqm, mean_ci95
+from nhzoo.evaluation.survival import Survival, kaplan_meier
+
+UNKNOWN = "unknown"
+MAX_CAUSE = 60
+"""Characters of a cause that are kept: what a crashed bot said is as long as it likes."""
+
+_WAYS = {
+    "choked on ": "choked",
+    "drowned in ": "drowned",
+    "burned by ": "burned",
+    "dissolved in ": "dissolved",
+    "crushed to death by ": "crushed",
+    "petrified by ": "petrified",
+    "turned to slime by ": "turned to slime",
+    "died of starvation": "starved",
+    "killed himself by ": "own doing",
+    "caught himself in ": "own doing",
+    "caught herself in ": "own doing",
+    "killed herself by ": "own doing",
+}
+"""How NetHack's log begins the deaths that are known by how they came, not by what did it."""
+
+_ARTICLE = re.compile(r"(an?|the) ")
+_SEEMING = re.compile(r"(invisible|hallucinogen-distorted|saddled|peaceful|tame) ")
+_OF_SOMEONE = re.compile(r"(.+?) of (?=[A-Z])")
+
+
+@dataclass(frozen=True)
+class CauseRow:
+    """Games that ended in one way. `share` is of all games; `mean_score` of these."""
+
+    cause: str
+    games: int
+    share: float
+    mean_score: float
+
+
+@dataclass(frozen=True)
+class RoleRow:
+    """Games of one role ("Mon", or "unknown"). `mean_progression` is 0 to 1."""
+
+    role: str
+    games: int
+    mean_score: Interval
+    median_score: float
+    iqm_score: float
+    mean_progression: float
+    mean_turns: float
+    max_depth: int
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """The games of one result, by cause, end status and role; most games first.
+
+    `survival` is by game turn: games that no death ended were out of sight from then on. None of no
+    games.
+    """
+
+    games: int
+    end_statuses: dict[str, int]
+    causes: list[CauseRow]
+    roles: list[RoleRow]
+    survival: Survival | None
+
+    def as_json(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return asdict(self)
+
+
+def breakdown(rows: Sequence[Row], role_of: Callable[[Row], str | None] | None = None) -> Breakdown:
+    """Break the games of a result down. `role_of` gives a row's role where `row_role` cannot."""
+    causes = _grouped(rows, lambda row: cause_group(row["cause"], row["end_status"]))
+    roles = _grouped(rows, lambda row: row_role(row, role_of) or UNKNOWN)
+    return Breakdown(
+        games=len(rows),
+        end_statuses={s: len(g) for s, g in _grouped(rows, lambda r: r["end_status"]).items()},
+        causes=[
+            CauseRow(cause, len(group), len(group) / len(rows), _mean(group, "score"))
+            for cause, group in causes.items()
+        ],
+        roles=[_role_row(role, group) for role, group in roles.items()],
+        survival=_survival(rows) if rows else None,
+    )
+
+
+def cause_group(cause: str, end_status: str = "death") -> str:
+    """The short name under which a game's end is counted.
+
+    "killed by a jackal" is "jackal", "choked on a food ration" "choked", "poisoned by a rotted newt
+    corpse" "rotted food". Who was killed by someone with a name of his own is counted under what
+    that one is: "shopkeeper", "minion of a god". Games that no death ended are named by their end
+    status, a failed agent's by that.
+    """
+    cause = " ".join(cause.split())
+    if end_status == "crashed" and cause:
+        return "NLE failed" if cause.startswith("NLE ") else "agent failed"
+    if end_status == "stalled" and cause:
+        return "agent out of time"
+    if end_status != "death":
+        return end_status.replace("_", " ")
+    cause = cause.partition(", while ")[0]
+    for beginning, way in _WAYS.items():
+        if cause.startswith(beginning):
+            return way
+    if cause.startswith("poisoned by "):
+        return "rotted food" if "rotted " in cause else "poisoned"
+    if cause.startswith("killed by "):
+        return _killer(cause.removeprefix("killed by "))[:MAX_CAUSE]
+    return cause[:MAX_CAUSE] or UNKNOWN
+
+
+def count_causes(games: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """Games by `cause_group` of their (cause, end status), most first."""
+    return _ordered(Counter(cause_group(cause, status) for cause, status in games))
+
+
+def role_of_character(character: str) -> str | None:
+    """The role of a NetHack character option: "Mon" of "mon-hum-neu-mal", None of "@"."""
+    role = character.partition("-")[0]
+    return role.capitalize() if re.fullmatch(r"[A-Za-z]{3}", role) else None
+
+
+def row_role(row: Row, role_of: Callable[[Row], str | None] | None = None) -> str | None:
+    """The role of one game: the row's own `role`, its character's, or what `role_of` says."""
+    own = row.get("role")
+    if isinstance(own, str) and own:
+        return own
+    return role_of_character(row["character"]) or (role_of(row) if role_of else None)
+
+
+def ranks(intervals: Sequence[tuple[float, float]]) -> list[int]:
+    """Ranks of agents by the intervals of their mean scores, (low, high), in the order given.
+
+    An agent's rank is 1 + the number of agents whose interval lies entirely above its own. Agents
+    that do not separate may share a rank, and 1 means that nobody is clearly better.
+    """
+    return [1 + sum(low > high for low, _ in intervals) for _, high in intervals]
+
+
+def _killer(text: str) -> str:
+    """What killed, without articles, looks and names."""
+    text = _ARTICLE.sub("", text, count=1) if _ARTICLE.match(text) else text
+    if text.endswith("; the shopkeeper"):
+        return "shopkeeper"
+    while _SEEMING.match(text):
+        text = _SEEMING.sub("", text, count=1)
+    text = text.partition(" imitating ")[0].partition(" called ")[0]
+    someone = _OF_SOMEONE.match(text)
+    if someone is None:
+        return text
+    what = someone[1]
+    if what == "wrath":
+        return "wrath of a god"
+    if what in ("ghost", "priest", "priestess", "high priest", "high priestess"):
+        return what
+    minion = what[0].islower() or what in ("Aleax", "Angel", "Archon")
+    return "minion of a god" if minion else text  # "Wizard of Yendor"
+
+
+def _survival(rows: Sequence[Row]) -> Survival:
+    return kaplan_meier(
+        [row["turns"] for row in rows], [row["end_status"] == "death" for row in rows]
+    )
+
+
+def _grouped(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return {name: groups[name] for name in _ordered({n: len(g) for n, g in groups.items()})}
+
+
+def _ordered(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _mean(rows: Sequence[Row], name: str) -> float:
+    return float(np.mean([row[name] for row in rows]))
+
+
+def _role_row(role: str, rows: Sequence[Row]) -> RoleRow:
+    scores = [float(row["score"]) for row in rows]
+    return RoleRow(
+        role=role,
+        games=len(rows),
+        mean_score=Interval.of(float(np.mean(scores)), mean_ci95(scores)),
+        median_score=float(np.median(scores)),
+        iqm_score=iqm(scores),
+        mean_progression=_mean(rows, "progression"),
+        mean_turns=_mean(rows, "turns"),
+        max_depth=max(row["max_depth"] for row in rows),
+    )

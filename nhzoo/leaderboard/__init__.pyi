@@ -1,0 +1,6 @@
+from .board import Board as Board
+from .board import Row as Row
+from .board import read_board as read_board
+from .checks import check as check
+from .maintaining import accept as accept
+from .submission import read_submission as read_submission

@@ -1,0 +1,2 @@
+from .builder import build as build
+from .server import server as server

@@ -1,0 +1,204 @@
+"""The site of a leaderboard: static pages, which need no network and no server.
+
+What is built depends on the board's files alone: the same files give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from nhzoo.envs.protocols import PROTOCOLS
+from nhzoo.errors import InputError
+from nhzoo.leaderboard.board import Board, Row, read_board
+from nhzoo.leaderboard.board_export import as_csv
+from nhzoo.leaderboard.board_log import head
+from nhzoo.leaderboard.site import play_page
+from nhzoo.leaderboard.site.agents import agent_page
+from nhzoo.leaderboard.site.games import Recorded, record, wanted_games
+from nhzoo.leaderboard.site.index import index_page
+from nhzoo.leaderboard.site.page import SCRIPTS, Page, from_markdown, section, style
+from nhzoo.leaderboard.site.protocols import protocol_pages, protocols_page, ranked_rows
+from nhzoo.leaderboard.site.scaling import Laws, read_laws, scaling_page
+from nhzoo.leaderboard.site.tables import (
+    agent_path,
+    log_table,
+    tier_list,
+)
+from nhzoo.publishing.html import asset
+from nhzoo.publishing.report_parts import read
+from nhzoo.runtime import files
+
+_MOST_TEXT: Final = files.MEGABYTE
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build came to; bytes are of the files as they lie there."""
+
+    folder: Path
+    pages: int
+    rows: int
+    games: int
+    page_bytes: int
+    game_bytes: int
+    missing: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def build(
+    leaderboard: Path,
+    out: Path,
+    agents: Path | None = None,
+    training: Path | None = None,
+    published: Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Built:
+    """Build the site of a leaderboard folder in `out`, which is new, empty or an earlier site.
+
+    `agents` holds the zoo's entries, `training` fits, `published` the paper's table of runs, which
+    has no licence: a site with it is not to be published. `progress` gets the number of games
+    recorded, and how many there are. InputError for files that cannot be read.
+    """
+    board = read_board(leaderboard, agents)
+    laws = read_laws(leaderboard, training, published)
+    documents = {name: _document(leaderboard / name) for name in ("PROTOCOLS.md", "SUBMITTING.md")}
+    return build_board(board, out, laws, documents, workers, progress)
+
+
+def build_board(
+    board: Board,
+    out: Path,
+    laws: Laws | None = None,
+    documents: dict[str, str] | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Built:
+    """The same of a board that was read; `documents` are Markdown by the name of their file."""
+    documents, laws = documents or {}, laws or Laws()
+    _check_out(out)
+    played = {row.id: read(row.folder) for row in board.rows}
+    wanted = [
+        game
+        for row in board.rows
+        if row.status not in ("removed", "altered")
+        for game in wanted_games(row.id, played[row.id])
+    ]
+    recorded: dict[str, list[Recorded]] = {row.id: [] for row in board.rows}
+    for game in record(wanted, out, workers, progress):
+        recorded[game.wanted.row_id].append(game)
+    pages = [index_page(board, laws), scaling_page(board.rows, laws), _log(board)]
+    pages += [_submit(documents), protocols_page(board, documents.get("PROTOCOLS.md", ""))]
+    for row in board.rows:
+        others = [one for one in board.rows if one.id != row.id and _same_agent(one, row)]
+        on_board = len(ranked_rows(board.rows, row.protocol))
+        pages.append(agent_page(row, played[row.id], recorded[row.id], others, on_board))
+    for protocol in PROTOCOLS.values():
+        pages += protocol_pages(board, protocol)
+    written = {page.path: page.write() for page in pages}
+    written["site.css"] = style().encode()
+    written[play_page.NAME] = play_page.play_page().encode()
+    written["board.csv"] = as_csv(board).encode()
+    pin = {"lines": len(board.log), "sha256": head(board.log)}
+    written["head.json"] = files.dump_json(pin)
+    written |= {name: asset(name).encode() for name in SCRIPTS}
+    for path, data in written.items():
+        files.atomic_write(out / path, data, sync=False)
+    every = [game for games in recorded.values() for game in games]
+    games = [game for game in every if game.windows is not None]
+    kept = {game.wanted.path for game in games}
+    _clean(out, {*written, *kept})
+    return Built(
+        out,
+        len(pages),
+        len(board.rows),
+        len(games),
+        sum(map(len, written.values())),
+        sum((out / path).stat().st_size for path in kept),
+        tuple(
+            f"{game.wanted.row_id}, game {game.wanted.game['index']}: {game.reason}"
+            for game in every
+            if game.windows is None
+        ),
+        board.warnings,
+    )
+
+
+def _check_out(out: Path) -> None:
+    """Old pages are deleted, so what is not a site of ours is not touched; a new one is marked."""
+    page = Page("index.html", "Being built", "Being built", "", "").write()
+    if not out.is_dir() or not any(out.iterdir()):
+        files.atomic_write(out / "index.html", page, sync=False)
+    if out.is_dir() and any(out.iterdir()):
+        index = out / "index.html"
+        mark = b'<meta name="generator" content="nhzoo leaderboard">'
+        if not index.is_file() or mark not in files.read_bounded(index, 64 * files.MEGABYTE):
+            raise InputError(
+                f"--out {out}: holds other files than a site of ours; give a new folder"
+            )
+
+
+def _clean(out: Path, wanted: set[str]) -> None:
+    """Delete what an earlier build left."""
+    for parent, folders, names in os.walk(out, topdown=False):
+        for name in names:
+            path = Path(parent) / name
+            if path.relative_to(out).as_posix() not in wanted:
+                path.unlink()
+        for name in folders:
+            folder = Path(parent) / name
+            if not folder.is_symlink() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _document(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    return files.read_bounded(path, _MOST_TEXT).decode("utf-8", "replace")
+
+
+def _same_agent(one: Row, other: Row) -> bool:
+    if one.sha256 or other.sha256:
+        return one.sha256 == other.sha256
+    return one.agent == other.agent and one.folder.parent == other.folder.parent
+
+
+def _log(board: Board) -> Page:
+    pages = {row.id: agent_path(row) for row in board.rows}
+    body = '<p class="note">The log is empty: nothing was accepted yet.</p>'
+    if board.log:
+        chain = (
+            f'<p class="note">{len(board.log):,} lines; the last one&rsquo;s hash is '
+            f'<code class="hash">{head(board.log)}</code> (<a href="head.json">head.json</a>). '
+            "Whoever keeps it can tell later that no line up to it was changed or taken out: "
+            "<code>nhzoo leaderboard log --head HASH</code>.</p>"
+        )
+        body = log_table(board.log, pages) + chain
+    return Page(
+        "log.html",
+        "Log · nhzoo leaderboard",
+        "The log",
+        "What was accepted, removed or rescored, when and why. Lines are only added, and each "
+        "holds the hash of the one before.",
+        body,
+    )
+
+
+def _submit(documents: dict[str, str]) -> Page:
+    source = documents.get("SUBMITTING.md") or (
+        "Evaluate, check, send:\n\n```sh\nnhzoo evaluate mine --protocol monk-lite-v1 --out "
+        "results/mine\nnhzoo verify results/mine\nnhzoo submit results/mine --to FOLDER\n```\n"
+    )
+    tiers = section("tiers", "Tiers", tier_list().replace("<details", "<details open", 1))
+    return Page(
+        "submit.html",
+        "Submit · nhzoo leaderboard",
+        "How to submit",
+        "One command to send, one to check. Nothing of yours is run for the first three tiers.",
+        from_markdown(source) + tiers,
+        scripts=("tables.js", "copy.js"),
+    )

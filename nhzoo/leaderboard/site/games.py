@@ -1,0 +1,176 @@
+"""The games of the site: which of an agent's are shown, and their recordings in files of their own.
+
+A recording is a script that hands its data over: a page opened from a disk may load nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from nhzoo.errors import NhzooError
+from nhzoo.evaluation import results
+from nhzoo.evaluation.outcomes import cause_group
+from nhzoo.evaluation.results import Row
+from nhzoo.publishing.asciicast import Cast, CastTask
+from nhzoo.publishing.report import choose_games
+from nhzoo.publishing.report_parts import Result
+from nhzoo.runtime import files
+from nhzoo.runtime.pool import OneByOne, run_tasks
+
+RULE: Final = (
+    "Chosen by a rule, not by hand: the best, the median and the worst game by score, and of the "
+    "commonest way to die the game nearest to its median score."
+)
+PER_AGENT: Final = 4
+MAX_STEPS: Final = 20_000
+MAX_PACKED: Final = 600_000
+"""Steps and deflated bytes of one recording at most; a longer game keeps its start and its end."""
+
+TOTAL: Final = 512 * files.MEGABYTE
+"""Deflated bytes of all recordings at most: with many agents each recording is shorter."""
+
+_FORMAT = 1  # of the recordings; another one has them made anew
+_DATA = re.compile(rb'\A// ([0-9a-f]{64})\nnhzooGame\("([A-Za-z0-9+/=]+)"\);\n\Z')
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A game to record: of which row of the board, as what, and where it comes from."""
+
+    row_id: str
+    label: str
+    result: Result
+    game: Row
+
+    @property
+    def path(self) -> str:
+        """Its file, from the site's root."""
+        return f"agents/games/{self.row_id}/{self.game['index']}.js"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recording that is in its file, with the steps it shows; or the reason why there is none."""
+
+    wanted: Wanted
+    windows: tuple[tuple[int, int], ...] | None
+    reason: str = ""
+
+
+def wanted_games(row_id: str, result: Result) -> list[Wanted]:
+    """The games of a result that are shown, by `RULE`; only those whose keys are there."""
+    labels = choose_games(result.rows)
+    death = _typical_death(result.rows, labels)
+    if death is not None:
+        labels[death[0]] = death[1]
+    rows = {row["index"]: row for row in result.rows}
+    there = [i for i in labels if results.trace_path(result.folder, i).is_file()]
+    return [Wanted(row_id, labels[i], result, rows[i]) for i in there[:PER_AGENT]]
+
+
+def _typical_death(rows: Sequence[Row], taken: dict[int, str]) -> tuple[int, str] | None:
+    died = [row for row in rows if row["end_status"] == "death" and row["steps"] > 0]
+    if not died:
+        return None
+    causes = Counter(cause_group(row["cause"]) for row in died)
+    cause, _ = min(causes.items(), key=lambda item: (-item[1], item[0]))
+    mine = sorted(
+        (row for row in died if cause_group(row["cause"]) == cause), key=lambda row: row["score"]
+    )
+    middle = mine[(len(mine) - 1) // 2]["score"]
+    free = [row for row in mine if row["index"] not in taken]
+    if not free:
+        return None
+    best = min(free, key=lambda row: (abs(row["score"] - middle), row["index"]))
+    return best["index"], f"Typical death ({cause})"
+
+
+def record(
+    wanted: Sequence[Wanted],
+    out: Path,
+    workers: int | None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Recorded]:
+    """Replay games and write their files; those of an earlier build that fit are kept as they are.
+
+    A game that does not go as its row says is no error here: it has a reason instead of a file.
+    """
+    most = min(MAX_PACKED, max(20_000, TOTAL // max(1, len(wanted))))
+    found: dict[int, Recorded] = {}
+    for i, one in enumerate(wanted):
+        kept = _kept(out / one.path, _key(one, most))
+        if kept is not None:
+            found[i] = Recorded(one, kept)
+    items = [(i, _item(one)) for i, one in enumerate(wanted) if i not in found]
+    for key, outcome in run_tasks(GalleryTask, (most,), items, workers or os.cpu_count() or 1):
+        assert isinstance(key, int)
+        i, one = key, wanted[key]
+        if isinstance(outcome, tuple):
+            packed, windows = outcome
+            data = base64.b64encode(packed)
+            written = b'// %s\nnhzooGame("%s");\n' % (_key(one, most).encode(), data)
+            files.atomic_write(out / one.path, written, sync=False)
+            found[i] = Recorded(one, windows)
+        else:
+            found[i] = Recorded(one, None, str(outcome))
+        progress(len(found), len(wanted))
+    return [found[i] for i in range(len(wanted))]
+
+
+def _item(one: Wanted) -> tuple[Any, ...]:
+    result = one.result
+    exempt = result.claims.get("exempt") is True
+    return result.folder, result.protocol, exempt, result.agent, one.game
+
+
+class GalleryTask(OneByOne):
+    """Records games of many results; an item is what `CastTask` takes, and a row."""
+
+    def __init__(self, max_packed: int) -> None:
+        self._max_packed = max_packed
+        self._task: CastTask | None = None
+
+    def work(self, item: tuple[Any, ...]) -> Any:
+        """The recording, deflated, and the steps it shows; or the reason why there is none."""
+        folder, protocol, exempt, agent, row = item
+        if self._task is None:
+            self._task = CastTask(folder, protocol, exempt, agent, MAX_STEPS, self._max_packed)
+        self._task.aim(folder, protocol, exempt, agent)
+        try:
+            outcome = self._task.work(row)
+        except NhzooError as error:
+            return str(error)
+        if not isinstance(outcome, Cast):
+            return str(outcome)
+        return outcome.packed(), outcome.windows
+
+
+def _key(one: Wanted, most: int) -> str:
+    """What decides the bytes of a recording."""
+    facts = [_FORMAT, MAX_STEPS, most, one.result.agent, one.result.protocol.id, one.game]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _kept(path: Path, key: str) -> tuple[tuple[int, int], ...] | None:
+    """The steps that the recording of an earlier build shows, if it is the same one."""
+    if not path.is_file():
+        return None
+    try:
+        found = _DATA.match(files.read_bounded(path, 8 * files.MEGABYTE))
+        if found is None or found[1].decode() != key:
+            return None
+        unpacked = files.inflate(base64.b64decode(found[2]), 256 * files.MEGABYTE, str(path))
+        about = files.parse_json(unpacked.partition(b"\n")[0], str(path))["nhzoo"]
+        return tuple((int(first), int(last)) for first, last in about["windows"])
+    except (NhzooError, KeyError, TypeError, ValueError, binascii.Error):
+        return None

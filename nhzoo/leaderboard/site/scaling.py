@@ -1,0 +1,279 @@
+"""The page on scaling: scores and losses against compute and size, the fit, the forecast ledger."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from nhzoo.errors import NhzooError
+from nhzoo.evaluation.statistics import summary_ci95
+from nhzoo.leaderboard.board import TIERS, Row
+from nhzoo.leaderboard.site.charts import Band, Mark, drawn_lines, grid, scatter
+from nhzoo.leaderboard.site.page import Page, section
+from nhzoo.leaderboard.site.tables import agent_path
+from nhzoo.publishing.axes import short
+from nhzoo.publishing.html import count, table, text
+from nhzoo.runtime.console import say
+from nhzoo.scaling.fit_files import read_fit
+from nhzoo.scaling.fitting import Fit
+from nhzoo.scaling.forecast_ledger import FrozenForecast, read_forecasts
+from nhzoo.scaling.intervals import Interval
+from nhzoo.scaling.predictions import predict
+from nhzoo.training import run_table
+from nhzoo.training.run_table import RunRow
+
+FLOPS, PARAMS, SCORE, LOSS = "training FLOPs", "parameters", "mean score", "held-out loss"
+PAPER_TABLE: Final = "nethack_isoflop.csv"
+_STATUS: Final = {
+    "open": "open: its run is not trained yet",
+    "superseded": "superseded before it was graded",
+    "hit": "hit",
+    "missed": "missed",
+}
+
+
+@dataclass(frozen=True)
+class Laws:
+    """What stands beside the agents: a fit, the forecasts, and rows of the paper's own table.
+
+    `paper` is only there where its files were given: they have no licence, so no site that is
+    published may hold them.
+    """
+
+    fit: Fit | None = None
+    forecasts: Sequence[FrozenForecast] = ()
+    paper: Sequence[RunRow] = ()
+
+
+def read_laws(leaderboard: Path, training: Path | None, published: Path | None) -> Laws:
+    """The fit that reaches the largest budget, of `fit.json` files below the folders given.
+
+    What cannot be read is said and left out: a site without a law is better than none.
+    """
+    fits = []
+    folders = [leaderboard, *([training] if training else [])]
+    for path in sorted({p for folder in folders for p in folder.rglob("fit.json")}):
+        try:
+            fits.append(read_fit(path))
+        except NhzooError as error:
+            say(f"left out: {error}")
+    fits = [fit for fit in fits if fit.laws or fit.returns]
+    try:
+        forecasts = read_forecasts(leaderboard / "forecasts")
+    except NhzooError as error:
+        forecasts = []
+        say(f"forecasts left out: {error}")
+    paper = tuple(run_table.read_runs(published / PAPER_TABLE)) if published else ()
+    return Laws(max(fits, key=lambda fit: fit.largest, default=None), tuple(forecasts), paper)
+
+
+def scaling_page(rows: Sequence[Row], laws: Laws) -> Page:
+    """The page; `rows` are all of the board."""
+    shown = [row for row in rows if row.status != "removed"]
+    parts = []
+    for protocol in dict.fromkeys(row.protocol for row in shown):
+        mine = [row for row in shown if row.protocol == protocol]
+        figures = score_charts(mine, laws)
+        if figures:
+            id = f"scores-{protocol}"
+            parts.append(
+                section(id, f"Scores on {protocol}", f'<div class="charts">{figures}</div>')
+            )
+    loss = loss_chart(shown, laws)
+    if loss:
+        note = (
+            "Cross-entropy of the expert's next key on games that no training saw, in nats. "
+            + _about(laws.fit)
+            + " An agent's own is what its entry states, of games that its data holds out: these "
+            "need not be the games of the fit and of the forecasts."
+        )
+        parts.append(
+            section("loss", "Loss against compute", f'<div class="charts">{loss}</div>', note)
+        )
+    parts.append(section("forecasts", "The forecast ledger", _ledger(laws.forecasts), _LEDGER))
+    if laws.paper:
+        parts.append(f'<p class="warning">{_PAPER}</p>')
+    return Page(
+        "scaling.html",
+        "Scaling · nhzoo leaderboard",
+        "How it scales",
+        "What more parameters and more training compute have bought, agent by agent, and what was "
+        "forecast before it was trained.",
+        "".join(parts),
+    )
+
+
+_LEDGER: Final = (
+    "A forecast is frozen under a hash before its run is trained, and graded after. All of them "
+    "stand here, the wrong ones and the replaced ones too."
+)
+_PAPER: Final = (
+    "Grey points are of Tuyls et al. (arXiv 2307.09423), from their published files, which have no "
+    "licence: this build is for looking at, not for publishing. NLE 0.9 and other limits, so the "
+    "points compare among themselves, not with the agents."
+)
+
+
+def score_charts(rows: Sequence[Row], laws: Laws, paper: bool = True) -> str:
+    """Score against FLOPs and against parameters, of the rows of one protocol; "" of none."""
+    levels = [
+        (f"{row.agent}", float(row.summary["mean_score"]))
+        for row in rows
+        if row.kind == "bot" and row.rank and not row.flops
+    ]
+    figures = []
+    for x_name, name in ((FLOPS, "flops"), (PARAMS, "params")):
+        known = [row for row in rows if getattr(row, name)]
+        marks = [_score_mark(row, float(getattr(row, name))) for row in known]
+        if not marks:
+            continue
+        bands: list[Band] = []
+        if name == "flops":
+            marks += _forecast_marks(laws.forecasts, "return")
+            bands = _return_bands(laws, [mark.x for mark in marks])
+        if paper:
+            marks += [
+                _paper_mark(run, float(getattr(run, name)), run.mean_return)
+                for run in laws.paper
+                if run.mean_return
+            ]
+        lines = drawn_lines(levels, [mark.y for mark in marks if mark.y > 0] or [math.inf])
+        others = f" Lines: {', '.join(name for name, _ in lines)}." if lines else ""
+        if any(row.tier == TIERS[0] for row in known):
+            others += " Hollow: reported, not replayed."
+        summary = (
+            f"{count(len(known), 'agent')} with 95 % intervals of the mean.{others} "
+            "Both axes are logarithmic."
+        )
+        summary += " FLOPs are as the entries say." if name == "flops" else ""
+        figures.append(
+            scatter(f"Score against {x_name}", summary, marks, x_name, SCORE, bands, levels)
+        )
+    return "".join(figures)
+
+
+def loss_chart(rows: Sequence[Row], laws: Laws) -> str:
+    """Held-out loss against FLOPs, of agents, runs of the fit, and forecasts; "" of none."""
+    marks = {}
+    for row in rows:
+        if row.flops and row.held_out_loss:
+            key = (row.agent, row.flops, row.held_out_loss)  # once, on whatever protocols it is
+            marks[key] = Mark(*key[1:], row.agent, row.kind, path=agent_path(row))
+    bands: list[Band] = []
+    found = [*marks.values(), *_forecast_marks(laws.forecasts, "loss")]
+    if laws.fit is not None:
+        points = laws.fit.points
+        runs = zip(points.flops.tolist(), points.loss.tolist(), strict=True)
+        found += [Mark(x, y, "run", "run", labelled=False) for x, y in runs]
+        bands = _loss_bands(laws.fit, [mark.x for mark in found])
+    found += [_paper_mark(run, run.flops, run.loss) for run in laws.paper]
+    summary = f"{count(len(marks), 'agent')}"
+    if bands:
+        summary += (
+            "; the best loss of each budget by the fit, with its 90 % interval, dashed beyond"
+        )
+    return scatter(
+        "Held-out loss against training FLOPs",
+        f"{summary}. Both axes are logarithmic. FLOPs and loss are as the entries say.",
+        found,
+        FLOPS,
+        LOSS,
+        bands,
+        y_shown=lambda value: f"{value:.3f}",
+    )
+
+
+def _about(fit: Fit | None) -> str:
+    if fit is None:
+        return "There is no fit yet: the sweep that it needs has not been trained."
+    return (
+        f"The law is fitted to {count(len(fit.points), 'run')} up to {short(fit.largest)} FLOPs "
+        f"(fit of <code>{text(Path(fit.source).name)}</code>)."
+    )
+
+
+def _score_mark(row: Row, x: float) -> Mark:
+    low, high = summary_ci95(row.summary) or (None, None)
+    mean = float(row.summary["mean_score"])
+    believed = row.tier != TIERS[0]
+    return Mark(x, mean, row.agent, row.kind, low, high, path=agent_path(row), believed=believed)
+
+
+def _paper_mark(run: RunRow, x: float, y: float | None) -> Mark:
+    return Mark(x, float(y or 0.0), run.run_id, "paper", labelled=False)
+
+
+def _forecast_marks(forecasts: Sequence[FrozenForecast], of: str) -> list[Mark]:
+    """Each forecast of "loss" or "return", and what came of it."""
+    found = []
+    for frozen in forecasts:
+        said = frozen.said.loss if of == "loss" else frozen.said.ret
+        if said is None:
+            continue
+        flops, came = frozen.said.flops, ((frozen.grade or {}).get(of) or {}).get("observed")
+        found.append(Mark(flops, said.value, frozen.name, frozen.status, said.low, said.high))
+        if isinstance(came, (int, float)):
+            name = f"{frozen.name}, as it came"
+            found.append(Mark(flops, float(came), name, "came", labelled=False))
+    return found
+
+
+def _return_bands(laws: Laws, xs: Sequence[float]) -> list[Band]:
+    fit = laws.fit
+    law = next((law for law in fit.returns if law.of == "compute"), None) if fit else None
+    if fit is None or law is None:
+        return []
+    level = float(fit.options["interval"])
+    points = []
+    for x in grid(law.low, max([*xs, law.high])):
+        found = law.at(math.log(x), level, noise=False)
+        points.append((x, Interval(*(math.exp(v) for v in (found.value, found.low, found.high)))))
+    name = f"best of each budget, score ~ FLOPs^{law.slope:.2f}, 90 %"
+    return [Band(name, points, law.high)]
+
+
+def _loss_bands(fit: Fit, xs: Sequence[float]) -> list[Band]:
+    level = float(fit.options["interval"])
+    points = []
+    for x in grid(float(fit.points.flops.min()), max([*xs, fit.largest])):
+        found = predict(fit.laws, x, fit.cost, level).loss
+        if found is not None and math.isfinite(found.low) and math.isfinite(found.high):
+            points.append((x, found))
+    return [Band("best loss of each budget, 90 %", points, fit.largest)] if points else []
+
+
+def _ledger(forecasts: Sequence[FrozenForecast]) -> str:
+    if not forecasts:
+        return '<p class="note">No forecast has been frozen yet.</p>'
+    body = []
+    for frozen in forecasts:
+        said, grade = frozen.said, frozen.grade or {}
+        came, returned = grade.get("loss") or {}, grade.get("return") or {}
+        status = f'<b class="status-{frozen.status}">{_STATUS[frozen.status]}</b>'
+        if frozen.superseded_by and frozen.status == "superseded":
+            status += f" (by {text(frozen.superseded_by)})"
+        body.append(
+            f'<tr><th scope="row">{text(frozen.name)}</th>'
+            f'<td class="t">{text(said.created[:10])}</td>'
+            f"<td>{short(said.flops)}</td><td>{said.params:,}</td><td>{said.samples:,}</td>"
+            f"<td>{_interval(said.loss, 3)}</td>{_came(came.get('observed'), 3)}"
+            f"<td>{_interval(said.ret, 0) if said.ret else '–'}</td>"
+            f"{_came(returned.get('observed'), 0)}"
+            f'<td class="t long">{status}</td>'
+            f'<td class="t mono" title="{text(said.sha256)}">{text(said.sha256[:10])}</td></tr>'
+        )
+    head = ("<Forecast", "<Frozen", "FLOPs", "Parameters", "Samples", "Loss, 90 %", "came")
+    return table("Forecasts", (*head, "Score, 90 %", "came", "<Outcome", "<SHA-256"), body)
+
+
+def _interval(value: Interval, digits: int) -> str:
+    shown = [f"{x:,.{digits}f}" for x in (value.value, value.low, value.high)]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def _came(value: Any, digits: int) -> str:
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return f"<td>{f'{value:,.{digits}f}' if known else '–'}</td>"

@@ -1,0 +1,9 @@
+from .checkpoint import Entry as Entry
+from .checkpoint import Sampling as Sampling
+from .checkpoint import load_entry as load_entry
+from .checkpoint import save_entry as save_entry
+from .features import Features as Features
+from .features import encode as encode
+from .inference import Inference as Inference
+from .network import Policy as Policy
+from .network import PolicyConfig as PolicyConfig

@@ -1,0 +1,386 @@
+"""The policy whose size is one number: tables, readers of the map and of a compass, minimal LSTMs.
+
+The compass is what lies in each of the eight directions, read by one set of weights for all eight;
+what it gives enters the core, and gives the keys of the eight moves their logits together with what
+the core says. So do the letters that a question offers to the keys of these letters. The core is
+three layers of minimal LSTM (`recurrence.py`), each adding to what it reads.
+
+`PolicyConfig.for_params(n)` gives every width. The whole network scales, encoders too: a law in
+which only the core is counted measures the encoders (Tuyls et al. leave theirs out of N).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nhzoo.envs.game import ACTION_KEYS
+from nhzoo.errors import InputError
+from nhzoo.policy import features as seen
+from nhzoo.policy import walking
+from nhzoo.policy.features import Features
+from nhzoo.policy.recurrence import scan
+from nhzoo.policy.tables import symbol_sum, table_sum
+
+ARCHITECTURE = "nhzoo-lstm-3"
+ACTIONS = 121
+MAX_MESSAGE_ROWS = 65_536
+LAYERS = 3
+"""Of the core."""
+
+FLOP_VERSION = 2
+"""Of the rules by which FLOPs are counted, see `PolicyConfig.train_flops`."""
+
+UPDATE_FLOPS = 16
+"""Arithmetic of one update for each parameter: clipping (3) and AdamW (13)."""
+
+MOVE_ACTIONS = np.array([list(ACTION_KEYS).index(ord(key)) for key in walking.MOVES])
+"""int64 [8]: the actions of the eight moves, in the compass's order."""
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTER_ACTIONS = np.array([list(ACTION_KEYS).index(ord(letter)) for letter in _LETTERS])
+"""int64 [52]: the actions that press the letters."""
+
+EPSILON = 1e-6
+
+TABLES = ("crop", "map", "message", "status", "cursor", "choices", "recent", "compass", "here")
+
+GATES = ("forget", "input", "candidate")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Widths of every layer. `hidden` is the core's; the rest follow from it in `for_params`."""
+
+    hidden: int
+    cell: int
+    crop: int
+    patch: int
+    map: int
+    message: int
+    message_rows: int
+    status: int
+    status_rows: int
+    cursor: int
+    choices: int
+    recent: int
+    compass: int
+    here: int
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            limit = 1 << 20 if field.name.endswith("_rows") else 1 << 14
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
+                raise InputError(
+                    f"policy config: {field.name} must be an integer, 1 to {limit}, is {value!r}"
+                )
+
+    @classmethod
+    def of_width(cls, hidden: int, params: int) -> PolicyConfig:
+        """All widths from the core's; the large tables get at most an eighth of `params` each."""
+        root = (hidden / 192) ** 0.65
+        message, status = max(1, round(32 * root)), max(1, round(16 * root))
+        share = params // 8
+        return cls(
+            hidden=hidden,
+            cell=max(1, round(8 * root)),
+            crop=max(4, round(hidden / 2)),
+            patch=max(1, round(12 * root)),
+            map=max(4, round(hidden / 2)),
+            message=message,
+            message_rows=max(1, min(MAX_MESSAGE_ROWS, share // message)),
+            status=status,
+            status_rows=max(1, min(seen.STATUS_CELLS * seen.STATUS_SYMBOLS, share // status)),
+            cursor=max(1, round(16 * root)),
+            choices=max(1, round(16 * root)),
+            recent=max(1, round(24 * root)),
+            compass=max(1, round(46 * root)),
+            here=max(1, round(16 * root)),
+        )
+
+    @classmethod
+    def for_params(cls, params: int) -> PolicyConfig:
+        """The network of `params` parameters in all (within 2 %), from 10,000 to 500,000,000.
+
+        The number of rows of the message table takes up the rounding of the widths.
+        """
+        if not 10_000 <= params <= 500_000_000:
+            raise InputError(f"{params:,} parameters: sizes from 10,000 to 500,000,000 are built")
+        low, high = 1, 16_384
+        while low < high:
+            middle = (low + high + 1) // 2
+            if cls.of_width(middle, params).params <= params:
+                low = middle
+            else:
+                high = middle - 1
+        config = cls.of_width(low, params)
+        spare = (params - config.params) // config.message
+        return replace(config, message_rows=max(1, config.message_rows + spare))
+
+    @property
+    def joined(self) -> int:
+        """Width of what the encoders give together."""
+        return (
+            self.crop
+            + self.map
+            + self.message
+            + self.status
+            + self.cursor
+            + self.choices
+            + self.recent
+            + self.here
+            + walking.DIRECTIONS * self.compass
+        )
+
+    @property
+    def params(self) -> int:
+        """The exact number of parameters, tables, biases and head included."""
+        tables = sum(rows * width for rows, width, _ in self._tables())
+        biases = self.patch + 2 * self.compass
+        linears = sum((inputs + 1) * outputs for inputs, outputs, _ in self._linears())
+        shared = self.compass**2
+        return tables + linears + shared + biases
+
+    @property
+    def forward_flops(self) -> int:
+        """FLOPs of one frame forward: a multiply-add is 2, a table look-up its additions.
+
+        Look-ups count in full, whether or not there is something at every place. Activations, gates
+        and the softmax are not counted, as usual.
+        """
+        return self._products() + self._lookups()
+
+    @property
+    def train_flops(self) -> int:
+        """FLOPs of one frame of training: forward, and backward to weights and inputs.
+
+        A matrix product's backward costs twice its forward; a table's costs its additions once.
+        An update costs `update_flops` on top, however many frames it is of.
+        """
+        return 3 * self._products() + 2 * self._lookups()
+
+    @property
+    def update_flops(self) -> int:
+        """FLOPs of one update of all parameters: clipping and the optimizer."""
+        return UPDATE_FLOPS * self.params
+
+    def _products(self) -> int:
+        linears = sum(2 * inputs * outputs for inputs, outputs, _ in self._linears())
+        shared = 2 * walking.DIRECTIONS * self.compass**2
+        chosen = 2 * walking.DIRECTIONS * self.compass  # query times compass
+        return linears + shared + chosen
+
+    def _lookups(self) -> int:
+        return sum(width * places for _, width, places in self._tables())
+
+    def _tables(self) -> tuple[tuple[int, int, int], ...]:
+        """Rows, width, and look-ups a frame of each table, in the order of `TABLES`."""
+        return (
+            (seen.CROP_ROWS, self.cell, 3 * seen.CELLS),
+            (seen.PATCH_CELLS * seen.CHARS, self.patch, seen.PATCHES * seen.PATCH_CELLS),
+            (self.message_rows, self.message, 2 * seen.WORDS),
+            (self.status_rows, self.status, seen.STATUS_CELLS),
+            (seen.CURSOR_ROWS, self.cursor, 2),
+            (seen.LETTERS, self.choices, seen.LETTERS),
+            (seen.RECENT_ROWS, self.recent, walking.HISTORY),
+            (seen.COMPASS_ROWS, self.compass, walking.DIRECTIONS * walking.COMPASS),
+            (seen.HERE_ROWS, self.here, seen.HERE),
+        )
+
+    def _linears(self) -> tuple[tuple[int, int, str], ...]:
+        """Inputs and outputs of each linear layer that reads a frame once, and its name."""
+        core = [
+            (self.hidden, self.hidden, f"{gate}{layer}")
+            for layer in range(LAYERS)
+            for gate in GATES
+        ]
+        return (
+            (seen.CELLS * self.cell, self.crop, "crop"),
+            (seen.PATCHES * self.patch, self.map, "map"),
+            (self.joined, self.hidden, "join"),
+            *core,
+            (self.hidden, ACTIONS, "head"),
+            (self.hidden, self.compass, "query"),
+            (self.hidden, 1, "offer"),
+        )
+
+    def to_dict(self) -> dict[str, int]:
+        """The widths as plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: object) -> PolicyConfig:
+        """The inverse of `to_dict`, for untrusted input."""
+        names = {field.name for field in fields(cls)}
+        if not isinstance(values, Mapping) or set(values) != names:
+            raise InputError(f"policy config: needs exactly the fields {sorted(names)}")
+        return cls(**values)
+
+
+class Policy(nn.Module):
+    """Screens in, action logits out, a state carried in between."""
+
+    crop: nn.Linear
+    map: nn.Linear
+    join: nn.Linear
+    head: nn.Linear
+    query: nn.Linear
+    offer: nn.Linear
+
+    def __init__(self, config: PolicyConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.dropout = 0.0  # of what the encoders give, in training mode only
+
+        scales = (0.5, 0.3, 0.3, 0.1, 0.5, 0.3, 0.3, 0.1, 0.3)
+        layouts = (
+            seen.CROP_LAYOUT,
+            seen.MAP_LAYOUT,
+            None,  # hashes are rows
+            seen.status_layout(config.status_rows),
+            seen.CURSOR_LAYOUT,
+            seen.CHOICES_LAYOUT,
+            seen.RECENT_LAYOUT,
+            seen.COMPASS_LAYOUT,
+            seen.HERE_LAYOUT,
+        )
+        self.tables = nn.ParameterDict()
+        for name, layout, scale, (rows, width, _) in zip(
+            TABLES, layouts, scales, config._tables(), strict=True
+        ):
+            entries = torch.empty(rows, width)
+            if not entries.is_meta:  # what has only shapes: arithmetic loads the compiler of torch
+                entries = entries.normal_(generator=generator) * scale
+            self.tables[name] = nn.Parameter(entries)
+            if layout:  # no parameters, and not in checkpoints: they follow from the preprocessing
+                self.register_buffer(f"{name}_places", torch.from_numpy(layout.places), False)
+                self.register_buffer(f"{name}_rows", torch.from_numpy(layout.rows), False)
+        self.patch_bias = nn.Parameter(torch.zeros(config.patch))
+        self.compass_bias = nn.Parameter(torch.zeros(config.compass))
+        self.bearing = _linear(config.compass, config.compass, generator)
+        for inputs, outputs, name in config._linears():
+            scale = 0.1 if name in ("head", "query", "offer") else 1.0
+            setattr(self, name, _linear(inputs, outputs, generator, scale))
+        for layer in range(LAYERS):  # remember by default
+            nn.init.constant_(getattr(self, f"forget{layer}").bias, 1.0)
+            nn.init.constant_(getattr(self, f"input{layer}").bias, -1.0)
+        self.register_buffer("moves", torch.from_numpy(MOVE_ACTIONS), False)
+        self.register_buffer("letters", torch.from_numpy(LETTER_ACTIONS), False)
+
+    def initial_state(self, batch: int) -> Tensor:
+        """The state at the start of a game: zeros, [3, batch, hidden]."""
+        return self.head.weight.new_zeros(LAYERS, batch, self.config.hidden)
+
+    def forward(self, features: Mapping[str, Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [T, B, 121] and the state after T steps, of features [T, B, ...]."""
+        x, bearings, state = self.read(features, state)
+        return self.answer(features, x, bearings), state
+
+    def read(
+        self, features: Mapping[str, Tensor], state: Tensor, going_on: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What heads read, [T, B, hidden], what lies which way, and the state after T steps.
+
+        `going_on`, float32 [T, B]: 0 at the first frame of a game, which remembers nothing of the
+        one before it; else 1.
+        """
+        bearings = self._bearings(features)
+        x, state = self.remember(self.encode(features, bearings), state, going_on)
+        return x, bearings, state
+
+    @torch.no_grad()
+    def sharpen(self, temperature: float) -> None:
+        """Divide all logits by a temperature, for good: in the layers that they are linear in."""
+        for layer in (self.head, self.query, self.offer):
+            for parameter in layer.parameters():
+                parameter.div_(temperature)
+
+    def answer(self, features: Mapping[str, Tensor], x: Tensor, bearings: Tensor) -> Tensor:
+        """Logits [T, B, 121] of what `read` gave."""
+        logits = self.head(x)
+        toward = (bearings @ self.query(x)[..., None])[..., 0]
+        offered = features["choices"] * self.offer(x)
+        logits = logits.index_add(-1, self.moves, toward)
+        answered: Tensor = logits.index_add(-1, self.letters, offered)
+        return answered
+
+    def remember(
+        self, x: Tensor, state: Tensor, going_on: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The core: of what was encoded, [T, B, hidden], what heads read; and the next state."""
+        reached = []
+        for layer, before in enumerate(state):
+            read = nn.functional.rms_norm(x, x.shape[-1:], eps=EPSILON)
+            gates = [getattr(self, f"{gate}{layer}") for gate in GATES]
+            together = nn.functional.linear(  # one large product is faster than three
+                read, torch.cat([g.weight for g in gates]), torch.cat([g.bias for g in gates])
+            )
+            opened, candidate = torch.split(together, [2 * x.shape[-1], x.shape[-1]], -1)
+            forget, write = torch.sigmoid(opened).chunk(2, -1)
+            share = write / (forget + write)
+            keep = 1 - share if going_on is None else (1 - share) * going_on[..., None]
+            y = scan(keep, share * candidate, before)
+            reached.append(y[-1])
+            x = x + y
+        return x, torch.stack(reached)
+
+    def encode(self, features: Mapping[str, Tensor], bearings: Tensor) -> Tensor:
+        """What the core gets: [T, B, hidden]."""
+        message = features["message"]
+        words = torch.where(message < 0, message, message % len(self.tables["message"]))
+        patches = self._sum(features["map"].flatten(-2), "map", self.patch_bias, relu=True)
+        joined = torch.cat(
+            [
+                torch.relu(self.crop(self._sum(features["crop"].flatten(-2), "crop").flatten(-2))),
+                torch.relu(self.map(patches.flatten(-2))),
+                table_sum(self.tables["message"], words, relu=True),
+                self._sum(features["status"], "status", relu=True).flatten(-2),
+                self._sum(features["cursor"], "cursor").flatten(-2),
+                self._sum(features["choices"], "choices").flatten(-2),
+                self._sum(features["recent"], "recent").flatten(-2),
+                self._sum(features["here"], "here").flatten(-2),
+                bearings.flatten(-2),
+            ],
+            dim=-1,
+        )
+        joined = nn.functional.dropout(joined, self.dropout, self.training)
+        return torch.relu(self.join(joined))
+
+    def _bearings(self, features: Mapping[str, Tensor]) -> Tensor:
+        """What each direction has to offer: [T, B, 8, compass], by the same weights for each."""
+        symbols = features["compass"].flatten(-2)
+        read = self._sum(symbols, "compass", self.compass_bias, relu=True)
+        return torch.relu(self.bearing(read))
+
+    def _sum(
+        self, symbols: Tensor, name: str, bias: Tensor | None = None, relu: bool = False
+    ) -> Tensor:
+        places, rows = self.get_buffer(f"{name}_places"), self.get_buffer(f"{name}_rows")
+        return symbol_sum(self.tables[name], symbols, places, rows, bias, relu)
+
+
+def to_tensors(features: Features, time: int, batch: int) -> dict[str, Tensor]:
+    """Features of time x batch frames, or of [time, batch], as tensors [time, batch, ...]."""
+    return {
+        name: torch.from_numpy(array).view(time, batch, *like.shape[2:])
+        for (name, array), like in zip(
+            vars(features).items(), vars(Features.empty(0, 0)).values(), strict=True
+        )
+    }
+
+
+def _linear(
+    inputs: int, outputs: int, generator: torch.Generator | None, scale: float = 1.0
+) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    if not layer.weight.is_meta:
+        bound = scale * math.sqrt(3 / inputs)
+        layer.weight.data = torch.rand(outputs, inputs, generator=generator) * (2 * bound) - bound
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,189 @@
+"""Sums of table rows, the cheapest layer there is: forward and backward as plain loops.
+
+torch's `embedding_bag` spends most of its backward in sorting indices; a loop that adds a gradient
+row to the row it came from does only the additions, in a fixed order. A bias and a ReLU are done in
+the same pass: the sums are the largest arrays of a small network, and memory is what they cost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+
+from nhzoo.policy.vectors import spread_row, sum_rows
+from nhzoo.runtime import kernels
+
+Array = np.ndarray[Any, Any]
+
+
+def table_sum(table: torch.Tensor, indices: torch.Tensor, relu: bool = False) -> torch.Tensor:
+    """Sum the rows of `table` [rows, width] that `indices` [..., k] select: [..., width].
+
+    Index -1 adds nothing. On CPU in float32 by the loops below, elsewhere by torch.
+    """
+    if table.device.type != "cpu" or table.dtype != torch.float32:
+        return _by_torch(table, indices.long(), None, relu)
+    chosen = _chosen_rows(indices.numpy().reshape(-1, indices.shape[-1]))
+    result: torch.Tensor = _RowSum.apply(  # type: ignore[no-untyped-call]
+        table, None, chosen, indices.shape[:-1], relu
+    )
+    return result
+
+
+def symbol_sum(
+    table: torch.Tensor,
+    symbols: torch.Tensor,
+    places: torch.Tensor,
+    rows: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    relu: bool = False,
+) -> torch.Tensor:
+    """Sum the rows of `table` [rows, width] that symbols select: [..., groups, width].
+
+    `symbols` uint8 [..., n]; `places` int32 [groups, k] and `rows` int32 [k, 256] as in
+    `features.Layout`: group g sums table row rows[j, symbols[..., places[g, j]]] over j, then
+    `bias` [width] is added.
+    """
+    if table.device.type != "cpu" or table.dtype != torch.float32:
+        at = symbols[..., places.long()].long()
+        indices = rows.long()[torch.arange(len(rows), device=rows.device), at]
+        return _by_torch(table, indices, bias, relu)
+    flat = symbols.numpy().reshape(-1, symbols.shape[-1])
+    chosen = _chosen_symbols(flat, places.numpy(), rows.numpy())
+    result: torch.Tensor = _RowSum.apply(  # type: ignore[no-untyped-call]
+        table, bias, chosen, (*symbols.shape[:-1], len(places)), relu
+    )
+    return result
+
+
+def _by_torch(
+    table: torch.Tensor, indices: torch.Tensor, bias: torch.Tensor | None, relu: bool
+) -> torch.Tensor:
+    """The same by torch's own operations, on any device."""
+    flat = indices.reshape(-1, indices.shape[-1])
+    padded = torch.cat([table, table.new_zeros(1, table.shape[1])])
+    flat = torch.where(flat < 0, len(table), flat)
+    summed = torch.nn.functional.embedding_bag(flat, padded, mode="sum")
+    summed = summed.reshape(*indices.shape[:-1], table.shape[1])
+    summed = summed if bias is None else summed + bias
+    return torch.relu(summed) if relu else summed
+
+
+class _RowSum(torch.autograd.Function):
+    """`chosen`: the rows of all sums one after another, and where each sum's end."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        table: torch.Tensor,
+        bias: torch.Tensor | None,
+        chosen: tuple[Array, Array],
+        shape: tuple[int, ...],
+        relu: bool,
+    ) -> torch.Tensor:
+        out = torch.empty(*shape, table.shape[1])
+        added = np.zeros(table.shape[1], np.float32) if bias is None else bias.detach().numpy()
+        _sum(table.detach().numpy(), added, *chosen, out.numpy(), relu)
+        if relu:
+            ctx.save_for_backward(out)
+        ctx.rows, ctx.chosen, ctx.biased = len(table), chosen, bias is not None
+        return out
+
+    @staticmethod
+    def backward(
+        ctx: Any, *grads: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None, None, None]:
+        grad = grads[0].contiguous()
+        relu = bool(ctx.saved_tensors)
+        out = ctx.saved_tensors[0] if relu else grad
+        table_grad = torch.zeros(ctx.rows, grad.shape[-1])
+        bias_grad = torch.zeros(grad.shape[-1] if ctx.biased else 0)
+        chosen, ends = ctx.chosen
+        _spread(
+            grad.numpy(), out.numpy(), relu, chosen, ends, table_grad.numpy(), bias_grad.numpy()
+        )
+        return table_grad, bias_grad if ctx.biased else None, None, None, None
+
+
+@kernels.njit()
+def _sum(table: Array, bias: Array, chosen: Array, ends: Array, out: Array, relu: bool) -> None:
+    begin = 0
+    for i in range(len(ends)):
+        sum_rows(out, i * table.shape[1], table, bias, chosen, begin, ends[i], relu)
+        begin = ends[i]
+
+
+@kernels.njit()
+def _spread(
+    grad: Array,
+    out: Array,
+    relu: bool,
+    chosen: Array,
+    ends: Array,
+    table_grad: Array,
+    bias_grad: Array,
+) -> None:
+    begin = 0
+    for i in range(len(ends)):
+        at = i * table_grad.shape[1]
+        spread_row(grad, out, at, table_grad, bias_grad, chosen, begin, ends[i], relu)
+        begin = ends[i]
+
+
+@kernels.njit()
+def _chosen_rows(indices: Array) -> tuple[Array, Array]:
+    """int32 rows >= 0 of all `indices` [n, k] in order, and int64 [n] where each sum's end."""
+    chosen = np.empty(indices.size + 1, np.int32)
+    ends = np.empty(len(indices), np.int64)
+    n = 0
+    for i in range(len(indices)):
+        for k in range(indices.shape[1]):
+            chosen[n] = indices[i, k]
+            n += indices[i, k] >= 0
+        ends[i] = n
+    return chosen[:n], ends
+
+
+# Unsigned indices cannot mean "from the end": without that check the loops are plain.
+
+
+@kernels.njit()
+def _chosen_symbols(symbols: Array, places: Array, rows: Array) -> tuple[Array, Array]:
+    """`_chosen_rows` of the rows that a layout says: the sums are groups of frames."""
+    frames, groups, each = len(symbols), len(places), np.uint64(places.shape[1])
+    chosen = np.empty(frames * groups * each + 1, np.int32)
+    ends = np.empty(frames * groups, np.int64)
+    skips = _in_fours(symbols, places, rows)
+    fours = symbols.view(np.uint32) if skips else np.empty((0, 0), np.uint32)
+    n = np.uint64(0)
+    for i in range(np.uint64(frames)):
+        for group in range(np.uint64(groups)):
+            k = np.uint64(0)
+            while k < each:
+                place = np.uint64(places[group, k])
+                if skips and not k & np.uint64(3) and not fours[i, place >> np.uint64(2)]:
+                    k += np.uint64(4)
+                    continue
+                row = rows[k, symbols[i, place]]
+                chosen[n] = row
+                n += np.uint64(row >= 0)
+                k += np.uint64(1)
+            ends[i * np.uint64(groups) + group] = n
+    return chosen[:n], ends
+
+
+@numba.njit(nogil=True)
+def _in_fours(symbols: Array, places: Array, rows: Array) -> bool:
+    """Whether symbols lie in aligned fours, and 0 selects nothing: a map is mostly blank."""
+    groups, each = places.shape
+    if each % 4 or symbols.shape[1] % 4 or rows[:, 0].max() >= 0:
+        return False
+    for group in range(groups):
+        for k in range(each):
+            first = places[group, k - k % 4]
+            if first % 4 or places[group, k] != first + k % 4:
+                return False
+    return True

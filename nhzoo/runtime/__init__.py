@@ -1,0 +1,1 @@
+"""Files, processes and the console: what knows nothing of NetHack."""

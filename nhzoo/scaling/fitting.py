@@ -1,0 +1,339 @@
+"""Scaling laws of a table of runs: choose the rows, fit, say how sure and what is wrong.
+
+`fit` is what `nhzoo fit` does; `fit_files` writes and reads its outcome.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nhzoo import __version__
+from nhzoo.errors import InputError
+from nhzoo.runtime import files
+from nhzoo.scaling import diagnostics as law_checks
+from nhzoo.scaling import returns as return_laws
+from nhzoo.scaling.backtest import Holdout, rolling
+from nhzoo.scaling.intervals import LEVEL, RESAMPLES, Interval, Spread, exponential
+from nhzoo.scaling.intrinsic import NOISY, Intrinsic, fit_intrinsic
+from nhzoo.scaling.laws import DEFAULT_METHODS, METHODS, Law, fit_laws
+from nhzoo.scaling.returns import ReturnLaw
+from nhzoo.scaling.run_diagnostics import Diagnostic
+from nhzoo.scaling.run_points import Points
+from nhzoo.scaling.run_selection import WINDOW, Budget, Duplicates, Metric, Selection, select
+from nhzoo.scaling.training_cost import Cost, from_rows
+from nhzoo.training.run_table import RunRow
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Vertex:
+    """The optimum of one budget's parabola; `size`, `loss` with 90 % intervals."""
+
+    budget: float
+    flops: float
+    size: Interval
+    loss: Interval
+    coefficients: tuple[float, float, float]
+    centre: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """The exponents of the size with another window: it is part of the result.
+
+    Intervals are the delta method's, so of rows, not of runs.
+    """
+
+    window: float
+    points: int
+    vp: Interval | None
+    parabola: Interval | None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """All that was found. `points` are the rows fitted, `others` the rows left out.
+
+    `reference` is the geometric middle of the fitted rows' FLOPs: where an exponent that is not
+    constant is stated. `outliers` are rows (numbers in the table) that Huber's loss downweights
+    below 0.3. `unique_limit` is the largest number of unique samples that any row names.
+    `intrinsic` is of kind rl alone.
+    """
+
+    source: str
+    data_sha256: str
+    options: dict[str, Any]
+    cost: Cost
+    points: Points
+    others: Points
+    budgets: tuple[Budget, ...]
+    laws: tuple[Law, ...]
+    vertices: tuple[Vertex, ...]
+    returns: tuple[ReturnLaw, ...]
+    holdouts: tuple[Holdout, ...]
+    windows: tuple[Window, ...]
+    diagnostics: tuple[Diagnostic, ...]
+    outliers: tuple[int, ...]
+    flop_model: str | None
+    kind: str
+    unique_limit: float | None
+    intrinsic: Intrinsic | None = None
+    version: str = __version__
+
+    @property
+    def reference(self) -> float:
+        """See the class."""
+        return float(np.exp(np.log(self.points.flops).mean())) if len(self.points) else math.nan
+
+    @property
+    def largest(self) -> float:
+        """FLOPs of the largest budget fitted."""
+        return float(self.points.flops.max()) if len(self.points) else math.nan
+
+    def law(self, method: str) -> Law | None:
+        """The law of a method, or None."""
+        return next((law for law in self.laws if law.method == method), None)
+
+    def exponent(self, method: str) -> Interval | None:
+        """Of N_opt ~ C^a, at `reference`."""
+        law = self.law(method)
+        if law is None:
+            return None
+        return law.slope(self.reference, self.cost, self.options["interval"])
+
+    def size(self, method: str, flops: float) -> Interval | None:
+        """N_opt at a budget."""
+        law = self.law(method)
+        return None if law is None else law.size(flops, self.cost, self.options["interval"])
+
+    def loss(self, method: str, flops: float, one_run: bool = False) -> Interval | None:
+        """L_opt at a budget, see `Law.loss`."""
+        law = self.law(method)
+        if law is None:
+            return None
+        return law.loss(flops, self.cost, self.options["interval"], one_run)
+
+    @property
+    def errors(self) -> tuple[Diagnostic, ...]:
+        """Diagnostics of level error."""
+        return tuple(d for d in self.diagnostics if d.level == "error")
+
+    def estimates(self) -> dict[str, Any]:
+        """What a reader wants of each method: exponents, parameters, residuals, with intervals.
+
+        `low` and `high` are None where there is no interval.
+        """
+        result: dict[str, Any] = {}
+        for law in self.laws:
+            entry: dict[str, Any] = {"points": law.points, "residual_sd": law.noise}
+            if law.form != "frontier":
+                a = self.exponent(law.method)
+                entry["exponent_params"] = _known(
+                    a, law.exponent(law.spread.theta[None], self.reference, self.cost)
+                )
+                if (found := entry["exponent_params"]) is not None:
+                    slope = self.cost.slope(self._middle_size())
+                    value = 1 - slope * found["value"]
+                    ends: Sequence[float | None] = (None, None)
+                    if a is not None:  # a cost that falls with size turns them round
+                        ends = sorted(1 - slope * end for end in (a.low, a.high))
+                    entry["exponent_samples"] = {"value": value, "low": ends[0], "high": ends[1]}
+            for i, name in enumerate(PARAMETERS[law.form]):
+                logged = name not in ("E", "exponent")
+                parameter = law.parameter(i, self.options["interval"])
+                if logged:
+                    parameter = exponential(parameter)
+                value = law.spread.theta[i]
+                entry[name] = _known(parameter, np.exp(min(value, 700.0)) if logged else value)
+            result[law.method] = entry
+        return result
+
+    def _middle_size(self) -> float:
+        return float(np.exp(np.log(self.points.params).mean()))
+
+
+def _known(interval: Interval | None, value: Any) -> dict[str, float | None] | None:
+    """An interval as JSON, or the value alone, None where it is not finite."""
+    if interval is not None:
+        return asdict(interval)
+    plain = float(np.squeeze(value))
+    return {"value": plain, "low": None, "high": None} if math.isfinite(plain) else None
+
+
+PARAMETERS = {
+    "surface": ("E", "A", "B", "alpha", "beta"),
+    "line": ("params_at_centre", "exponent"),
+    "frontier": ("E", "k", "gamma"),
+}
+
+
+def fit(
+    rows: Sequence[RunRow],
+    *,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    cost: Cost | None = None,
+    window: float = WINDOW,
+    duplicates: Duplicates = "auto",
+    only: str = "*",
+    flop_model: str | None = None,
+    checkpoints: bool = False,
+    metric: Metric = "loss",
+    interval: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    holdout: int = 3,
+    source: str = "the table",
+) -> Fit:
+    """Fit scaling laws to rows of a table of runs, chosen as `run_selection.select` says.
+
+    `methods`: of `laws.METHODS`. `cost`: FLOPs a sample at each size; by default as in the rows.
+    `holdout`: at most so many of the top budgets are forecast from those below. The same rows,
+    options and seed give the same fit. InputError for what cannot be used at all; what can be used
+    but not fitted gives a `Fit` without laws whose diagnostics say why.
+    """
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown or not methods:
+        raise InputError(f"--methods {','.join(unknown)}: known are {', '.join(METHODS)}")
+    if not 0.5 <= interval < 1:
+        raise InputError(f"--interval {interval}: must be from 0.5 to below 1")
+    if resamples < 50:
+        raise InputError(f"--resamples {resamples}: 50 are the least")
+
+    def choose(window: float) -> Selection:
+        return select(
+            rows,
+            window=window,
+            duplicates=duplicates,
+            only=only,
+            flop_model=flop_model,
+            checkpoints=checkpoints,
+            metric=metric,
+            where=source,
+        )
+
+    chosen = choose(window)
+    points = chosen.points
+    shown = cost or from_rows(*_columns(points if len(points) else chosen.all_points))
+    found = fit_laws(
+        points, profiles=chosen.profiles, methods=methods, resamples=resamples, seed=seed
+    )
+    vertices = _vertices(found.profiles, chosen, interval)
+    returns = return_laws.fit_returns(chosen, interval, seed)
+    if metric == "return":  # the loss is one over it
+        returns = tuple(law for law in returns if law.of == "compute")
+    performance, refusal = _intrinsic(chosen, interval, resamples, seed)
+    tests = rolling(points, shown, holdout, interval, seed) if chosen.profiles else ()
+    checks = law_checks.check(chosen, found, shown, tests, returns, cost is not None)
+    surface = found.surface
+    outliers = points.row[surface.weights < 0.3] if surface is not None else np.empty(0)
+    unique = chosen.all_points.unique
+    fitted = set(points.row)
+    left_out = np.array([row not in fitted for row in chosen.all_points.row], bool)
+    return Fit(
+        source=source,
+        data_sha256=files.content_hash(chosen.all_points.as_json()),
+        options={
+            "methods": list(methods),
+            "window": window,
+            "duplicates": duplicates,
+            "only": only,
+            "flop_model": flop_model,
+            "checkpoints": checkpoints,
+            "metric": metric,
+            "interval": interval,
+            "resamples": resamples,
+            "seed": seed,
+            "holdout": holdout,
+            "resampling": found.resampling,
+        },
+        cost=shown,
+        points=points,
+        others=chosen.all_points.take(left_out),
+        budgets=chosen.budgets,
+        laws=found.laws,
+        vertices=vertices,
+        returns=returns,
+        holdouts=tests,
+        windows=tuple(
+            _window(w, choose(w), shown, interval)
+            for w in (window / 2, window * 2)
+            if chosen.profiles and found.laws and w > 1
+        ),
+        diagnostics=(*chosen.diagnostics, *checks, *refusal),
+        outliers=tuple(int(row) for row in outliers),
+        flop_model=chosen.flop_models[0] if len(chosen.flop_models) == 1 else None,
+        kind=chosen.kinds[0],
+        unique_limit=float(np.nanmax(unique)) if np.isfinite(unique).any() else None,
+        intrinsic=performance,
+    )
+
+
+def _intrinsic(
+    chosen: Selection, level: float, resamples: int, seed: int
+) -> tuple[Intrinsic | None, list[Diagnostic]]:
+    """The law of intrinsic performance, of runs that learnt by playing; or why there is none."""
+    if chosen.kinds != ("rl",):
+        return None, []
+    where = "column mean_return"
+    try:
+        law = fit_intrinsic(chosen.all_points, level, resamples, seed)
+    except InputError as error:
+        reason, _, remedy = str(error).partition("; ")
+        return None, [Diagnostic("no_intrinsic", "warning", where, None, reason, remedy)]
+    if law.residual_sd <= NOISY:
+        return law, []
+    noisy = Diagnostic(
+        "intrinsic_noise",
+        "warning",
+        where,
+        law.residual_sd,
+        f"intrinsic performance scatters by {law.residual_sd:.0%}: its frontier is of lucky runs, "
+        "and its exponent comes out too low",
+        "more seeds, and more games for each return",
+    )
+    return law, [noisy]
+
+
+def _window(window: float, chosen: Selection, cost: Cost, level: float) -> Window:
+    points = chosen.points
+    laws = fit_laws(points, resamples=0)
+    middle = float(np.exp(np.log(points.flops).mean())) if len(points) else 1.0
+    vp, parabola = (
+        laws[name].slope(middle, cost, level) if name in laws else None
+        for name in ("vp", "parabola")
+    )
+    return Window(window, len(points), vp, parabola)
+
+
+def _columns(points: Points) -> tuple[Array, Array, Array]:
+    return points.params, points.samples, points.flops
+
+
+def _vertices(profiles: Any, chosen: Selection, level: float) -> tuple[Vertex, ...]:
+    if profiles is None:
+        return ()
+    result = []
+    for k, budget in enumerate(chosen.used):
+        if not np.isfinite(profiles.vertex[0, k]) or not np.isfinite(profiles.vertex_var[k]):
+            continue
+        ends = []
+        for value, variance in (
+            (profiles.vertex[0, k], profiles.vertex_var[k]),
+            (profiles.minimum[0, k], profiles.minimum_var[k]),
+        ):
+            one = Spread(np.array([value]), profiles.dof, covariance=np.array([[variance]]))
+            ends.append(exponential(one.interval(lambda theta: theta[:, 0], level)))
+        if ends[0] is None or ends[1] is None:
+            continue
+        a, b, c = (float(x) for x in profiles.coefficients[k])
+        centre = float(profiles.centre[k])
+        flops = float(profiles.compute[k])
+        result.append(Vertex(budget.label, flops, ends[0], ends[1], (a, b, c), centre))
+    return tuple(result)

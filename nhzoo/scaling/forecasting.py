@@ -1,0 +1,398 @@
+"""A forecast: size, data, loss and return for a budget, frozen before the run is trained.
+
+The file names the fit and the rows it rests on by their hashes, and itself by its own, so that what
+is graded later is what was said before.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nhzoo import __version__
+from nhzoo.errors import CheckFailed, InputError
+from nhzoo.runtime import files
+from nhzoo.scaling.backtest import worst_error
+from nhzoo.scaling.diagnostics import MANY_EPOCHS, MOST_EPOCHS
+from nhzoo.scaling.fit_files import fit_json
+from nhzoo.scaling.fitting import Fit
+from nhzoo.scaling.intervals import Interval, union
+from nhzoo.scaling.parametric import losses
+from nhzoo.scaling.predictions import Baselines, baselines, best_size, predict
+
+SCHEMA = 1
+FAR, TOO_FAR = 10.0, 100.0
+"""Times the largest budget: from where on a forecast warns, and from where on it is refused."""
+
+HALF_LIFE = 15.4
+"""R* of Muennighoff et al. 2023 (arXiv 2305.16264), eq. 5: epochs after the first fade with it."""
+
+
+@dataclass(frozen=True)
+class DataLimit:
+    """Unique samples there are, and what that means.
+
+    `epochs` of the forecast run; `effective_samples` it is worth, U + U R* (1 - exp(-R / R*)) with
+    R the epochs after the first; `reached_at` the FLOPs at which the optimum sees all data 4 times;
+    `params_at_4_epochs` the size that would see it 4 times (None where the optimum sees it less).
+    """
+
+    unique_samples: float
+    epochs: float
+    effective_samples: float
+    reached_at: float | None
+    params_at_4_epochs: float | None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run of `flops` should be and come to. Intervals are 90 % unless `interval` differs.
+
+    `loss` is a prediction interval of one run: the union of the methods', widened to the worst
+    hold-out. `sizes`, `losses`: what each method says. `baselines`: what less thought would say.
+    """
+
+    flops: float
+    params: int
+    samples: int
+    loss: Interval
+    ret: Interval | None
+    warnings: tuple[str, ...]
+    interval: float
+    params_interval: Interval
+    samples_interval: Interval
+    extrapolation: float
+    sizes: dict[str, Interval]
+    losses: dict[str, Interval]
+    returns: dict[str, Interval]
+    baselines: Baselines
+    data_limit: DataLimit | None
+    widened_by: float
+    flops_per_sample: float
+    flop_model: str | None
+    kind: str
+    source: str
+    data_sha256: str
+    fit_sha256: str
+    created: str
+    version: str = __version__
+    sha256: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's keys first, `sha256` of all else last."""
+        value: dict[str, Any] = {
+            "flops": self.flops,
+            "params": self.params,
+            "samples": self.samples,
+            "loss": asdict(self.loss),
+            "return": None if self.ret is None else asdict(self.ret),
+            "warnings": list(self.warnings),
+            "interval": self.interval,
+            "params_interval": asdict(self.params_interval),
+            "samples_interval": asdict(self.samples_interval),
+            "extrapolation": self.extrapolation,
+            "by_method": {
+                "params": {name: asdict(i) for name, i in self.sizes.items()},
+                "loss": {name: asdict(i) for name, i in self.losses.items()},
+                "return": {name: asdict(i) for name, i in self.returns.items()},
+            },
+            "baselines": asdict(self.baselines),
+            "data_limit": None if self.data_limit is None else asdict(self.data_limit),
+            "widened_by": self.widened_by,
+            "flops_per_sample": self.flops_per_sample,
+            "flop_model": self.flop_model,
+            "kind": self.kind,
+            "source": self.source,
+            "data_sha256": self.data_sha256,
+            "fit_sha256": self.fit_sha256,
+            "created": self.created,
+            "nhzoo": self.version,
+            "schema": SCHEMA,
+        }
+        value["sha256"] = files.content_hash(value)
+        return value
+
+
+def forecast(
+    fit: Fit,
+    flops: float,
+    *,
+    params: int | None = None,
+    data_limit: float | None = None,
+    epochs: float | None = None,
+    force: bool = False,
+) -> Forecast:
+    """What to train with `flops`, and what will come of it.
+
+    `params`: another size than the optimal one; the loss is then that of the optimum times what the
+    surface says the deviation costs. `data_limit`: unique samples there are (of the rows, the most
+    that any names, by default). `epochs`: how often each may be seen; where the optimum would see
+    them more often it is the least size that does not. CheckFailed, with the reason, when the fit
+    cannot carry it; `force` overrides the limits of distance and repetition, not those of the fit.
+    """
+    if not (math.isfinite(flops) and flops > 0):
+        raise InputError(f"--flops {flops}: must be a number larger than zero")
+    if data_limit is not None and not (math.isfinite(data_limit) and data_limit >= 1):
+        raise InputError(f"--data-limit {data_limit}: must be 1 or more")
+    if epochs is not None and not (math.isfinite(epochs) and epochs > 0):
+        raise InputError(f"--epochs {epochs}: must be a number larger than zero")
+    if epochs is not None and params is not None:
+        raise InputError("--epochs finds a size and --params names one: give one of them")
+    level = float(fit.options["interval"])
+    if not fit.laws:
+        reasons = sorted({d.code for d in fit.errors}) or ["no law"]
+        raise CheckFailed(f"no forecast: the fit has no law ({', '.join(reasons)}); add runs")
+    warnings = []
+    factor = flops / fit.largest
+    if factor > TOO_FAR and not force:
+        raise CheckFailed(
+            f"no forecast: {flops:.3g} FLOPs is {factor:,.0f} times the largest budget fitted "
+            f"({fit.largest:.3g}), {TOO_FAR:.0f} is the most; train larger budgets, or --force"
+        )
+    if factor > FAR:
+        warnings.append(
+            f"extrapolation: {factor:,.0f} times the largest budget fitted, {FAR:.0f} is far"
+        )
+    said = predict(fit.laws, flops, fit.cost, level)
+    if said.size is None or said.loss is None:
+        missing = "size" if said.size is None else "loss"
+        raise CheckFailed(
+            f"no forecast: no law gives the {missing} with an interval at {flops:.3g} FLOPs "
+            f"({', '.join(sorted({d.code for d in fit.errors})) or 'too few runs'}); add runs"
+        )
+    unique = data_limit or fit.unique_limit
+    size = params or _rounded(said.size.value)
+    if epochs is not None:
+        if unique is None:
+            raise InputError("--epochs: the rows do not say how much data there is; --data-limit")
+        size = _least_size(fit, flops, size, epochs * unique)
+    if not (math.isfinite(size) and 1 <= size < 1e18):
+        raise CheckFailed(f"no forecast: the optimal size at {flops:.3g} FLOPs is {size:.3g}")
+    samples = float(fit.cost.samples(flops, size))
+    if samples < 1:
+        raise CheckFailed(f"no forecast: {flops:.3g} FLOPs buy less than one sample of that size")
+    chosen_loss = _by_holdouts(fit, said.losses, said.loss)
+    loss, penalty = _off_optimum(fit, chosen_loss, said.size.value, size, flops)
+    if size != _rounded(said.size.value) and penalty > 1.001:
+        warnings.append(
+            f"size: {size:,} parameters instead of {said.size.value:,.0f} raise the loss by "
+            f"{penalty - 1:.1%}, says the surface"
+        )
+    worst = worst_error(fit.holdouts, factor)
+    loss = union(
+        [loss, Interval(loss.value, loss.value / (1 + worst), loss.value * (1 + worst))],
+        loss.value,
+    )
+    limit = _data_limit(fit, flops, size, samples, unique)
+    if limit is not None and limit.epochs > MOST_EPOCHS and not force:
+        raise CheckFailed(
+            f"no forecast: {samples:.3g} samples are {limit.epochs:.1f} times the "
+            f"{limit.unique_samples:.3g} unique ones, {MOST_EPOCHS:.0f} is the most; record more "
+            "data (--data-limit says how much there is), or --force"
+        )
+    if limit is not None and limit.epochs > 1:
+        loss = _repeated(fit, loss, size, samples, limit)
+    if limit is not None and limit.epochs > MANY_EPOCHS:
+        warnings.append(
+            f"data_exhausted: every sample is seen {limit.epochs:.1f} times; the loss will be "
+            "higher than the law says"
+            + (
+                ""
+                if limit.params_at_4_epochs is None
+                else f"; {limit.params_at_4_epochs:,.0f} parameters would see it 4 times"
+            )
+        )
+    warnings += [f"{d.code}: {d.message}" for d in fit.diagnostics if d.level != "note"]
+    returns = _returns(fit, flops, loss, level)
+    chosen = None
+    if returns:
+        best = min(returns.values(), key=lambda i: i.high / max(i.low, 1e-300))
+        chosen = union(list(returns.values()), best.value)
+    low, high = (float(fit.cost.samples(flops, n)) for n in (said.size.high, said.size.low))
+    known = fit.vertices
+    naive = baselines(
+        fit.laws,
+        np.array([v.flops for v in known]),
+        np.log([v.size.value for v in known]),
+        np.log([v.loss.value for v in known]),
+        flops,
+        fit.cost,
+    )
+    result = Forecast(
+        flops=float(flops),
+        params=int(size),
+        samples=int(samples),
+        loss=loss,
+        ret=chosen,
+        warnings=tuple(dict.fromkeys(warnings)),
+        interval=level,
+        params_interval=said.size,
+        samples_interval=Interval(
+            float(fit.cost.samples(flops, said.size.value)), min(low, high), max(low, high)
+        ),
+        extrapolation=factor,
+        sizes=said.sizes,
+        losses=said.losses,
+        returns=returns,
+        baselines=naive,
+        data_limit=limit,
+        widened_by=worst,
+        flops_per_sample=float(fit.cost.of(size)),
+        flop_model=fit.flop_model,
+        kind=fit.kind,
+        source=fit.source,
+        data_sha256=fit.data_sha256,
+        fit_sha256=str(fit_json(fit)["sha256"]),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return _of_json(result.as_json())
+
+
+def _rounded(size: float) -> int:
+    """Three digits of it: the valley is flat, and a card reads better."""
+    if not math.isfinite(size) or size >= 1e18 or size < 1:
+        return 0
+    power: int = 10 ** max(0, math.floor(math.log10(size)) - 2)
+    return round(size / power) * int(power)
+
+
+def _by_holdouts(fit: Fit, losses_said: dict[str, Interval], loss: Interval) -> Interval:
+    """The union with the value of the method that did better on the budgets held out."""
+    tests = [
+        h for h in fit.holdouts if h.surface_error is not None and h.frontier_error is not None
+    ]
+    surface = sum(abs(h.surface_error or 0.0) for h in tests)
+    frontier = sum(abs(h.frontier_error or 0.0) for h in tests)
+    if tests and surface < frontier and "vp" in losses_said:
+        return Interval(losses_said["vp"].value, loss.low, loss.high)
+    return loss
+
+
+def _off_optimum(
+    fit: Fit, loss: Interval, optimal: float, size: float, flops: float
+) -> tuple[Interval, float]:
+    surface = next((law for law in fit.laws if law.form == "surface"), None)
+    if surface is None:
+        return loss, 1.0
+    at, best = (
+        float(losses(surface.spread.theta, n, fit.cost.samples(flops, n))) for n in (size, optimal)
+    )
+    ratio = at / best if best > 0 and math.isfinite(at) else 1.0
+    return Interval(*(value * ratio for value in vars(loss).values())), ratio
+
+
+def _data_limit(
+    fit: Fit, flops: float, size: float, samples: float, unique: float | None
+) -> DataLimit | None:
+    if unique is None:
+        return None
+    epochs = samples / unique
+    after = max(0.0, epochs - 1)
+    worth = samples
+    if epochs > 1:
+        worth = unique * (1 + HALF_LIFE * (1 - math.exp(-after / HALF_LIFE)))
+    reached = None
+    grid = np.geomspace(
+        min(float(fit.points.flops.min()), flops), max(flops, fit.largest) * 1e3, 121
+    )
+    for c in grid:
+        best = best_size(fit.laws, float(c), fit.cost)
+        if float(fit.cost.samples(float(c), best)) >= MANY_EPOCHS * unique:
+            reached = float(c)
+            break
+    needed = None
+    if epochs > MANY_EPOCHS:
+        needed = float(_least_size(fit, flops, size, MANY_EPOCHS * unique)) or None
+    return DataLimit(unique, epochs, worth, reached, needed)
+
+
+def _least_size(fit: Fit, flops: float, size: float, samples: float) -> int:
+    """The least size from `size` on whose budget buys no more than `samples`; 0 where none does."""
+    sizes = np.geomspace(size, size * 1e6, 4_001)
+    enough = sizes[fit.cost.samples(flops, sizes) <= samples]
+    if not len(enough):
+        return 0
+    least = float(enough[0])
+    power = int(10 ** max(0, math.floor(math.log10(least)) - 2))
+    return math.ceil(least / power - 1e-9) * power
+
+
+def _repeated(fit: Fit, loss: Interval, size: float, samples: float, limit: DataLimit) -> Interval:
+    """Raise the interval's upper end by what the surface says that repetition costs."""
+    surface = next((law for law in fit.laws if law.form == "surface"), None)
+    if surface is None:
+        return loss
+    fresh = float(losses(surface.spread.theta, size, samples))
+    worn = float(losses(surface.spread.theta, size, limit.effective_samples))
+    return Interval(loss.value, loss.low, loss.high * max(1.0, worn / fresh))
+
+
+def _returns(fit: Fit, flops: float, loss: Interval, level: float) -> dict[str, Interval]:
+    result = {}
+    for law in fit.returns:
+        if law.of == "compute":
+            found = law.at(math.log(flops), level)
+        else:
+            found = union(
+                [law.at(math.log(max(x, 1e-300)), level) for x in vars(loss).values()],
+                law.at(math.log(loss.value), level).value,
+            )
+        result[law.of] = Interval(*(math.exp(min(x, 700.0)) for x in vars(found).values()))
+    return result
+
+
+def write_forecast(path: Path, said: Forecast) -> None:
+    """Write it, whole or not at all; never over another forecast, which may have been frozen."""
+    if path.exists():
+        raise InputError(f"{path}: is there already, and a forecast is never changed; give another")
+    files.atomic_write(path, files.dump_json(said.as_json()))
+
+
+def read_forecast(path: Path) -> Forecast:
+    """A forecast from its file; InputError when it was changed after it was frozen."""
+    value = files.read_json(path, 4 * files.MEGABYTE)
+    if value.get("schema") != SCHEMA or "sha256" not in value:
+        raise InputError(f"{path}: not a forecast of this version; make it with nhzoo forecast")
+    if value["sha256"] != files.content_hash(value):
+        raise InputError(f"{path}: was changed after it was frozen (its sha256 does not fit)")
+    try:
+        return _of_json(value)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not a forecast ({type(error).__name__}: {error})") from None
+
+
+def _of_json(value: dict[str, Any]) -> Forecast:
+    limit = value["data_limit"]
+    by_method = value["by_method"]
+    return Forecast(
+        flops=float(value["flops"]),
+        params=int(value["params"]),
+        samples=int(value["samples"]),
+        loss=Interval(**value["loss"]),
+        ret=None if value["return"] is None else Interval(**value["return"]),
+        warnings=tuple(str(w) for w in value["warnings"]),
+        interval=float(value["interval"]),
+        params_interval=Interval(**value["params_interval"]),
+        samples_interval=Interval(**value["samples_interval"]),
+        extrapolation=float(value["extrapolation"]),
+        sizes={name: Interval(**i) for name, i in by_method["params"].items()},
+        losses={name: Interval(**i) for name, i in by_method["loss"].items()},
+        returns={name: Interval(**i) for name, i in by_method["return"].items()},
+        baselines=Baselines(**value["baselines"]),
+        data_limit=None if limit is None else DataLimit(**limit),
+        widened_by=float(value["widened_by"]),
+        flops_per_sample=float(value["flops_per_sample"]),
+        flop_model=value["flop_model"],
+        kind=str(value["kind"]),
+        source=str(value["source"]),
+        data_sha256=str(value["data_sha256"]),
+        fit_sha256=str(value["fit_sha256"]),
+        created=str(value["created"]),
+        version=str(value["nhzoo"]),
+        sha256=str(value["sha256"]),
+    )

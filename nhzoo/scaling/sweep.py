@@ -1,0 +1,277 @@
+"""Works off the plan of a sweep: each cell a job that can be repeated, here or on a cluster.
+
+A job trains one network and gives back its rows and its entry, so that nothing need be shared but
+what the driver writes: the table of runs and the entries. A job whose process or machine is gone is
+tried again; on the same machine it goes on from where its state was saved. What the table holds
+already is not trained again. On one machine the driver packs the games, and again when their cache
+is lost; on a cluster each job does, for its machine.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nhzoo.errors import InputError, NhzooError
+from nhzoo.runtime import files
+from nhzoo.runtime.pool import Crashed, OneByOne, run_tasks
+from nhzoo.scaling.sweep_plan import Cell, Plan
+from nhzoo.training.run_table import LedgerRow, append_row, parse_row, read_runs
+
+_MOST_LOSSES = 3  # of the packed games, one after another, without a finished run in between
+_TRIES = 4  # of a job on a cluster after its machine was lost, each perhaps on another
+_ANSWER_SECONDS = 5.0
+_SILENT_SECONDS = (
+    6 * 3_600.0
+)  # for a job: between two reports, of many updates or all held-out games
+_ENTRY_LIMIT = 4 << 30
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What all cells of a sweep have in common.
+
+    `folder`: where runs keep their state while they train, on the machine that trains them.
+    """
+
+    data: str
+    folder: str
+    temperature: float = 1.0
+    threads: int = 1
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Games:
+    """Packed games, of the splits "train" and "validation"."""
+
+    training: tuple[Path, ...]
+    held_out: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What a job gives back when packed games are gone or damaged, and why it says so."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job gives back: its rows of the table of runs, the last of the finished run; files."""
+
+    rows: list[dict[str, Any]]
+    entry: dict[str, bytes]
+
+
+def run_sweep(
+    plan: Plan,
+    recipe: Recipe,
+    ledger: Path,
+    entries: Path,
+    jobs: int = 1,
+    cluster: str | None = None,
+    progress: Callable[[LedgerRow], None] = lambda row: None,
+) -> list[LedgerRow]:
+    """Train every cell that `ledger` does not hold; rows of the whole plan, cheapest cell first.
+
+    `jobs` processes on this machine; or, with `cluster` (an address, or "auto"), as many Ray tasks
+    as that has room for. Entries go to `entries`/<run id>. `progress` is told of each finished run.
+    InputError when the ledger holds another run of a cell's name; NhzooError when a job fails.
+    """
+    done = finished_rows(plan, ledger)
+    todo = [cell for cell in plan.cells if cell.run_id not in done]
+    for row in done.values():
+        progress(row)
+    outcomes = _on_cluster(todo, recipe, cluster) if cluster else _here(todo, recipe, jobs)
+    for cell, outcome in outcomes:
+        for name in sorted(outcome.entry, key=lambda name: name == "config.json"):  # that last
+            files.atomic_write(files.inside(entries / cell.run_id, name), outcome.entry[name])
+        for number, values in enumerate(outcome.rows, 1):
+            new = parse_row(values, f"{cell.run_id}, row {number}")
+            assert isinstance(new, LedgerRow)
+            append_row(ledger, new)  # last: a cell in the table has its entry
+            if not new.checkpoint:
+                done[cell.run_id] = new
+                progress(new)
+    return [done[cell.run_id] for cell in plan.cells]
+
+
+def finished_rows(plan: Plan, ledger: Path) -> dict[str, LedgerRow]:
+    """Of the cells of `plan` that `ledger` holds: the row of the finished run, by run id."""
+    if not ledger.exists() or not ledger.stat().st_size:
+        return {}
+    cells = {cell.run_id: cell for cell in plan.cells}
+    found: dict[str, LedgerRow] = {}
+    for row in read_runs(ledger):
+        cell = cells.get(row.run_id)
+        if cell is None or not isinstance(row, LedgerRow) or row.checkpoint:
+            continue
+        near = abs(row.params / cell.params - 1) < 0.05
+        if not near or row.flops_budget != cell.flops or row.seed != cell.seed:
+            raise InputError(
+                f"{ledger}: {row.run_id} is another run than the plan's; plan the sweep with "
+                "another --prefix"
+            )
+        found[row.run_id] = row
+    return found
+
+
+def pack(recipe: Recipe) -> Games:
+    """Pack the games of a recipe that are not in the cache, on `workers` processes."""
+    from nhzoo.data import packing
+
+    found = packing.pack(recipe.data, workers=recipe.workers).exportable
+    training, held_out = (
+        tuple(path for path, _, split, _ in found if split == wanted)
+        for wanted in ("train", "validation")
+    )
+    for games, split in ((training, "train"), (held_out, "validation")):
+        if not games:
+            raise InputError(f"{recipe.data}: no usable game in split {split!r}")
+    return Games(training, held_out)
+
+
+def train_cell(
+    cell: Cell,
+    recipe: Recipe,
+    packed: Games | None = None,
+    going_on: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """The job: train one cell to its end, or go on with it where its state lies in `folder`."""
+    from nhzoo.training import bc_training as training
+    from nhzoo.training import outputs
+    from nhzoo.training.config import BCConfig
+
+    packed = packed or pack(recipe)
+    games, held_out = list(packed.training), list(packed.held_out)
+    config = BCConfig(
+        data=recipe.data,
+        params=cell.params,
+        flops=cell.flops,
+        seed=cell.seed,
+        threads=recipe.threads,
+    )
+    folder = Path(recipe.folder) / cell.run_id
+    rows: list[dict[str, Any]] = []
+
+    def record(trained: training.Trained) -> None:
+        rows.append(asdict(outputs.ledger_row(trained, cell.run_id, games)))
+
+    trained = training.train(config, games, held_out, folder / "run", lambda _: going_on(), record)
+    record(trained)
+    command = (
+        f"nhzoo train bc --data {recipe.data} --params {cell.params} --flops {cell.flops:g} "
+        f"--seed {cell.seed} --threads {recipe.threads} --temperature {recipe.temperature:g} "
+        f"--run build/runs/{cell.run_id} --out agents/{cell.run_id}"
+    )
+    outputs.publish(
+        trained,
+        folder / cell.run_id,
+        games,
+        held_out,
+        recipe.temperature,
+        "",
+        command,
+        folder / "run" / "log.jsonl",
+    )
+    paths = sorted(path for path in (folder / cell.run_id).iterdir() if path.is_file())
+    return Outcome(rows, {path.name: files.read_bounded(path, _ENTRY_LIMIT) for path in paths})
+
+
+class CellTask(OneByOne):
+    """One cell after another, in a process of its own."""
+
+    def __init__(self, recipe: Recipe, packed: Games) -> None:
+        self._recipe, self._packed = recipe, packed
+
+    def work(self, item: Cell) -> Outcome | Lost:
+        """Train it."""
+        try:
+            return train_cell(item, self._recipe, self._packed, self.going_on)
+        except (InputError, OSError) as error:
+            if all(map(_is_whole, (*self._packed.training, *self._packed.held_out))):
+                raise
+            return Lost(str(error))
+
+
+def _is_whole(path: Path) -> bool:
+    from nhzoo.data.frames import GameFrames
+
+    try:
+        GameFrames(path).check()
+    except InputError:
+        return False
+    return True
+
+
+def _here(cells: Sequence[Cell], recipe: Recipe, jobs: int) -> Iterator[tuple[Cell, Outcome]]:
+    losses = 0
+    packed: Games | None = None
+    while cells:
+        before, packed = packed, pack(recipe)
+        if before not in (None, packed):
+            raise NhzooError(
+                f"{recipe.data}: its games changed while the sweep ran, and what has begun was "
+                "trained on those of before; restore them, or begin with other --runs"
+            )
+        again: list[Cell] = []
+        for key, outcome in run_tasks(
+            CellTask, (recipe, packed), enumerate(cells), jobs, hang_seconds=_SILENT_SECONDS
+        ):
+            assert isinstance(key, int)
+            if isinstance(outcome, Lost):
+                losses += 1
+                if losses > _MOST_LOSSES:
+                    raise NhzooError(f"{cells[key].run_id}: {outcome.reason}, again and again")
+                pack(recipe)  # now: others are still reading
+                again.append(cells[key])
+                continue
+            if isinstance(outcome, Crashed):
+                hung = f"said nothing for {_SILENT_SECONDS / 3_600:g} hours"
+                how = hung if outcome.exit_code is None else f"ended ({outcome.exit_code})"
+                raise NhzooError(
+                    f"{cells[key].run_id}: its process twice {how}; the others are in the table, "
+                    "run again to go on"
+                )
+            losses = 0
+            yield cells[key], outcome
+        cells = again
+
+
+def _on_cluster(
+    cells: Sequence[Cell], recipe: Recipe, address: str
+) -> Iterator[tuple[Cell, Outcome]]:
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise InputError("--cluster needs Ray: pip install 'nhzoo[cluster]'") from None
+
+    if not ray.is_initialized():
+        host, colon, port = address.rpartition(":")
+        try:
+            if colon and port.isdigit():  # Ray itself would try for minutes
+                socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
+            ray.init(address=address, log_to_driver=False)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"--cluster {address}: no Ray cluster answers ({reason})") from None
+    job = ray.remote(num_cpus=recipe.threads, max_retries=_TRIES, retry_exceptions=False)(
+        train_cell
+    )
+    pending = {job.remote(cell, recipe): cell for cell in cells}
+    while pending:
+        # Without a limit: jobs may queue for days, and Ray says nothing of those that stand still.
+        (ready,), _ = ray.wait(list(pending), num_returns=1)
+        cell = pending.pop(ready)
+        try:
+            outcome = ray.get(ready)
+        except ray.exceptions.RayError as error:
+            reason = str(getattr(error, "cause", None) or error).splitlines()[0]
+            raise NhzooError(
+                f"{cell.run_id}: {reason}; the others are in the table, run again to go on"
+            ) from None
+        yield cell, outcome

@@ -1,0 +1,287 @@
+"""An isoFLOP sweep as a list of runs: budgets x sizes, centred on a law, with cost and time.
+
+Sizes go in steps of 2 round the optimum of each budget, so that every profile is centred: on a
+fixed ladder the parabola's exponent has three times the error. What cannot be trained well (data
+seen more than 4 times, too few updates, sizes that are not built) is dropped, and said so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nhzoo import __version__
+from nhzoo.errors import InputError
+from nhzoo.runtime import files
+from nhzoo.scaling.diagnostics import MANY_EPOCHS
+from nhzoo.scaling.fitting import Fit
+from nhzoo.scaling.predictions import best_size
+from nhzoo.scaling.training_cost import Cost
+from nhzoo.training.run_table import LedgerRow, RunRow
+
+SCHEMA = 1
+SIZES = (10_000, 500_000_000)
+LEAST_UPDATES = 500
+SAMPLES_PER_UPDATE = 256
+
+_SEEDED_BUDGETS = 2  # of which one cell is trained with three seeds
+_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run. Learning rate and batch are left to the engine's rule for its size.
+
+    `seconds` is None where the ledger has no measured speed; `epochs` None where it is not known
+    how many unique samples there are.
+    """
+
+    run_id: str
+    params: int
+    flops: float
+    samples: int
+    seed: int
+    epochs: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A cell that is not trained, and why."""
+
+    params: int
+    flops: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep. `cells` come cheapest first; the same options give the same plan."""
+
+    prefix: str
+    center: str
+    budgets: tuple[float, ...]
+    cells: tuple[Cell, ...]
+    dropped: tuple[Dropped, ...]
+    cost: Cost
+    unique_samples: float | None
+    speed: str | None
+    version: str = __version__
+
+    @property
+    def flops(self) -> float:
+        """Of all cells."""
+        return sum(cell.flops for cell in self.cells)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of all cells, one after another."""
+        known = [cell.seconds for cell in self.cells if cell.seconds is not None]
+        return sum(known) if len(known) == len(self.cells) else None
+
+    def as_json(self) -> dict[str, Any]:
+        """The file's content."""
+        value: dict[str, Any] = {
+            "schema": SCHEMA,
+            "nhzoo": self.version,
+            "prefix": self.prefix,
+            "center": self.center,
+            "budgets": list(self.budgets),
+            "cells": [asdict(cell) for cell in self.cells],
+            "dropped": [asdict(cell) for cell in self.dropped],
+            "total_flops": self.flops,
+            "total_seconds": self.seconds,
+            "unique_samples": self.unique_samples,
+            "speed": self.speed,
+            "cost": self.cost.as_json(),
+        }
+        value["sha256"] = files.content_hash(value)
+        return value
+
+
+def plan_sweep(
+    budgets: Sequence[float],
+    center: Callable[[float], float],
+    cost: Cost,
+    *,
+    center_name: str,
+    sizes: int = 7,
+    step: float = 2.0,
+    unique_samples: float | None = None,
+    rows: Sequence[RunRow] = (),
+    prefix: str = "sweep",
+) -> Plan:
+    """Plan `sizes` sizes, a factor `step` apart, round center(flops) at each budget.
+
+    `rows`: a ledger, for the speed of its latest machine. The most central cell of the lowest
+    and of the middle budget gets three seeds. InputError when no cell is left.
+    """
+    budgets = sorted(set(budgets))
+    if not budgets or not all(math.isfinite(c) and c > 0 for c in budgets):
+        raise InputError("--budgets: give FLOPs larger than zero")
+    if not (1 <= sizes <= 99 and 1.05 <= step <= 100):
+        raise InputError("--sizes must be 1 to 99 and --step 1.05 to 100")
+    if not files.is_plain_name(prefix, 64):
+        raise InputError(f"--prefix {prefix!r}: letters, digits, '.', '_' and '-' only")
+    rate, speed = _speed(rows)
+    seeded = {budgets[0], budgets[len(budgets) // 2]} if len(budgets) >= _SEEDED_BUDGETS else set()
+    cells: list[Cell] = []
+    dropped: list[Dropped] = []
+    for flops in budgets:
+        middle, kept = center(flops), []
+        if not (math.isfinite(middle) and 0 < middle < 1e18):
+            raise InputError(f"--center {center_name}: gives no size at {flops:.3g} FLOPs")
+        for i in range(sizes):
+            params = _round(middle * step ** (i - (sizes - 1) / 2))
+            samples = float(cost.samples(flops, max(1, params)))
+            epochs = None if unique_samples is None else samples / unique_samples
+            reason = _reason(params, samples, epochs)
+            if reason:
+                dropped.append(Dropped(params, flops, reason))
+                continue
+            name = f"{prefix}-{_short(flops)}-{params}-s0"
+            seconds = flops / rate(params) if rate else None
+            kept.append(Cell(name, params, flops, int(samples), 0, epochs, seconds))
+        cells += kept
+        if kept and flops in seeded:
+            central = min(kept, key=lambda cell: abs(math.log(cell.params / middle)))
+            for seed in range(1, _SEEDS):
+                name = f"{central.run_id[:-1]}{seed}"
+                cells.append(replace(central, run_id=name, seed=seed))
+    if not cells:
+        reasons = "; ".join(sorted({cell.reason for cell in dropped}))
+        raise InputError(f"no cell of the sweep can be trained: {reasons}")
+    return Plan(
+        prefix,
+        center_name,
+        tuple(budgets),
+        tuple(sorted(cells, key=lambda cell: (cell.flops, cell.seed, cell.params))),
+        tuple(dropped),
+        cost,
+        unique_samples,
+        speed,
+    )
+
+
+def center_of_fit(fit: Fit) -> Callable[[float], float]:
+    """The optimal size that a fit gives at a budget; nan where it gives none."""
+    return lambda flops: best_size(fit.laws, flops, fit.cost)
+
+
+def center_of_text(text: str) -> Callable[[float], float]:
+    """A stated centre: "100000@1e12" or "100000@1e12^0.5" (params, FLOPs, exponent, 0.5)."""
+    try:
+        params, _, rest = text.partition("@")
+        flops, _, exponent = rest.partition("^")
+        n, c, a = float(params), float(flops), float(exponent or 0.5)
+    except ValueError:
+        n = c = a = math.nan
+    if not (0 < n < math.inf and 0 < c < math.inf and -5 < a < 5):
+        raise InputError(
+            f"--center {text}: give a fit's file, or PARAMS@FLOPS^EXPONENT: 100000@1e12^0.5"
+        )
+    return lambda at: float(np.exp(min(700.0, math.log(n) + a * math.log(at / c))))
+
+
+def parse_budgets(text: str) -> list[float]:
+    """A list, 1e12,3e12,1e13, or a range, 1e12:1e14:5: five, evenly spaced in logs."""
+    try:
+        if ":" in text:
+            low, high, count = text.split(":")
+            places = int(count)
+            if not (0 < float(low) <= float(high) < math.inf and 1 <= places <= 99):
+                raise ValueError
+            return [float(f"{c:.3g}") for c in np.geomspace(float(low), float(high), places)]
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--budgets {text}: give 1e12,3e12,1e13 or 1e12:1e14:5") from None
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    """Write it, whole or not at all."""
+    files.atomic_write(path, files.dump_json(plan.as_json()))
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan from its file; InputError when it is damaged or was changed by hand."""
+    value = files.read_json(path, 16 * files.MEGABYTE)
+    if value.get("schema") != SCHEMA or "cells" not in value:
+        raise InputError(f"{path}: not a plan of this version; make it with nhzoo sweep plan")
+    if value.get("sha256") != files.content_hash(value):
+        raise InputError(f"{path}: was changed after it was written; make it with nhzoo sweep plan")
+    try:
+        plan = Plan(
+            str(value["prefix"]),
+            str(value["center"]),
+            tuple(float(c) for c in value["budgets"]),
+            tuple(_cell(cell) for cell in value["cells"]),
+            tuple(Dropped(**cell) for cell in value["dropped"]),
+            Cost.from_json(value["cost"]),
+            value["unique_samples"],
+            value["speed"],
+            str(value["nhzoo"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a plan ({type(error).__name__}: {error})") from None
+    names = [cell.run_id for cell in plan.cells]
+    if len(set(names)) != len(names) or not all(files.is_plain_name(name) for name in names):
+        raise InputError(f"{path}: its run ids are not plain and distinct names")
+    return plan
+
+
+def _cell(values: dict[str, Any]) -> Cell:
+    """A cell of a file, which may have been made by anybody."""
+    cell = Cell(**values)
+    whole = (cell.params, cell.seed)
+    if not all(isinstance(n, int) and 0 <= n < 1 << 30 for n in whole) or not (
+        isinstance(cell.run_id, str) and isinstance(cell.flops, float) and cell.flops > 0
+    ):
+        raise ValueError(f"the cell {str(cell.run_id)[:64]!r} has no usable size, FLOPs or seed")
+    return cell
+
+
+def _reason(params: int, samples: float, epochs: float | None) -> str:
+    if not SIZES[0] <= params <= SIZES[1]:
+        return f"sizes from {SIZES[0]:,} to {SIZES[1]:,} are built"
+    if epochs is not None and epochs > MANY_EPOCHS:
+        return f"data would be seen {epochs:.1f} times, {MANY_EPOCHS:g} is the most"
+    if samples < LEAST_UPDATES * SAMPLES_PER_UPDATE:
+        return f"fewer than {LEAST_UPDATES} updates of {SAMPLES_PER_UPDATE} samples"
+    return ""
+
+
+def _round(value: float) -> int:
+    power: int = 10 ** max(0, math.floor(math.log10(max(value, 1))) - 2)
+    return round(value / power) * power
+
+
+def _short(flops: float) -> str:
+    """1e12, 3.16e13: fit for a name."""
+    mantissa, _, exponent = f"{flops:.2e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def _speed(rows: Sequence[RunRow]) -> tuple[Callable[[int], float] | None, str | None]:
+    """FLOPs a second of a size on the machine of the ledger's last row, and what it rests on."""
+    ours = [r for r in rows if isinstance(r, LedgerRow) and r.seconds > 0 and not r.checkpoint]
+    if not ours:
+        return None, None
+    last = ours[-1]
+    machine = (last.cpu, last.device, last.precision, last.threads, last.world_size)
+    same = [r for r in ours if (r.cpu, r.device, r.precision, r.threads, r.world_size) == machine]
+    same = [r for r in same if r.flop_model_hash == last.flop_model_hash]
+    x = np.log([r.params for r in same])
+    y = np.log([r.flops / r.seconds for r in same])
+    slope = 0.0
+    if len(same) >= 3 and np.ptp(x) > math.log(4):
+        slope = float(np.clip(np.polyfit(x, y, 1)[0], 0.0, 1.0))
+    level = float(np.median(y - slope * x))
+    text = f"{len(same)} runs on {last.cpu} ({last.device}, {last.threads} threads each)"
+    # Beyond the sizes measured the speed stays what it was at the end of them.
+    low, high = float(x.min()), float(x.max())
+    return lambda n: math.exp(level + slope * min(max(math.log(n), low), high)), text

@@ -1,0 +1,233 @@
+"""Behavioural cloning: a policy trained to press the expert's keys, exactly resumable.
+
+A run lives in one folder: `run.json` (what was asked for), `state.safetensors` (all that is needed
+to go on, `run_state.py`), `log.jsonl` and `tensorboard/` (the curve). Started again, it goes on; on
+a CPU with the same number of threads and processes it ends with the bits of a run that was never
+interrupted. Under torchrun each process trains on its rows of every batch, and the update is that
+of the whole batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nhzoo.data.batches import Streams
+from nhzoo.errors import InputError
+from nhzoo.policy.network import Policy, PolicyConfig
+from nhzoo.training import distributed
+from nhzoo.training.alarm import Alarm
+from nhzoo.training.config import BCConfig, learning_rate
+from nhzoo.training.feed import Fed, Feed
+from nhzoo.training.run_state import (
+    RunState,
+    claim,
+    optimizer_state,
+    read_state,
+    restore_optimizer,
+    write_state,
+)
+
+_AHEAD = 2  # batches read ahead for a GPU
+
+
+def make_optimizer(policy: Policy, config: BCConfig) -> torch.optim.Optimizer:
+    """The optimizer; `Run.step` sets the rate of each group to the schedule's."""
+    return torch.optim.AdamW(
+        policy.parameters(),
+        lr=config.lr,
+        betas=(0.9, config.beta2),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+class Run:
+    """A training run: its policy, optimizer, data position and counters.
+
+    `ahead`: how many batches a thread reads in advance, by default some for a GPU. It changes no
+    bit, nor where the run stands.
+    """
+
+    def __init__(
+        self,
+        config: BCConfig,
+        games: list[Path],
+        folder: Path,
+        say: Callable[[str], None] = lambda text: None,
+        ahead: int | None = None,
+    ) -> None:
+        torch.set_num_threads(config.threads)
+        self.config, self.folder = config, folder
+        self.device = distributed.pick_device(config.device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            torch.backends.cudnn.allow_tf32 = False  # fp32 is to be fp32
+        generator = torch.Generator().manual_seed(config.seed)
+        self.policy = Policy(PolicyConfig.for_params(config.params), generator).to(self.device)
+        self.policy.dropout = config.dropout
+        self._forward: Any = torch.compile(self.policy) if config.compile else self.policy
+        self.optimizer = make_optimizer(self.policy, config)
+        self._gradients = distributed.GradientSum(self.policy.parameters())
+        shard = distributed.rank(), distributed.world()
+        self.feed = Feed(
+            lambda: Streams(
+                games, config.streams, config.batch, config.time, config.seed, shard=shard
+            ),
+            self.device,
+            (_AHEAD if self.device.type == "cuda" else 0) if ahead is None else ahead,
+        )
+        self.state = self.policy.initial_state(config.streams)  # only this process's rows
+        self._games = [path.stem for path in games]
+        self.update = self.frames = 0
+        self.losses: list[float] = []  # since the last report
+        self.grad_norm = math.nan
+        self.alarm = Alarm()
+        self.stopping = False  # whether any process was asked to stop
+        self._unread: list[tuple[int, torch.Tensor]] = []
+        self.seconds = 0.0
+        self.energy: float | None = 0.0
+        each = self._flops_per_update
+        self.updates = None if config.flops is None else max(1, int(config.flops / each))
+        self._open(say)
+
+    @property
+    def flops(self) -> float:
+        """Training FLOPs so far; rows padded at the end of a game cost too, and count."""
+        return float(self._flops_per_update * self.update)
+
+    @property
+    def _flops_per_update(self) -> int:
+        config, shape = self.config, self.policy.config
+        frames = config.batch * config.time * config.accumulate
+        return shape.train_flops * frames + shape.update_flops
+
+    def step(self) -> None:
+        """One update. Its loss and gradient's norm are read by `check`, on a CPU at once."""
+        seed = (self.config.seed << 32) + self.update  # dropout's, resumed or not
+        torch.manual_seed((seed + distributed.rank() * 0x9E3779B97F4A7C15) % (1 << 64))
+        batches = [self.feed.next() for _ in range(self.config.accumulate)]
+        targets, frames, asked = distributed.total(
+            [
+                sum(batch.targets for batch in batches),
+                sum(batch.valid for batch in batches),
+                self.stopping,
+            ]
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for batch in batches:
+            if batch is batches[-1]:
+                self._gradients.expect()
+            loss = self._loss(batch) / max(1.0, targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        value = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        self._gradients.finish(value)
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.clip)
+        self._unread.append((self.update, torch.stack([value, norm])))
+        if self.device.type == "cpu":  # elsewhere reading would wait for the device
+            self.check()
+        rate = learning_rate(self.config, self.update, self.updates)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+        self.optimizer.step()
+        self.update += 1
+        self.frames += int(frames)
+        self.stopping = asked > 0
+
+    def _loss(self, batch: Fed) -> torch.Tensor:
+        """Summed loss of this process's rows of a batch, whose states are carried on."""
+        state = self.state[:, batch.rows] * batch.going_on[None, :, None]
+        with torch.autocast(self.device.type, torch.bfloat16, self.config.precision == "bf16"):
+            logits, state = self._forward(batch.inputs, state)
+        self.state[:, batch.rows] = state.detach()
+        return torch.nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), batch.actions.flatten(), ignore_index=-1, reduction="sum"
+        )
+
+    def check(self) -> None:
+        """Read the losses of the updates since the last call; CheckFailed when it is hopeless."""
+        if not self._unread:
+            return
+        numbers = [number for number, _ in self._unread]
+        values = torch.stack([value for _, value in self._unread]).tolist()
+        self._unread = []
+        for number, (loss, norm) in zip(numbers, values, strict=True):
+            self.alarm.check(number, loss, norm, self.folder)
+            self.losses.append(loss)
+            self.grad_norm = norm
+
+    def save(self) -> None:
+        """Write all that is needed to go on, complete or not at all; any process may read it."""
+        self.check()
+        carried = self._whole(self.state)
+        if distributed.rank() == 0:
+            groups = {
+                "policy": self.policy.state_dict(),
+                "optimizer": optimizer_state(self.optimizer),
+                "state": {"core": carried},
+            }
+            tensors = {f"{group}.{k}": v for group, held in groups.items() for k, v in held.items()}
+            counters = {
+                "update": self.update,
+                "updates": self.updates,
+                "frames": self.frames,
+                "seconds": self.seconds,
+                "energy": self.energy,
+                "losses": self.losses,
+                "alarm": self.alarm.state(),
+                "games": self._games,
+                "streams": self.feed.streams.state(),
+            }
+            write_state(self.folder, RunState(tensors, counters))
+        distributed.wait_for_all()
+
+    def news(self) -> dict[str, float]:
+        """See `loop.Run`: nothing."""
+        return {}
+
+    def close(self) -> None:
+        """End the thread that reads ahead."""
+        self.feed.close()
+
+    def _whole(self, held: torch.Tensor) -> torch.Tensor:
+        """The carried state of all streams: each process has those of its rows of a batch."""
+        batch, world = self.config.batch, distributed.world()
+        turns = held.reshape(len(held), -1, batch, *held.shape[2:])
+        first = distributed.rank() * batch // world
+        return distributed.gathered(turns[:, :, first : first + batch // world], 2).flatten(1, 2)
+
+    def _open(self, say: Callable[[str], None]) -> None:
+        state = None
+        if distributed.rank() == 0:
+            claim(self.folder, asdict(self.config) | {"device": self.device.type})
+            state = read_state(self.folder, say)
+        state = distributed.from_first(state)
+        if state is not None:
+            self._load(state)
+
+    def _load(self, state: RunState) -> None:
+        counters = state.counters
+        try:
+            if counters["games"] != self._games:
+                raise ValueError("it was trained on other games")
+            self.policy.load_state_dict(state.group("policy"))
+            restore_optimizer(self.optimizer, state.group("optimizer"))
+            self.state.copy_(state.group("state")["core"])
+            self.feed.streams.restore(counters["streams"])
+            self.feed.restart()
+            self.alarm.restore(counters["alarm"])
+            self.update, self.updates = counters["update"], counters["updates"]
+            self.frames, self.seconds = counters["frames"], counters["seconds"]
+            self.energy, self.losses = counters["energy"], counters["losses"]
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{self.folder}: cannot go on from its state ({reason}); delete it to start anew"
+            ) from None

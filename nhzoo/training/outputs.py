@@ -1,0 +1,138 @@
+"""What comes of a training run: a zoo entry, and its rows in the table of runs."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from nhzoo.data.batches import count_frames, read_games
+from nhzoo.policy import features
+from nhzoo.policy.checkpoint import Sampling, save_entry
+from nhzoo.policy.network import ARCHITECTURE, FLOP_VERSION, PolicyConfig
+from nhzoo.publishing.cards import write_card
+from nhzoo.publishing.learning_curve import cloned_csv
+from nhzoo.runtime import files
+from nhzoo.runtime.system import cpu_name, git_revision
+from nhzoo.training import distributed
+from nhzoo.training.bc_training import Trained
+from nhzoo.training.run_table import LedgerRow, config_hash, flop_model_hash
+
+
+def publish(
+    trained: Trained,
+    folder: Path,
+    training_games: list[Path],
+    validation_games: list[Path],
+    temperature: float,
+    description: str,
+    command: str,
+    log: Path | None = None,
+    patience: int = 0,
+) -> None:
+    """Write the zoo entry of a finished run; its policy is on the CPU afterwards.
+
+    `log` is the run's `log.jsonl`: the entry keeps its curve.
+    """
+    config, policy = trained.config, trained.policy.cpu()
+    training = {
+        "method": "bc",
+        "data": config.data,
+        "data_sha256": _digest(training_games),
+        "samples": trained.frames,
+        "unique_samples": _unique(trained, training_games),
+        "flops": trained.flops,
+        "updates": trained.updates,
+        "seconds": round(trained.seconds, 1),
+        "threads": config.threads,
+        "processes": distributed.world(),
+        "device": device_name(trained.device),
+        "temperature": temperature,
+        "validation": asdict(trained.loss),
+        "recipe": asdict(config),
+        "command": command,
+    }
+    screens = next(iter(read_games(validation_games[:2], 2, 4, view="screens")))[0].inputs
+    probe = dict(zip(("chars", "colors", "cursor", "previous"), screens.values(), strict=True))
+    save_entry(
+        folder,
+        policy,
+        Sampling(temperature, patience),
+        training,
+        description,
+        "",
+        probe,
+    )
+    if log is not None and log.is_file():
+        files.atomic_write(folder / "curve.csv", cloned_csv(log))
+    write_card(folder)
+
+
+def ledger_row(trained: Trained, run_id: str, training_games: list[Path]) -> LedgerRow:
+    """The row of a run, or of its checkpoint."""
+    config, shape = trained.config, trained.policy.config
+    digest = _digest(training_games)
+    return LedgerRow(
+        run_id=run_id,
+        kind="bc",
+        params=shape.params,
+        samples=trained.frames,
+        unique_samples=_unique(trained, training_games),
+        flops=trained.flops,
+        flops_budget=config.flops if trained.finished else None,
+        loss=trained.loss.loss,
+        lr=config.lr,
+        seed=config.seed,
+        width=shape.hidden,
+        depth=1,
+        flop_model_hash=flop_model(),
+        checkpoint=not trained.finished,
+        updates=trained.updates,
+        accuracy=trained.loss.accuracy,
+        validation_frames=trained.loss.frames,
+        batch=config.batch,
+        time=config.time,
+        accumulate=config.accumulate,
+        data=config.data,
+        data_sha256=digest,
+        config_hash=config_hash(asdict(config) | {"data_sha256": digest}),
+        git_revision=git_revision(),
+        seconds=round(trained.seconds, 1),
+        energy_joules=None if trained.energy_joules is None else round(trained.energy_joules, 1),
+        machine=platform.machine(),
+        cpu=cpu_name(),
+        device=device_name(trained.device),
+        precision=config.precision,
+        threads=config.threads,
+        world_size=distributed.world(),
+        torch=torch.__version__,
+    )
+
+
+def flop_model() -> str:
+    """The hash that names how FLOPs are counted now."""
+    shapes = {n: PolicyConfig.for_params(n) for n in (20_000, 10**6, 10**8)}
+    sizes = {
+        f"{n} {kind}": getattr(shape, f"{kind}_flops")
+        for n, shape in shapes.items()
+        for kind in ("train", "update")
+    }
+    return flop_model_hash(f"{ARCHITECTURE}, features {features.VERSION}", FLOP_VERSION, sizes)
+
+
+def device_name(device: torch.device) -> str:
+    """What a device is, for entries and tables."""
+    return "cpu" if device.type == "cpu" else f"cuda ({torch.cuda.get_device_name(device)})"
+
+
+def _unique(trained: Trained, games: list[Path]) -> int:
+    return min(trained.frames, trained.unique_frames, count_frames(games))
+
+
+def _digest(games: list[Path]) -> str:
+    """Which games a run was trained on: a dataset may have grown since."""
+    names = "\n".join(sorted(path.name for path in games))
+    return hashlib.sha256(names.encode()).hexdigest()[:16]

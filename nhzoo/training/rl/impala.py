@@ -1,0 +1,370 @@
+"""IMPALA (Espeholt et al., arXiv 1802.01561): one learner of what actors play, exactly resumable.
+
+A run lives in a folder as one of behavioural cloning does (`bc.py`), with the actors' games among
+its state. With inline actors it goes on to the bits of a run that was never interrupted; with
+actors elsewhere it loses the unrolls that were in flight.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nhzoo.errors import CheckFailed, InputError
+from nhzoo.policy.checkpoint import Entry
+from nhzoo.policy.features import Features
+from nhzoo.policy.network import Policy, PolicyConfig
+from nhzoo.training import distributed
+from nhzoo.training.alarm import Alarm
+from nhzoo.training.rl.actor_states import pack_states, unpack_states
+from nhzoo.training.rl.actors import ActorConfig, ActorState, Crew, InlineCrew, weights_of
+from nhzoo.training.rl.config import FREE, ImpalaConfig, update_flops
+from nhzoo.training.rl.critic import Critic
+from nhzoo.training.rl.kickstart import Demonstrations, Teacher, divergence
+from nhzoo.training.rl.remote_actors import ProcessCrew
+from nhzoo.training.rl.rewards import SCALED, RewardScale
+from nhzoo.training.rl.rollouts import Finished, Unroll, joined
+from nhzoo.training.rl.vtrace import vtrace
+from nhzoo.training.run_state import (
+    RunState,
+    claim,
+    optimizer_state,
+    read_state,
+    restore_optimizer,
+    write_state,
+)
+
+RECENT = 256
+"""Games over which the mean score of a run is taken."""
+_MEMORY = 100  # updates that the scale of advantages looks back
+_SUMS = ("policy_loss", "value_loss", "entropy", "teacher_kl", "demonstration_loss", "explained")
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a policy starts from and is held to: entries, the start's critic, games."""
+
+    start: Entry | None = None
+    critic: Critic | None = None
+    teacher: Entry | None = None
+    demonstrations: tuple[Path, ...] = ()
+
+
+class ImpalaRun:
+    """A run: policy, critic, optimizer, actors and counters. See `loop.Run`."""
+
+    def __init__(
+        self,
+        config: ImpalaConfig,
+        folder: Path,
+        held: Held | None = None,
+        say: Callable[[str], None] = lambda text: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        held = held or Held()
+        torch.set_num_threads(config.threads)
+        self.config, self.folder = config, folder
+        self.device = distributed.pick_device(config.device)
+        generator = torch.Generator().manual_seed(config.seed)
+        shape = held.start.policy.config if held.start else PolicyConfig.for_params(config.params)
+        self.policy = Policy(shape, generator)
+        self.critic = Critic(shape.hidden)
+        if held.start:
+            self.policy.load_state_dict(_played(held.start).state_dict())
+        if held.critic:
+            self.critic.load_state_dict(held.critic.state_dict())
+        self.policy.to(self.device)
+        self.critic.to(self.device)
+        self._parameters = [*self.policy.parameters(), *self.critic.parameters()]
+        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
+            self._parameters,
+            lr=config.lr,
+            betas=(0.9, config.beta2),
+            eps=config.epsilon,
+            fused=True,
+        )
+        self.teacher = Teacher(_played(held.teacher).to(self.device)) if held.teacher else None
+        self.demonstrations = (
+            Demonstrations(
+                held.demonstrations,
+                self.policy,
+                config.demonstration_batch,
+                config.demonstration_time,
+                config.seed,
+                self.device,
+            )
+            if held.demonstrations
+            else None
+        )
+        self.scale = RewardScale(config.rewards, config.discount)
+        self.advantage = 0.0  # running mean square
+        self.alarm = Alarm()
+        self.update = self.frames = self.episodes = 0
+        self.updates: int | None = config.updates
+        self.losses: list[float] = []  # since the last report
+        self.grad_norm = math.nan
+        self.recent: deque[Finished] = deque(maxlen=RECENT)
+        self._since: list[Finished] = []  # the last report
+        self._sums: dict[str, list[float]] = {name: [] for name in (*_SUMS, "lag", "waited")}
+        self._reported = time.monotonic()
+        self.stopping = False
+        self.seconds = 0.0
+        self.energy: float | None = 0.0
+        teacher = held.teacher.policy.config if held.teacher else None
+        self._flops_per_update = update_flops(config, shape, teacher)
+        self._flops_alone = update_flops(config, shape, teacher, alone=True)
+        revisions = {
+            "start_revision": held.start.revision if held.start else None,
+            "teacher_revision": held.teacher.revision if held.teacher else None,
+        }
+        claim(folder, asdict(config) | {"device": self.device.type} | revisions, FREE)
+        state = read_state(folder, say)
+        actors, turn = self._load(state) if state else ({}, 0)
+        self.crew = self._crew(actors, turn, stop, say)
+        try:
+            self.crew.publish(weights_of(self.policy), self.update)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def flops(self) -> float:
+        """Training FLOPs so far, see `update_flops`."""
+        alone = min(self.update, self.config.value_warmup)
+        return float(self._flops_per_update * (self.update - alone) + self._flops_alone * alone)
+
+    @property
+    def scores(self) -> list[float]:
+        """Of the latest games that the actors have finished, up to `RECENT`."""
+        return [game.score for game in self.recent]
+
+    def step(self) -> None:
+        """One update from the next unrolls. `Stopped`, with nothing changed, where it would have
+        to wait for them after a stop was asked for.
+        """
+        config = self.config
+        began = time.monotonic()
+        unrolls = self.crew.collect(config.unrolls)
+        self._sums["waited"].append(time.monotonic() - began)
+        for unroll in unrolls:
+            self.scale.see(unroll.actor, unroll.rewards, unroll.valid, unroll.first[:-1])
+            self._since += unroll.finished
+            self.recent += unroll.finished
+            self.episodes += len(unroll.finished)
+            self._sums["lag"].append(self.update - unroll.version)
+        arrays = joined(unrolls)
+        self.crew.release()
+        batch = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, parts = self._loss(batch, unrolls)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, config.clip)
+        total, norm_value, *values = torch.stack([loss.detach(), norm, *parts]).tolist()
+        self.alarm.check(self.update, total, norm_value, self.folder)
+        self.losses.append(total)
+        self.grad_norm = norm_value
+        for name, value in zip(_SUMS, values, strict=True):
+            self._sums[name].append(value)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.rate(self.update)
+        self.optimizer.step()
+        weights = weights_of(self.policy)
+        if not np.isfinite(weights).all():
+            raise CheckFailed(
+                f"update {self.update}: weights are not finite any more; the state of before is "
+                f"kept in {self.folder}, a smaller --lr with another --run may help"
+            )
+        self.update += 1
+        self.frames += int(arrays["valid"].sum())
+        self.crew.publish(weights, self.update)
+
+    def _loss(self, batch: Mapping[str, Tensor], unrolls: list[Unroll]) -> tuple[Tensor, list[Any]]:
+        """The loss, a mean over the steps of a batch, and what it consists of, see `_SUMS`."""
+        config = self.config
+        inputs = {name: batch[name] for name in vars(Features.empty(0))}
+        going_on = (~batch["first"]).float()
+        valid = batch["valid"].float()
+        count = valid.sum().clamp(min=1.0)
+        x, bearings, _ = self.policy.read(inputs, batch["state"], going_on)
+        chances = self.policy.answer(inputs, x, bearings)[:-1].log_softmax(-1)
+        pressed = chances.gather(-1, batch["actions"].long()[..., None])[..., 0]
+        alone = self.update < config.value_warmup
+        values = self.critic(x.detach() if alone else x)
+        known = values.detach()
+        counted = batch["valid"]
+        traced = vtrace(
+            (pressed.detach() - batch["log_probs"]) * valid,
+            config.discount * (counted & ~batch["died"]).float(),
+            torch.where(counted, self.scale.apply(batch["rewards"]), known[:-1]),
+            known[:-1],
+            known[-1],
+            config.rho_bar,
+            config.c_bar,
+        )
+        entropy = -((chances.exp() * chances).sum(-1) * valid).sum() / count
+        advantages = traced.advantages
+        if config.advantages == SCALED:
+            square = float((advantages.square() * valid).sum() / count)
+            advantages = advantages / self._advantage_scale(square)
+        policy_loss = -(pressed * advantages * valid).sum() / count
+        errors = (traced.targets - values[:-1]) * valid
+        value_loss = 0.5 * errors.square().sum() / count
+        loss = config.value_cost * value_loss
+        if not alone:
+            loss = loss + policy_loss - config.entropy_cost * entropy
+        nothing = torch.zeros((), device=self.device)
+        kl = cross_entropy = nothing
+        if self.teacher:
+            expected = self.teacher.logits(unrolls, inputs, going_on)
+            kl = (divergence(expected, chances) * valid).sum() / count
+            if not alone:
+                loss = loss + config.faded(config.teacher_cost, self.frames) * kl
+        if self.demonstrations and not alone:
+            cross_entropy = self.demonstrations.loss()
+            cost = config.faded(config.demonstration_cost, self.frames)
+            loss = loss + cost * cross_entropy
+        spread = traced.targets[counted].var()
+        explained = 1 - errors.detach()[counted].var() / spread.clamp(min=1e-12)
+        parts = (policy_loss, value_loss, entropy, kl, cross_entropy, explained)
+        return loss, [part.detach() for part in parts]
+
+    def _advantage_scale(self, mean_square: float) -> float:
+        """The running root mean square of advantages, with those of this batch."""
+        before, memory = self.advantage, min(self.update + 1, _MEMORY)
+        self.advantage = before + (mean_square - before) / memory
+        return max(1e-6, math.sqrt(self.advantage))
+
+    def check(self) -> None:
+        """See `loop.Run`: every update is checked at once."""
+
+    def news(self) -> dict[str, float]:
+        """See `loop.Run`; `lag` is in updates, `waited` the share of time without unrolls."""
+        now, since = time.monotonic(), self._since
+        sums, self._since = self._sums, []
+        self._sums = {name: [] for name in sums}
+        found = {name: float(np.mean(values)) for name, values in sums.items() if values}
+        found["waited"] = sum(sums["waited"]) / max(1e-9, now - self._reported)
+        self._reported = now
+        if not self.teacher:
+            del found["teacher_kl"]
+        if not self.demonstrations:
+            del found["demonstration_loss"]
+        found |= {
+            "reward_scale": self.scale.scale,
+            "advantage": self.advantage,
+            "games": self.episodes,
+        }
+        if since:
+            found |= {
+                "score": float(np.mean([game.score for game in since])),
+                "game_steps": float(np.mean([game.steps for game in since])),
+                "depth": float(np.mean([game.depth for game in since])),
+                "cut": float(np.mean([game.cut for game in since])),
+            }
+        return found
+
+    def save(self) -> None:
+        """Write all that is needed to go on, complete or not at all."""
+        tensors, actors = pack_states(self.crew.states())
+        groups = {
+            "policy": self.policy.state_dict(),
+            "critic": self.critic.state_dict(),
+            "optimizer": optimizer_state(self.optimizer),
+            "actors": tensors,
+            "teacher": self.teacher.state() if self.teacher else {},
+        }
+        place = None
+        if self.demonstrations:
+            carried, place = self.demonstrations.state()
+            groups["demonstrations"] = {"core": carried}
+        counters = {
+            "update": self.update,
+            "frames": self.frames,
+            "episodes": self.episodes,
+            "seconds": self.seconds,
+            "energy": self.energy,
+            "losses": self.losses,
+            "sums": self._sums,
+            "alarm": self.alarm.state(),
+            "scale": self.scale.state(),
+            "advantage": self.advantage,
+            "recent": [asdict(game) for game in self.recent],
+            "since": [asdict(game) for game in self._since],
+            "actors": actors,
+            "demonstrations": place,
+        }
+        flat = {f"{group}.{k}": v for group, held in groups.items() for k, v in held.items()}
+        write_state(self.folder, RunState(flat, counters))
+
+    def close(self) -> None:
+        """End the actors, and what reads ahead."""
+        self.crew.close()
+        if self.demonstrations:
+            self.demonstrations.close()
+
+    def _crew(
+        self,
+        states: dict[int, ActorState],
+        turn: int,
+        stop: Callable[[], bool],
+        say: Callable[[str], None],
+    ) -> Crew:
+        config = self.config
+        actor = ActorConfig(
+            self.policy.config, config.world_config(), config.games, config.time, config.seed
+        )
+        if config.inline:
+            return InlineCrew(actor, config.actors, states, turn)
+        if config.cluster:
+            from nhzoo.training.rl.ray_actors import RayCrew
+
+            return RayCrew(actor, config.actors, states, config.cluster, stop, say)
+        return ProcessCrew(actor, config.actors, states, stop, say)
+
+    def _load(self, state: RunState) -> tuple[dict[int, ActorState], int]:
+        """Where the actors stand, and whose turn it is."""
+        counters = state.counters
+        try:
+            self.policy.load_state_dict(state.group("policy"))
+            self.critic.load_state_dict(state.group("critic"))
+            restore_optimizer(self.optimizer, state.group("optimizer"))
+            if self.teacher:
+                self.teacher.restore(state.group("teacher"))
+            if self.demonstrations:
+                carried = state.group("demonstrations")["core"]
+                self.demonstrations.restore(carried, counters["demonstrations"])
+            self.alarm.restore(counters["alarm"])
+            self.scale.restore(counters["scale"])
+            self.advantage = counters["advantage"]
+            self.update, self.frames = counters["update"], counters["frames"]
+            self.episodes, self.seconds = counters["episodes"], counters["seconds"]
+            self.energy, self.losses = counters["energy"], counters["losses"]
+            self._sums = counters["sums"]
+            self.recent.extend(Finished(**game) for game in counters["recent"])
+            self._since = [Finished(**game) for game in counters["since"]]
+            return (
+                unpack_states(state.group("actors"), counters["actors"]),
+                self.update * self.config.unrolls,
+            )
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{self.folder}: cannot go on from its state ({reason}); delete it to start anew"
+            ) from None
+
+
+def _played(entry: Entry) -> Policy:
+    """An entry's policy, whose logits at temperature 1 are those by which the entry samples."""
+    policy = Policy(entry.policy.config)
+    policy.load_state_dict(entry.policy.state_dict())
+    policy.sharpen(entry.sampling.temperature or 1.0)
+    return policy

@@ -227,9 +227,12 @@ def _copies(subject: Subject, board: Sequence[Row]) -> tuple[list[str], list[str
                 min(row["keys"], their["keys"]) >= _SAME_OPENING
                 and (other.folder / "traces").is_dir()
             ):
-                mine = heads.setdefault(row["index"], _head(subject.folder, row["index"]))
-                if len(set(mine)) >= 8 and mine == _head(other.folder, row["index"]):
-                    near.append(row["index"])
+                index = row["index"]
+                if index not in heads:
+                    heads[index] = _head(subject.folder, index)
+                mine = heads[index]
+                if len(set(mine)) >= 8 and mine == _head(other.folder, index):
+                    near.append(index)
         near = sorted(set(near) - set(same))
         if near:
             alike.append(

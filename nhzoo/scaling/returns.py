@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import optimize
 
 from nhzoo.scaling.intervals import (
     RESAMPLES,
@@ -194,12 +195,11 @@ def robust_line(x: Array, y: Array, variance: Array) -> tuple[Array, Array, floa
 def _between(squares: Array, variance: Array, dof: int) -> float:
     """tau^2 with sum(squares / (variance + tau^2)) = dof, at least a trace."""
     low, high = 1e-12, max(1e-11, 10 * float(squares.max()) * len(squares) / max(1, dof))
-    if (squares / (variance + low)).sum() <= dof:
+
+    def excess(logarithm: float) -> float:
+        return float((squares / (variance + math.exp(logarithm))).sum()) - dof
+
+    first, last = math.log(low), math.log(high)
+    if not excess(first) > 0 or math.isinf(high):
         return low
-    for _ in range(80):
-        middle = math.sqrt(low * high)
-        if (squares / (variance + middle)).sum() > dof:
-            low = middle
-        else:
-            high = middle
-    return high
+    return math.exp(float(optimize.brentq(excess, first, last, xtol=1e-14, rtol=1e-14)))

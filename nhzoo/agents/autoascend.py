@@ -19,6 +19,12 @@ from typing import Any
 from nhzoo.agents.bots import CHALLENGE_KEYS, BotAgent, BotEnv, BotSource, GameEnded
 from nhzoo.errors import InputError
 
+OBSERVATIONS = tuple(
+    name for name in CHALLENGE_KEYS if name not in ("chars", "colors", "tty_colors")
+)
+"""What AutoAscend looks at."""
+
+_COMPILED = ("runtime.kernels", "agents.autoascend_speed")
 _NEEDED = ("nethackers", "cv2", "nltk", "numba", "scipy", "toolz")
 
 
@@ -28,7 +34,7 @@ def autoascend(step_seconds: float = 60.0, game_seconds: float | None = None) ->
         raise InputError("agent 'autoascend' is an extra: pip install 'nhzoo[expert]'")
     source = BotSource(__name__, "make_player", prepare="prepare")
     return BotAgent(
-        source, "autoascend", version("nethackers"), CHALLENGE_KEYS, step_seconds, game_seconds
+        source, "autoascend", version("nethackers"), OBSERVATIONS, step_seconds, game_seconds
     )
 
 
@@ -38,12 +44,14 @@ def prepare() -> None:
     assert spec is not None and spec.origin is not None
     sys.path.insert(0, str(Path(spec.origin).parent / "roots" / "autoascend"))
     warnings.simplefilter("ignore")
-    kernels = importlib.import_module(
-        "nhzoo.runtime.kernels"
-    )  # it brings numba, for this process alone
+    # They bring numba, for this process alone.
+    kernels, speed = (importlib.import_module(f"nhzoo.{name}") for name in _COMPILED)
     kernels.adopt()
     importlib.import_module("cv2").setNumThreads(1)
-    importlib.import_module("autoascend.agent")
+    if version("nethackers") == speed.VERSION:
+        speed.install()
+    else:
+        importlib.import_module("autoascend.agent")
 
 
 def make_player() -> Callable[[BotEnv], None]:

@@ -478,7 +478,7 @@ def lite(tmp_path: Path, name: str) -> submission_claims.Subject:
 
 def test_the_games_of_others_are_known_again(tmp_path, monkeypatch):
     """As they are, under another name; one of them among others; with a key put in."""
-    monkeypatch.setattr(submission_check, "_head", cache(submission_check._head))  # once a game
+    monkeypatch.setattr(checks, "_head", cache(checks._head))  # once a game
     rows = board.read_board(ROOT / "leaderboard", ROOT / "agents").rows
     stolen = lite(tmp_path, "mine")
     never = pytest.fail

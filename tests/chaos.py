@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nhzoo.policy.network import PolicyConfig
-from nhzoo.scaling import training_cost
+from nhzoo.scaling import cost as training_cost
 from nhzoo.scaling.sweep_plan import Cell, Plan, write_plan
 from tests.conftest import make_entry, record
 

@@ -27,8 +27,7 @@ from typing import Any
 
 from nle import nethack
 
-from nhzoo.data.replay import Diverged, frame_hash, replay
-from nhzoo.data.traces import HASH_EVERY, Trace, open_traces
+from nhzoo.data.traces import HASH_EVERY, Diverged, Trace, frame_hash, open_traces, replay
 from nhzoo.envs.game import TTY, Game
 from nhzoo.evaluation import results
 from nhzoo.runtime.pool import OneByOne, run_tasks

@@ -13,12 +13,18 @@ from nhzoo.envs.game import EpisodeResult
 from nhzoo.errors import InputError
 from nhzoo.policy.features import Features
 from nhzoo.policy.network import MOVE_ACTIONS, Policy, PolicyConfig
-from nhzoo.training.rl.actor_states import pack_states, unpack_states
-from nhzoo.training.rl.actors import Actor, ActorConfig, InlineCrew, take_weights, weights_of
+from nhzoo.training.rl.actors import (
+    Actor,
+    ActorConfig,
+    InlineCrew,
+    pack_states,
+    take_weights,
+    unpack_states,
+    weights_of,
+)
 from nhzoo.training.rl.envs import WorldConfig
 from nhzoo.training.rl.remote_actors import ProcessCrew
-from nhzoo.training.rl.rewards import Potential, RewardScale
-from nhzoo.training.rl.rollouts import joined
+from nhzoo.training.rl.rollouts import Potential, RewardScale, joined
 
 SHAPE = PolicyConfig.for_params(20_000)
 WALK = ActorConfig(SHAPE, WorldConfig("tiny-walk"), games=4, time=20, seed=1)

@@ -20,9 +20,9 @@ from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation.loss import measure_agent, measure_loss
 from nhzoo.policy.network import PolicyConfig
 from nhzoo.runtime import files
-from nhzoo.training import bc, bc_training, loop, outputs, run_table
-from nhzoo.training.alarm import UPDATES, Alarm
+from nhzoo.training import bc, loop, outputs, run_table
 from nhzoo.training.config import BCConfig, checkpoint_fractions, learning_rate
+from nhzoo.training.loop import UPDATES, Alarm
 
 SHAPE = PolicyConfig.for_params(20_000)
 DEBUG = BCConfig(
@@ -63,7 +63,7 @@ def steady(folder):
 
 def test_a_debug_size_agent_trains_in_seconds_and_learns(games, tmp_path):
     config = replace(DEBUG, flops=DEBUG.flops * 5)
-    trained = bc_training.train(config, *games, tmp_path / "run")
+    trained = bc.train(config, *games, tmp_path / "run")
     assert trained.updates == 300
     assert trained.flops <= config.flops
     assert trained.loss.loss < 4.0 < np.log(121)
@@ -81,7 +81,7 @@ def test_a_debug_size_agent_trains_in_seconds_and_learns(games, tmp_path):
 def test_the_curve_can_be_read_by_tensorboard(games, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    bc_training.train(DEBUG, *games, tmp_path)
+    bc.train(DEBUG, *games, tmp_path)
     curve = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     scalars = [(event.step, event.value) for event in curve.Scalars("train/loss")]
     assert scalars == [(row["update"], pytest.approx(row["loss"])) for row in lines(tmp_path)]
@@ -89,7 +89,7 @@ def test_the_curve_can_be_read_by_tensorboard(games, tmp_path):
 
 
 def test_interrupted_anywhere_it_ends_with_the_same_bits(games, tmp_path):
-    whole = bc_training.train(DEBUG, *games, tmp_path / "whole")
+    whole = bc.train(DEBUG, *games, tmp_path / "whole")
     for stop in (1, 10, 23, 59):
         folder = tmp_path / f"stopped-{stop}"
         run = bc.Run(DEBUG, games[0], folder)
@@ -99,7 +99,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(games, tmp_path):
         (folder / "log.jsonl").write_text(
             '{"update": 5, "kept": true}\n{"update": 60, "after": "the saved state"}\n{"half'
         )
-        resumed = bc_training.train(DEBUG, *games, folder)
+        resumed = bc.train(DEBUG, *games, folder)
         for name, tensor in whole.policy.state_dict().items():
             np.testing.assert_array_equal(tensor, resumed.policy.state_dict()[name], err_msg=name)
         assert resumed.loss == whole.loss
@@ -124,7 +124,7 @@ training.train(config, paths[:2], paths[2:], Path(sys.argv[1]))
 def long_run(games, tmp_path_factory):
     """A configuration, the folder of a run of it that nobody disturbed, what that came to."""
     config, folder = replace(DEBUG, flops=DEBUG.flops * 6), tmp_path_factory.mktemp("long")
-    return config, folder, bc_training.train(config, *games, folder)
+    return config, folder, bc.train(config, *games, folder)
 
 
 @pytest.mark.slow
@@ -142,7 +142,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(games, long_run, tmp_path, number
     assert process.returncode != 0
     if number != signal.SIGKILL:
         assert "the same command goes on" in errors
-    resumed = bc_training.train(config, *games, folder)
+    resumed = bc.train(config, *games, folder)
     for name, tensor in whole.policy.state_dict().items():
         np.testing.assert_array_equal(tensor, resumed.policy.state_dict()[name])
     assert steady(folder) == steady(undisturbed)
@@ -150,7 +150,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(games, long_run, tmp_path, number
 
 def test_a_time_budget_becomes_a_number_of_updates(games, tmp_path):
     config = replace(DEBUG, flops=None, minutes=1 / 60)
-    trained = bc_training.train(config, *games, tmp_path)
+    trained = bc.train(config, *games, tmp_path)
     assert trained.updates >= 50
     assert trained.seconds < 30
 
@@ -226,9 +226,9 @@ def test_the_alarm_knows_a_hard_stretch_from_the_end():
 
 def test_batches_accumulate_to_the_update_of_a_larger_batch(games, tmp_path):
     config = replace(DEBUG, flops=DEBUG.flops * 6, streams=8, batch=4, time=7, dropout=0.0)
-    whole = bc_training.train(config, *games, tmp_path / "whole")
+    whole = bc.train(config, *games, tmp_path / "whole")
     parts = replace(config, batch=1, accumulate=4)
-    summed = bc_training.train(parts, *games, tmp_path / "parts")
+    summed = bc.train(parts, *games, tmp_path / "parts")
     assert (summed.updates, summed.frames) == (whole.updates, whole.frames)
     assert summed.flops == whole.flops
     assert (
@@ -264,8 +264,8 @@ def test_what_goes_wrong_in_the_thread_that_reads_is_heard(games, tmp_path):
 
 def test_half_precision_learns_about_the_same(games, tmp_path):
     config = replace(DEBUG, dropout=0.0)
-    whole = bc_training.train(config, *games, tmp_path / "fp32")
-    half = bc_training.train(replace(config, precision="bf16"), *games, tmp_path / "bf16")
+    whole = bc.train(config, *games, tmp_path / "fp32")
+    half = bc.train(replace(config, precision="bf16"), *games, tmp_path / "bf16")
     assert half.loss.loss != whole.loss.loss
     assert half.loss.loss == pytest.approx(whole.loss.loss, rel=0.02)
     assert all(t.dtype == torch.float32 for t in half.policy.state_dict().values())
@@ -275,16 +275,16 @@ def test_half_precision_learns_about_the_same(games, tmp_path):
 @pytest.mark.filterwarnings("ignore")  # torch warns of its own doings
 def test_a_compiled_run_gives_the_same(games, tmp_path):
     config = replace(DEBUG, flops=DEBUG.flops / 10, dropout=0.0)
-    plain = bc_training.train(config, *games, tmp_path / "plain")
-    compiled = bc_training.train(replace(config, compile=True), *games, tmp_path / "compiled")
+    plain = bc.train(config, *games, tmp_path / "plain")
+    compiled = bc.train(replace(config, compile=True), *games, tmp_path / "compiled")
     assert compiled.loss.loss == pytest.approx(plain.loss.loss, rel=1e-4)
 
 
 def test_checkpoints_are_measured_on_all_games_and_change_no_bit(games, tmp_path):
-    plain = bc_training.train(DEBUG, *games, tmp_path / "plain")
+    plain = bc.train(DEBUG, *games, tmp_path / "plain")
     config = replace(DEBUG, checkpoints="2")
     measured = []
-    trained = bc_training.train(config, *games, tmp_path / "run", checkpoint=measured.append)
+    trained = bc.train(config, *games, tmp_path / "run", checkpoint=measured.append)
     assert [part.updates for part in measured] == [15, 30]
     assert not any(part.finished for part in measured)
     assert all(part.loss.frames == trained.loss.frames for part in measured)
@@ -310,7 +310,7 @@ def test_the_learning_rate_follows_from_the_size_unless_it_is_given():
 
 def test_two_trainings_in_one_folder_do_not_mix(games, tmp_path):
     with files.lock(tmp_path), pytest.raises(InputError, match="another process is at work"):
-        bc_training.train(DEBUG, *games, tmp_path)
+        bc.train(DEBUG, *games, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,18 @@ from nhzoo.envs.protocols import get_protocol
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import results
 from nhzoo.leaderboard import board_log, maintaining, rerun
-from nhzoo.leaderboard.board import Board, Row, claimed_summary, entry_claims, ranked, read_board
-from nhzoo.leaderboard.board_export import COLUMNS, as_csv, as_json
-from nhzoo.leaderboard.row_digest import digest, whole_digest
+from nhzoo.leaderboard.board import (
+    COLUMNS,
+    Board,
+    Row,
+    as_csv,
+    as_json,
+    claimed_summary,
+    entry_claims,
+    ranked,
+    read_board,
+)
+from nhzoo.leaderboard.board_log import digest, whole_digest
 from nhzoo.runtime import files
 from tests.commands import run
 from tests.conftest import read_rows

@@ -13,7 +13,7 @@ import pytest
 from nhzoo.data import download
 from nhzoo.errors import InputError, refusal
 from nhzoo.hub import client as hub
-from nhzoo.hub import errors, refs
+from nhzoo.hub import errors, repos
 from nhzoo.policy import checkpoint
 from nhzoo.runtime import files
 from nhzoo.training import run_state
@@ -68,7 +68,7 @@ def test_the_hub_is_not_blamed_for_the_users_settings(
 
 
 def _resolve(text):
-    return hub.resolve(refs.parse(text))
+    return hub.resolve(repos.parse(text))
 
 
 @pytest.mark.parametrize(

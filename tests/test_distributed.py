@@ -19,7 +19,7 @@ from nhzoo.cli.train import train_bc
 from nhzoo.data import packing
 from nhzoo.errors import InputError
 from nhzoo.policy.network import PolicyConfig
-from nhzoo.training import bc, bc_training, distributed, outputs
+from nhzoo.training import bc, distributed, outputs
 from nhzoo.training.config import BCConfig
 from nhzoo.training.run_state import STATE
 
@@ -81,7 +81,7 @@ def same_weights(agent, policy):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_and_go_on_where_one_was(config, games, tmp_path):
-    whole = bc_training.train(config, *games, tmp_path / "whole")
+    whole = bc.train(config, *games, tmp_path / "whole")
     assert whole.frames < UPDATES * 4 * 7  # or rows that run out would not be tested
     folder = tmp_path / "run"
     alone = bc.Run(config, games[0], folder)
@@ -101,7 +101,7 @@ def test_two_processes_train_as_one_and_go_on_where_one_was(config, games, tmp_p
     assert '"world_size": 2' in row[0]
     assert "--nproc-per-node 2 -m nhzoo train bc" in (tmp_path / "agent/README.md").read_text()
     assert len((folder / "log.jsonl").read_text().splitlines()) == 2
-    again = bc_training.train(config, *games, folder)
+    again = bc.train(config, *games, folder)
     assert again.frames == whole.frames
     assert again.loss.loss == pytest.approx(whole.loss.loss, rel=1e-5)
 
@@ -118,7 +118,7 @@ def test_a_process_that_dies_ends_the_run_in_one_line_and_it_goes_on(
     config, games, tmp_path, victim, restarts
 ):
     """In one process, or started again by torchrun."""
-    whole = bc_training.train(config, *games, tmp_path / "whole")
+    whole = bc.train(config, *games, tmp_path / "whole")
     folder = tmp_path / "run"
     process = torchrun(2, config, folder, restarts)
     until_saved(process, folder)
@@ -129,7 +129,7 @@ def test_a_process_that_dies_ends_the_run_in_one_line_and_it_goes_on(
     assert len(said) == 1, errors
     assert "one of the 2 processes died; the same command goes on" in said[0]
     assert (tmp_path / "agent").exists() == (restarts == 1)
-    resumed = bc_training.train(config, *games, folder)
+    resumed = bc.train(config, *games, folder)
     for name, tensor in whole.policy.state_dict().items():
         np.testing.assert_allclose(tensor, resumed.policy.state_dict()[name], atol=1e-5)
 

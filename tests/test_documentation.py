@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from nhzoo.cli.app import cli
 from nhzoo.data.traces import open_traces
 from nhzoo.envs.protocols import PROTOCOLS
-from nhzoo.evaluation.experts import expert_summary
+from nhzoo.evaluation.expert import expert_summary
 from nhzoo.evaluation.outcomes import breakdown
 from nhzoo.evaluation.results import read_result, summarize
 from nhzoo.evaluation.statistics import summary_ci95

@@ -14,7 +14,7 @@ from nle.env.tasks import NetHackChallenge
 from nle.nethack.nethack import DLPATH
 
 import nhzoo
-from nhzoo.data.replay import frame_hash
+from nhzoo.data.traces import frame_hash
 from nhzoo.envs.game import ACTION_KEYS, TTY, Episode, Game, NetHackEnv, blank
 from nhzoo.envs.protocols import GameSpec
 from nhzoo.errors import InputError

@@ -26,9 +26,9 @@ from nhzoo.envs.protocols import PROTOCOLS, get_protocol
 from nhzoo.errors import InputError
 from nhzoo.evaluation import results
 from nhzoo.evaluation.auditing import TOLERANCE, audit
-from nhzoo.evaluation.merging import merge
 from nhzoo.evaluation.playing import _one_by_one
 from nhzoo.evaluation.progression import progression
+from nhzoo.evaluation.results import merge
 from nhzoo.evaluation.statistics import iqm, mean_ci95
 from nhzoo.policy import arithmetic
 from nhzoo.runtime import files

@@ -17,9 +17,9 @@ from nhzoo.evaluation import results
 from nhzoo.evaluation.comparison import compare
 from nhzoo.evaluation.evaluator import _finish
 from nhzoo.evaluation.verification import summary_problems
-from nhzoo.leaderboard import board_export
+from nhzoo.leaderboard import board as board_export
 from nhzoo.leaderboard.board import read_board
-from nhzoo.leaderboard.site.tables import board_table
+from nhzoo.leaderboard.site.page import board_table
 from nhzoo.leaderboard.submitting import make
 from nhzoo.publishing.report import write_report
 from nhzoo.runtime import console, files

@@ -16,20 +16,18 @@ from nhzoo.errors import InputError
 from nhzoo.evaluation import results, statistics
 from nhzoo.evaluation.expert import normalize_scores
 from nhzoo.evaluation.loss import _standard_error
-from nhzoo.evaluation.outcomes import breakdown
-from nhzoo.evaluation.survival import kaplan_meier
+from nhzoo.evaluation.outcomes import breakdown, kaplan_meier
 from nhzoo.evaluation.verification import summary_problems
 from nhzoo.leaderboard.board import claimed_summary, ranked
-from nhzoo.leaderboard.site.tables import board_table
+from nhzoo.leaderboard.site.page import board_table
 from nhzoo.policy.network import Policy, PolicyConfig
-from nhzoo.publishing.report_parts import roles_table, summary_cards
+from nhzoo.publishing.report import roles_table, summary_cards
 from nhzoo.runtime import files
-from nhzoo.scaling.sweep_measure import with_return
+from nhzoo.scaling.sweep import with_return
 from nhzoo.training.rl.config import ImpalaConfig
-from nhzoo.training.rl.critic import Critic
 from nhzoo.training.rl.impala import Held
-from nhzoo.training.rl.impala_publishing import played_row
-from nhzoo.training.rl.impala_training import Played
+from nhzoo.training.rl.objectives import Critic
+from nhzoo.training.rl.training import Played, played_row
 from tests.test_board import row as board_row
 from tests.test_comparison import row as game
 from tests.test_comparison import write

@@ -15,14 +15,14 @@ from click.testing import CliRunner
 from nhzoo.cli.app import cli
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.runtime import files
-from nhzoo.scaling import fitting, grading, intrinsic, sweep_plan
+from nhzoo.scaling import fitting, grading, returns, sweep_plan
 from nhzoo.scaling import forecasting as forecasts
 from nhzoo.scaling.backtest import worst_error
-from nhzoo.scaling.fit_files import read_fit, write_fit
-from nhzoo.scaling.forecast_ledger import read_forecasts, write_grade
-from nhzoo.scaling.reach import compute_for
-from nhzoo.scaling.run_selection import select
-from nhzoo.scaling.training_cost import proportional
+from nhzoo.scaling.cost import proportional
+from nhzoo.scaling.fitting import read_fit, write_fit
+from nhzoo.scaling.forecasting import compute_for
+from nhzoo.scaling.grading import read_forecasts, write_grade
+from nhzoo.scaling.runs import select
 from nhzoo.training.run_table import RunRow
 from tests.synthetic_laws import Truth, runs
 from tests.test_ledger import ROW
@@ -327,15 +327,15 @@ def test_intrinsic_performance_finds_the_exponent_whatever_the_returns_scale():
                 )
             )
     points = select(rows, duplicates="all").all_points
-    found = intrinsic.fit_intrinsic(points, resamples=60)
+    found = returns.fit_intrinsic(points, resamples=60)
     assert found.exponent.value == pytest.approx(y / (x + y), abs=0.05)
     assert found.exponent.low < found.exponent.value < found.exponent.high
     bent = replace(points, mean_return=np.log1p(points.mean_return) ** 3)
-    again = intrinsic.intrinsic_performance(bent)
-    seen = intrinsic.intrinsic_performance(points)
+    again = returns.intrinsic_performance(bent)
+    seen = returns.intrinsic_performance(points)
     assert np.nanmax(np.abs(np.log(again / seen))) < 0.6  # but for how steps are interpolated
     with pytest.raises(InputError, match="4 budgets of 4 sizes"):
-        intrinsic.fit_intrinsic(points.take(points.flops < 3e12))
+        returns.fit_intrinsic(points.take(points.flops < 3e12))
 
 
 def test_laws_of_the_return_itself():

@@ -21,8 +21,8 @@ from nhzoo.agents import base
 from nhzoo.agents.registry import pull_entry
 from nhzoo.errors import InputError
 from nhzoo.evaluation.evaluator import evaluate
-from nhzoo.hub import client, download, refs
-from nhzoo.hub import contents as hub_contents
+from nhzoo.hub import client, download, repos
+from nhzoo.hub import repos as hub_contents
 from nhzoo.hub.download import pull_dataset
 from tests.conftest import content, make_entry
 from tests.hub import Blob
@@ -342,12 +342,12 @@ def test_a_server_that_does_not_answer(hub, tiny, tmp_path, monkeypatch):
 @settings(max_examples=400, deadline=None)
 def test_names_are_clean_or_refused(text):
     try:
-        ref = refs.parse(text)
+        ref = repos.parse(text)
     except InputError:
         return
     for part in (*ref.repo.split("/"), *(ref.revision or "x").split("/")):
         assert part not in ("", ".", "..") and not set(part) & set("\\:?#%& \n\0")
-    assert refs.parse(str(ref)) == ref
+    assert repos.parse(str(ref)) == ref
     assert len(ref.repo.split("/")) == 2
 
 
@@ -365,7 +365,7 @@ def test_lists_stay_inside_the_folder(parts):
 @pytest.mark.parametrize("text", ["a/b/c", "hf://a", "hf://a/b@", "a/..", "-x", "hf://a/b@../c"])
 def test_what_names_nothing(text):
     with pytest.raises(InputError, match=r"names nothing on the hub|no agent"):
-        pull_entry(text) if text != "hf://a/b@" else refs.parse("hf://a/b@..")
+        pull_entry(text) if text != "hf://a/b@" else repos.parse("hf://a/b@..")
 
 
 def test_git_hashes_are_gits():

@@ -23,12 +23,12 @@ from nhzoo.errors import CheckFailed, InputError, NhzooError
 from nhzoo.policy import checkpoint
 from nhzoo.policy.network import PolicyConfig
 from nhzoo.training import loop, run_table
-from nhzoo.training.rl import impala_publishing, impala_training
+from nhzoo.training.rl import training
 from nhzoo.training.rl.actors import InlineCrew
 from nhzoo.training.rl.config import ImpalaConfig, update_flops
-from nhzoo.training.rl.critic import Critic, load_critic
 from nhzoo.training.rl.impala import ImpalaRun
-from nhzoo.training.rl.impala_training import hold, train
+from nhzoo.training.rl.objectives import Critic, load_critic
+from nhzoo.training.rl.training import hold, train
 from tests import commands
 from tests.conftest import make_entry
 
@@ -108,7 +108,7 @@ _TRAIN = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from nhzoo.training.rl.impala_training import train
+from nhzoo.training.rl.training import train
 from tests.test_impala import TINY
 if __name__ == "__main__":
     train(replace(TINY, steps=1e9, inline=False, actors=1, save_every=2), Path(sys.argv[1]))
@@ -306,9 +306,9 @@ def test_what_a_run_comes_to(tmp_path):
     rows = []
     played = train(
         config, tmp_path / "run", checkpoint=lambda p: rows.append(
-            impala_publishing.played_row(p, "agent"))
+            training.played_row(p, "agent"))
     )  # fmt: skip
-    rows.append(impala_publishing.played_row(played, "agent"))
+    rows.append(training.played_row(played, "agent"))
     assert [row.checkpoint for row in rows] == [True, False]
     assert rows[1].kind == "rl" and rows[1].samples == played.steps
     assert rows[1].flops == played.updates * update_flops(config, played.policy.config)
@@ -318,7 +318,7 @@ def test_what_a_run_comes_to(tmp_path):
         assert run_table.append_row(table, row)
     assert run_table.read_runs(table) == rows
     folder = tmp_path / "agent"
-    impala_publishing.publish_played(
+    training.publish_played(
         *(played, folder, checkpoint.Sampling(), "debug", "nhzoo train impala"),
         tmp_path / "run" / "log.jsonl",
     )
@@ -459,7 +459,7 @@ def test_the_command_line(tmp_path):
 
 
 def test_torchrun_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(impala_training.distributed, "world", lambda: 2)
+    monkeypatch.setattr(training.distributed, "world", lambda: 2)
     with pytest.raises(InputError, match="one learner"):
         train(TINY, tmp_path)
 

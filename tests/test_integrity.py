@@ -20,9 +20,9 @@ from nhzoo.envs.protocols import get_protocol
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import auditing, verification
 from nhzoo.evaluation.results import read_episodes
-from nhzoo.leaderboard import kinship, maintaining, names
-from nhzoo.leaderboard.board import entry_claims, read_board
-from nhzoo.leaderboard.board_export import as_csv, as_json
+from nhzoo.leaderboard import claims as names
+from nhzoo.leaderboard import kinship, maintaining
+from nhzoo.leaderboard.board import as_csv, as_json, entry_claims, read_board
 from nhzoo.leaderboard.checks import check, name_problems
 from nhzoo.leaderboard.claims import subject_of
 from nhzoo.leaderboard.entry_checks import Known, identity, training_problems
@@ -428,7 +428,7 @@ def test_the_board_the_export_and_the_page_say_whose_word_it_is(tmp_path):
     assert document["rows"][0]["author"] == "hf:her" and document["lines"] == len(board.log)
     assert as_csv(board).splitlines()[0].endswith(",author,as_said")
     from nhzoo.leaderboard.site.agents import _card, _row_facts
-    from nhzoo.leaderboard.site.tables import board_table
+    from nhzoo.leaderboard.site.page import board_table
 
     heads = board_table("x", [replace(board.rows[0], flops=1e12)])
     assert "Training FLOPs, as said" in heads and "Samples, as said" in heads

@@ -17,8 +17,7 @@ from nle import nethack
 
 from nhzoo.data import ttyrec
 from nhzoo.data.nld import NldFolder, layout
-from nhzoo.data.replay import Diverged, replay
-from nhzoo.data.traces import Trace, open_traces
+from nhzoo.data.traces import Diverged, Trace, open_traces, replay
 from nhzoo.data.ttyrec import scan, write_ttyrec, write_ttyrecs
 from nhzoo.envs.game import TTY, Game
 from nhzoo.errors import InputError

@@ -17,8 +17,7 @@ import pytest
 from nhzoo.data import frames, packed_set, packing
 from nhzoo.data.batches import ACTION_OF_KEY, Batch, Streams, read_games
 from nhzoo.data.nld import NldFolder
-from nhzoo.data.replay import replay
-from nhzoo.data.traces import open_traces
+from nhzoo.data.traces import open_traces, replay
 from nhzoo.envs.game import ACTION_KEYS, TTY, Game
 from nhzoo.errors import InputError
 from nhzoo.policy import features, walking

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from nhzoo.leaderboard.site.play_page import play_page
+from nhzoo.leaderboard.site.builder import play_page
 from tests.test_report import browser, drawn, frame, until  # noqa: F401
 
 

@@ -21,12 +21,17 @@ import pytest
 from nhzoo.errors import NhzooError, Stopped
 from nhzoo.runtime.channels import Channel
 from nhzoo.training.rl import remote_actors
-from nhzoo.training.rl.actor_states import pack_states, unpack_states
-from nhzoo.training.rl.actors import Actor, ActorState, most_started, weights_of
+from nhzoo.training.rl.actors import (
+    Actor,
+    ActorState,
+    most_started,
+    pack_states,
+    unpack_states,
+    weights_of,
+)
 from nhzoo.training.rl.envs import WorldConfig
 from nhzoo.training.rl.impala import ImpalaRun
-from nhzoo.training.rl.remote_actors import ProcessCrew
-from nhzoo.training.rl.shared_weights import SharedWeights
+from nhzoo.training.rl.remote_actors import ProcessCrew, SharedWeights
 from tests.test_actors import WALK, policy
 from tests.test_impala import TINY, lines
 
@@ -342,8 +347,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from nhzoo.training.rl import remote_actors as process_actors
-from nhzoo.training.alarm import Alarm
-from nhzoo.training.rl.impala_training import train
+from nhzoo.training.loop import Alarm
+from nhzoo.training.rl.training import train
 from nhzoo.training.loop import Interrupted
 from tests.test_impala import TINY
 process_actors.STOP_SECONDS = 1.0

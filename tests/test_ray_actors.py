@@ -17,8 +17,8 @@ import pytest
 from nhzoo.errors import InputError, NhzooError, Stopped
 from nhzoo.training.rl import ray_actors
 from nhzoo.training.rl.impala import ImpalaRun
-from nhzoo.training.rl.impala_training import train
 from nhzoo.training.rl.ray_actors import connect
+from nhzoo.training.rl.training import train
 from tests.test_impala import TINY
 
 ray = pytest.importorskip("ray")

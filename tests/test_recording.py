@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from nhzoo.data.replay import Diverged, replay
-from nhzoo.data.traces import open_traces
+from nhzoo.data.traces import Diverged, open_traces, replay
 from nhzoo.envs.game import Episode, Game
 from nhzoo.envs.protocols import GameSpec, get_protocol, seeds_of
 from nhzoo.errors import InputError

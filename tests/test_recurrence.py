@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nhzoo.policy.network import LAYERS, Policy, PolicyConfig
-from nhzoo.policy.recurrence import scan
+from nhzoo.policy.network import LAYERS, Policy, PolicyConfig, scan
 
 
 def draw(*shape, seed, keep=False):

@@ -11,8 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from nhzoo.data.replay import Diverged, frame_hash, replay
-from nhzoo.data.traces import bundled_names, open_traces
+from nhzoo.data.traces import Diverged, bundled_names, frame_hash, open_traces, replay
 from nhzoo.envs.game import TTY, Game
 from nhzoo.errors import InputError
 
@@ -89,7 +88,7 @@ def test_another_seed_or_clock_or_key_diverges():
 _DIGEST = """
 import hashlib, sys, time
 from nhzoo.envs.game import Game
-from nhzoo.data.replay import frame_hash, replay
+from nhzoo.data.traces import frame_hash, replay
 from nhzoo.data.traces import open_traces
 traces = {trace.game: trace for trace in open_traces("autoascend-monk-v1").traces}
 for name in sys.argv[1:]:

@@ -19,7 +19,7 @@ from nhzoo.envs.game import TTY, Episode, EpisodeResult, Game
 from nhzoo.envs.protocols import get_protocol
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import results
-from nhzoo.publishing import asciicast, axes, charts
+from nhzoo.publishing import asciicast, charts
 from nhzoo.publishing.asciicast import Painter, record_cast, windows_of
 from nhzoo.publishing.report import choose_games, write_report
 from nhzoo.runtime import files
@@ -463,7 +463,7 @@ def test_every_score_is_in_one_bin():
 
 def test_steps_of_an_axis_are_round():
     for span, most, step in ((128, 4, 50), (1, 4, 0.5), (7, 4, 2), (26_526, 4, 10_000), (0, 4, 1)):
-        assert axes.nice_step(span, most) == pytest.approx(step)
+        assert charts.nice_step(span, most) == pytest.approx(step)
 
 
 # --- in a browser ---------------------------------------------------------------------------------

@@ -12,17 +12,16 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from nhzoo.errors import CheckFailed, InputError
-from nhzoo.scaling import fit_files, fitting, isoflop, returns, training_cost
+from nhzoo.scaling import cost as training_cost
+from nhzoo.scaling import fitting, isoflop, returns
 from nhzoo.scaling import parametric as loss_surface
+from nhzoo.scaling.cost import Cost, from_function, from_rows, proportional
 from nhzoo.scaling.forecasting import forecast
-from nhzoo.scaling.huber_surface import parametric
 from nhzoo.scaling.intervals import Spread, resampled_pairs, resampled_runs
 from nhzoo.scaling.isoflop import parabolas, power_law
 from nhzoo.scaling.laws import fit_laws, optimum
-from nhzoo.scaling.parametric import losses, variable_projection
-from nhzoo.scaling.run_diagnostics import Diagnostic
-from nhzoo.scaling.run_selection import select
-from nhzoo.scaling.training_cost import Cost, from_function, from_rows, proportional
+from nhzoo.scaling.parametric import losses, parametric, variable_projection
+from nhzoo.scaling.runs import Diagnostic, select
 from nhzoo.training import table_reader
 from nhzoo.training.run_table import RunRow, read_runs
 from tests.synthetic_laws import Truth, runs
@@ -331,7 +330,7 @@ def test_costs_read_off_rows():
 
 def test_nhzoos_own_cost_is_its_policies():
     from nhzoo.policy.network import PolicyConfig
-    from nhzoo.scaling.policy_cost import policy_cost
+    from nhzoo.scaling.cost import policy_cost
 
     cost = policy_cost()
     for size, within in ((20_000, 0.2), (100_000, 0.05), (1_000_000, 0.02), (77_000_000, 0.01)):
@@ -413,7 +412,7 @@ def test_an_interval_has_a_width_or_is_none():
 
 def test_the_same_seed_gives_the_same_fit_and_another_does_not():
     rows = runs(Truth(), 0.01)
-    first, again, other = (fit_files.fit_json(fitting.fit(rows, seed=s)) for s in (1, 1, 2))
+    first, again, other = (fitting.fit_json(fitting.fit(rows, seed=s)) for s in (1, 1, 2))
     assert first == again
     assert first["laws"] != other["laws"]
 
@@ -643,7 +642,7 @@ def test_any_table_gives_a_fit_or_a_line(values, named):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit = fitting.fit(rows, resamples=50, methods=("vp", "parabola", "joint", "argmin"))
-        value = fit_files.fit_json(fit)
+        value = fitting.fit_json(fit)
     for estimate in value["estimates"].values():
         for entry in estimate.values():
             if isinstance(entry, dict):
@@ -659,18 +658,18 @@ def test_any_table_gives_a_fit_or_a_line(values, named):
 def test_a_fit_comes_back_as_it_was_and_is_refused_when_changed(tmp_path):
     fit = fitting.fit(runs(Truth(), 0.01), methods=("vp", "parabola", "huber", "joint", "argmin"))
     path = tmp_path / "fit.json"
-    fit_files.write_fit(path, fit)
-    again = fit_files.read_fit(path)
-    assert fit_files.fit_json(again) == fit_files.fit_json(fit)
+    fitting.write_fit(path, fit)
+    again = fitting.read_fit(path)
+    assert fitting.fit_json(again) == fitting.fit_json(fit)
     assert again.loss("frontier", 1e15) == fit.loss("frontier", 1e15)
     text = path.read_text()
     path.write_text(text.replace('"kind": "bc"', '"kind": "rl"'))
     with pytest.raises(InputError, match="was changed after it was written"):
-        fit_files.read_fit(path)
+        fitting.read_fit(path)
     for other, says in (("{}", "not a fit"), ("[]", "object"), ("", "JSON")):
         path.write_text(other)
         with pytest.raises(InputError, match=says):
-            fit_files.read_fit(path)
+            fitting.read_fit(path)
 
 
 def test_options_are_checked():

@@ -21,19 +21,17 @@ from nhzoo.cli.app import cli
 from nhzoo.envs.protocols import PROTOCOLS, get_protocol
 from nhzoo.errors import InputError
 from nhzoo.evaluation import results
-from nhzoo.hub.contents import SITE, kind_of
+from nhzoo.hub.repos import SITE, kind_of
 from nhzoo.leaderboard.board import TIERS, Board, Reference, Row, ranked
 from nhzoo.leaderboard.board_log import LogLine
 from nhzoo.leaderboard.site import games as site_games
-from nhzoo.leaderboard.site.builder import build, build_board
+from nhzoo.leaderboard.site.builder import build, build_board, server
 from nhzoo.leaderboard.site.games import record, wanted_games
-from nhzoo.leaderboard.site.page import from_markdown
+from nhzoo.leaderboard.site.page import Scale, from_markdown
 from nhzoo.leaderboard.site.scaling import Laws, read_laws
-from nhzoo.leaderboard.site.server import server
-from nhzoo.leaderboard.site.tables import Scale
-from nhzoo.publishing.report_parts import read
+from nhzoo.publishing.report import read
 from nhzoo.runtime import files
-from nhzoo.scaling.forecast_ledger import FrozenForecast
+from nhzoo.scaling.grading import FrozenForecast
 from tests.conftest import read_rows
 from tests.test_report import HOSTILE, axe_violations, browser, frame, seek, synthetic, until  # noqa: F401
 

@@ -55,14 +55,10 @@ def test_rooms_and_modules_are_of_a_size_to_read():
     assert sorted(ROOMS) == sorted(path.name for path in FOLDERS if path.parent == PACKAGE)
     for folder in FOLDERS:
         modules = len(list(folder.glob("*.py"))) - 1
-        assert modules <= MOST.get(folder.name, 15), f"{folder.name}/ has {modules} modules"
+        assert modules <= 16, f"{folder.name}/ has {modules} modules"
     for path in PACKAGE.rglob("*.py"):
         lines = path.read_text().count("\n")
         assert lines <= 520, f"{path.relative_to(ROOT)} has {lines} lines"
-
-
-MOST = {"scaling": 26, "rl": 16}
-"""Rooms that still have more modules than 15."""
 
 
 def test_the_readme_names_every_room_once_with_its_line():

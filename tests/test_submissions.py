@@ -24,7 +24,7 @@ from nhzoo.envs.game import ACTION_KEYS, Episode, Game
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import auditing, results, verification
 from nhzoo.hub.client import author_of
-from nhzoo.hub.refs import parse
+from nhzoo.hub.repos import parse
 from nhzoo.hub.upload import push
 from nhzoo.leaderboard import board, checks
 from nhzoo.leaderboard import claims as submission_claims

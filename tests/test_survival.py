@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nhzoo.evaluation.survival import kaplan_meier
+from nhzoo.evaluation.outcomes import kaplan_meier
 
 # Weeks of remission under 6-mercaptopurine (Freireich et al. 1963), the textbooks' example.
 DIED = [6, 6, 6, 7, 10, 13, 16, 22, 23]

@@ -25,7 +25,7 @@ from nhzoo.evaluation.evaluator import evaluate
 from nhzoo.evaluation.loss import measure_agent
 from nhzoo.policy.network import PolicyConfig
 from nhzoo.runtime import files
-from nhzoo.scaling import fitting, forecasting, sweep, sweep_measure, training_cost
+from nhzoo.scaling import cost, fitting, forecasting, sweep
 from nhzoo.scaling.sweep_plan import Cell, Plan, read_plan, write_plan
 from nhzoo.training import outputs
 from nhzoo.training.run_table import read_runs
@@ -45,7 +45,7 @@ def plan_of(*cells: tuple[int, int, int]) -> Plan:
         for n, (params, updates, seed) in enumerate(cells)
     )
     budgets = tuple(sorted({cell.flops for cell in made}))
-    return Plan("tiny", "given", budgets, made, (), training_cost.proportional(6), None, None)
+    return Plan("tiny", "given", budgets, made, (), cost.proportional(6), None, None)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_jobs_of_hours_tell_that_they_get_on(recipe):
     trained = Path(recipe.folder) / cell.run_id / cell.run_id
     for task, item in (
         (sweep.CellTask(recipe, packed), cell),
-        (sweep_measure._LossTask(packed.held_out), trained),
+        (sweep._LossTask(packed.held_out), trained),
     ):
         marks.clear()
         task.start(0, item)

@@ -13,9 +13,8 @@ import pytest
 from nle import nethack
 
 from nhzoo import evaluate, verify
-from nhzoo.data.replay import Diverged, replay
-from nhzoo.data.result_games import open_result
-from nhzoo.data.traces import open_traces
+from nhzoo.data.catalog import open_result
+from nhzoo.data.traces import Diverged, open_traces, replay
 from nhzoo.envs import nle_library
 from nhzoo.envs.game import ACTION_KEYS, TTY, Episode, Game, NetHackEnv
 from nhzoo.envs.protocols import get_protocol

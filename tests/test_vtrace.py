@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nhzoo.training.rl.vtrace import vtrace
+from nhzoo.training.rl.objectives import vtrace
 
 
 def by_the_paper(log_ratios, discounts, rewards, values, bootstrap, rho_bar, c_bar, lam):

@@ -18,9 +18,9 @@ import report_tables as tables
 from report_figures import draw_laws, draw_paper, draw_playing
 
 from nhzoo.scaling import fitting
+from nhzoo.scaling.cost import policy_cost
 from nhzoo.scaling.fitting import Fit
-from nhzoo.scaling.forecast_ledger import FrozenForecast, read_forecasts
-from nhzoo.scaling.policy_cost import policy_cost
+from nhzoo.scaling.grading import FrozenForecast, read_forecasts
 from nhzoo.training.run_table import LedgerRow, RunRow, read_runs
 
 HERE = Path(__file__).parent

@@ -12,9 +12,9 @@ import numpy as np
 
 from nhzoo.evaluation.statistics import ends_text, summary_ci95
 from nhzoo.scaling.fitting import Fit
-from nhzoo.scaling.forecast_ledger import FrozenForecast
+from nhzoo.scaling.forecasting import compute_for
+from nhzoo.scaling.grading import FrozenForecast
 from nhzoo.scaling.intervals import Interval
-from nhzoo.scaling.reach import compute_for
 from nhzoo.training.run_table import LedgerRow, RunRow
 
 RESULTS = Path(__file__).parents[1] / "leaderboard" / "results"

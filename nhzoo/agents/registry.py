@@ -15,7 +15,7 @@ from nhzoo.errors import InputError
 from nhzoo.hub import download
 from nhzoo.hub.download import Progress, Pulled
 from nhzoo.hub.errors import NotThere
-from nhzoo.hub.refs import is_name, parse
+from nhzoo.hub.repos import is_name, parse
 from nhzoo.runtime import files
 from nhzoo.runtime.system import CHECKOUT, PACKAGE
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from nhzoo import __version__
-from nhzoo.cli import agents, data, evaluate, hub, leaderboard, reports, scaling, site, sweep, train
+from nhzoo.cli import agents, data, evaluate, hub, leaderboard, scaling, site, sweep, train
 from nhzoo.errors import NhzooError, refusal
 from nhzoo.runtime import console
 
@@ -53,8 +53,8 @@ for _command in (
     evaluate.verify,
     evaluate.merge,
     evaluate.loss,
-    reports.compare,
-    reports.report,
+    evaluate.compare,
+    evaluate.report,
     data.data,
     hub.push,
     hub.pull,

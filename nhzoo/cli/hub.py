@@ -10,7 +10,7 @@ import click
 
 from nhzoo.cli.options import AS_JSON, FOLDER
 from nhzoo.errors import InputError
-from nhzoo.hub.refs import parse
+from nhzoo.hub.repos import parse
 from nhzoo.runtime import console
 
 if TYPE_CHECKING:

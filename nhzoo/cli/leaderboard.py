@@ -377,7 +377,8 @@ def export(root: Path, as_json: bool) -> None:
     \b
     Example: nhzoo leaderboard export > board.csv
     """
-    from nhzoo.leaderboard import board_export, maintaining
+    from nhzoo.leaderboard import board as board_export
+    from nhzoo.leaderboard import maintaining
 
     board = maintaining.Place(root).board()
     if as_json:
@@ -398,7 +399,7 @@ def warn(warnings: Sequence[str]) -> None:
 def _subject(named: str, root: Path, author: str) -> Iterator[Subject]:
     """A submission in its folder; one on the hub is fetched for as long as it is looked at."""
     from nhzoo.hub import client
-    from nhzoo.hub.refs import parse
+    from nhzoo.hub.repos import parse
     from nhzoo.leaderboard import maintaining, submitting
 
     place = maintaining.Place(root)

@@ -14,9 +14,9 @@ from nhzoo.errors import InputError
 from nhzoo.runtime import console
 
 if TYPE_CHECKING:
+    from nhzoo.scaling.cost import Cost
     from nhzoo.scaling.fitting import Fit
     from nhzoo.scaling.intervals import Interval
-    from nhzoo.scaling.training_cost import Cost
     from nhzoo.training.run_table import RunRow
 
 FILE = click.Path(path_type=Path)
@@ -77,7 +77,7 @@ def fit_command(
     \b
     Example: nhzoo fit training/runs.jsonl --only 'iso1*' -o fit.json
     """
-    from nhzoo.scaling import fit_files, fitting
+    from nhzoo.scaling import fitting
     from nhzoo.training import run_table
 
     incomplete: list[str] | None = [] if skip_incomplete else None
@@ -100,9 +100,9 @@ def fit_command(
         **options,
     )
     if out is not None:
-        fit_files.write_fit(out, fitted)
+        fitting.write_fit(out, fitted)
     if as_json:
-        console.print_json(fit_files.fit_json(fitted))
+        console.print_json(fitting.fit_json(fitted))
     else:
         _show_fit(fitted)
     if not fitted.laws:
@@ -144,7 +144,7 @@ def forecast_command(
     Example: nhzoo forecast fit.json --flops 5e13 -o forecast.json
              nhzoo forecast fit.json --return 127000
     """
-    from nhzoo.scaling.fit_files import read_fit
+    from nhzoo.scaling.fitting import read_fit
     from nhzoo.scaling.forecasting import forecast, write_forecast
 
     if (flops is None) == (target is None):
@@ -189,8 +189,8 @@ def forecast_command(
 
 
 def _show_reach(fit_file: Path, target: float, as_json: bool) -> None:
-    from nhzoo.scaling.fit_files import read_fit
-    from nhzoo.scaling.reach import compute_for
+    from nhzoo.scaling.fitting import read_fit
+    from nhzoo.scaling.forecasting import compute_for
 
     said = compute_for(read_fit(fit_file), target)
     if as_json:
@@ -231,8 +231,8 @@ def grade_command(
     Example: nhzoo grade forecast.json training/runs.jsonl:bc-lstm-1410k
     """
     from nhzoo.scaling import grading
-    from nhzoo.scaling.forecast_ledger import write_grade
     from nhzoo.scaling.forecasting import read_forecast
+    from nhzoo.scaling.grading import write_grade
 
     said = read_forecast(forecast_file)
     found = grading.grade(said, grading.find_run(run, said.flops), result)
@@ -280,7 +280,7 @@ def plot_command(fit_file: Path, forecasts: tuple[Path, ...], out: Path) -> None
     \b
     Example: nhzoo plot fit.json --forecast forecast.json --out figures
     """
-    from nhzoo.scaling.fit_files import read_fit
+    from nhzoo.scaling.fitting import read_fit
     from nhzoo.scaling.forecasting import read_forecast
     from nhzoo.scaling.plots import plot_fit
 
@@ -290,14 +290,14 @@ def plot_command(fit_file: Path, forecasts: tuple[Path, ...], out: Path) -> None
 
 def policy_cost_of(rows: list[RunRow]) -> Cost:
     """The exact cost of our policies."""
-    from nhzoo.scaling.policy_cost import policy_cost  # torch
+    from nhzoo.scaling.cost import policy_cost  # torch
 
     return policy_cost(rows)
 
 
 def named_cost(text: str, rows: list[RunRow]) -> Cost | None:
     """The cost that an option names; None for what the rows show."""
-    from nhzoo.scaling import training_cost
+    from nhzoo.scaling import cost as training_cost
 
     if text == "rows":
         return None
@@ -306,7 +306,7 @@ def named_cost(text: str, rows: list[RunRow]) -> Cost | None:
     if text == "auto":
         if not rows or any(row.flop_model_hash is None for row in rows):
             return None
-        from nhzoo.scaling.policy_cost import is_ours  # torch
+        from nhzoo.scaling.cost import is_ours  # torch
 
         return policy_cost_of(rows) if is_ours(rows) else None
     try:

@@ -91,7 +91,7 @@ def serve(site: Path, port: int) -> None:
     \b
     Example: nhzoo leaderboard serve --port 8000
     """
-    from nhzoo.leaderboard.site.server import server
+    from nhzoo.leaderboard.site.builder import server
 
     with server(site, port) as running:
         console.say(f"http://127.0.0.1:{running.server_port}/ shows {site}; Ctrl-C ends it")

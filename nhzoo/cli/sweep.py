@@ -52,7 +52,7 @@ def sweep_plan(
     Example: nhzoo sweep plan --budgets 1e12:1e14:5 --center 100000@1e12 -o plan.json
     """
     from nhzoo.scaling import sweep_plan as plans
-    from nhzoo.scaling.fit_files import read_fit
+    from nhzoo.scaling.fitting import read_fit
     from nhzoo.training.run_table import read_runs
 
     rows = read_runs(ledger) if ledger else []
@@ -203,7 +203,7 @@ def sweep_measure(
              --data leaderboard/results/autoascend/monk-lite-v1 --games 32 -o measured.jsonl
     """
     from nhzoo.cli.data import packed_games
-    from nhzoo.scaling import sweep_measure as measures
+    from nhzoo.scaling import sweep as measures
     from nhzoo.training.run_table import LedgerRow, append_row, read_runs, write_rows
 
     if out.exists() and out.samefile(ledger):

@@ -103,11 +103,11 @@ def train_bc(
     Example: nhzoo train bc --params 100000 --flops 1e12 --run runs/100k --out agents/my-100k
     """
     from nhzoo.policy.checkpoint import Sampling
-    from nhzoo.training import bc_training, distributed, outputs
+    from nhzoo.training import bc, distributed, outputs
     from nhzoo.training.config import BCConfig
     from nhzoo.training.run_table import append_row
 
-    def record(trained: bc_training.Trained) -> dict[str, Any]:
+    def record(trained: bc.Trained) -> dict[str, Any]:
         row = outputs.ledger_row(trained, out.name, games)
         if ledger:
             append_row(ledger, row)
@@ -122,7 +122,7 @@ def train_bc(
         )
         with console.LiveProgress(f"train {out.name}", "updates") as bar:
             try:
-                trained = bc_training.train(
+                trained = bc.train(
                     config,
                     games,
                     held_out,
@@ -131,7 +131,7 @@ def train_bc(
                     checkpoint=record,
                     say=console.say,
                 )
-            except bc_training.Interrupted as stop:
+            except bc.Interrupted as stop:
                 console.say(str(stop))
                 sys.exit(130)
         if distributed.rank() != 0:
@@ -262,12 +262,12 @@ def train_impala(
     from nhzoo.policy.checkpoint import Sampling
     from nhzoo.training import distributed
     from nhzoo.training.loop import Interrupted
-    from nhzoo.training.rl import impala_publishing, impala_training
+    from nhzoo.training.rl import training
     from nhzoo.training.rl.config import ImpalaConfig
     from nhzoo.training.run_table import append_row
 
-    def record(played: impala_training.Played) -> dict[str, Any]:
-        row = impala_publishing.played_row(played, out.name)
+    def record(played: training.Played) -> dict[str, Any]:
+        row = training.played_row(played, out.name)
         if ledger:
             append_row(ledger, row)
         return asdict(row)
@@ -275,10 +275,10 @@ def train_impala(
     config = ImpalaConfig(demonstrations=demonstrations, **options)
     sampling = Sampling(temperature, patience)
     games = packed_games(demonstrations, "train", workers) if demonstrations else []
-    held = impala_training.hold(config, games)
+    held = training.hold(config, games)
     with console.LiveProgress(f"train {out.name}", "updates") as bar:
         try:
-            played = impala_training.train(
+            played = training.train(
                 config,
                 folder,
                 held,
@@ -289,7 +289,7 @@ def train_impala(
         except Interrupted as stop:
             console.say(str(stop))
             sys.exit(130)
-    impala_publishing.publish_played(
+    training.publish_played(
         played, out, sampling, description, _command(distributed), folder / "log.jsonl"
     )
     row = record(played)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nhzoo.errors import InputError, refusal
-from nhzoo.hub.connections import obstacle
+from nhzoo.hub.errors import obstacle
 from nhzoo.runtime import files
 
 Progress = Callable[[float, float], None]

@@ -14,8 +14,7 @@ from nhzoo.data import frames as packed
 from nhzoo.data.catalog import open_demonstrations
 from nhzoo.data.nld import NldFolder
 from nhzoo.data.packed_set import PackedSet
-from nhzoo.data.replay import replay
-from nhzoo.data.traces import TraceSet
+from nhzoo.data.traces import TraceSet, replay
 from nhzoo.envs.game import TTY, Game
 from nhzoo.errors import InputError, NhzooError, refusal
 from nhzoo.runtime import files

@@ -18,8 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nhzoo.data.replay import replay
-from nhzoo.data.traces import MAX_KEYS, Trace, TraceSet
+from nhzoo.data.traces import MAX_KEYS, Trace, TraceSet, replay
 from nhzoo.envs.game import ESCAPE, Game
 from nhzoo.envs.protocols import GameSpec
 from nhzoo.errors import InputError, NhzooError, refusal

@@ -2,9 +2,9 @@ from .auditing import audit as audit
 from .comparison import compare as compare
 from .evaluator import evaluate as evaluate
 from .expert import normalize_rows as normalize_rows
-from .merging import merge as merge
 from .outcomes import breakdown as breakdown
 from .recording import record as record
+from .results import merge as merge
 from .statistics import Interval as Interval
 from .statistics import ci95 as ci95
 from .statistics import mean_ci95 as mean_ci95

@@ -17,7 +17,25 @@ from nhzoo.data.traces import Trace, open_traces
 from nhzoo.evaluation import statistics
 from nhzoo.evaluation.outcomes import UNKNOWN, RoleRow, breakdown, role_of_character, row_role
 from nhzoo.evaluation.results import Row
-from nhzoo.evaluation.statistics import Interval
+from nhzoo.evaluation.statistics import Interval, mean_ci95
+
+
+def expert_summary(name: str) -> dict[str, Any]:
+    """Mean, interval and median of the scores of the games called expert-monk, and mean turns.
+
+    These are the games of `name` that `nhzoo data record` has not added to it.
+    """
+    traces = [trace for trace in open_traces(name).traces if trace.agent is None]
+    scores = [trace.score for trace in traces if trace.score is not None]
+    turns = [trace.turns for trace in traces if trace.turns is not None]
+    return {
+        "episodes": len(scores),
+        "mean_score": float(np.mean(scores)),
+        "mean_score_ci95": mean_ci95(scores),
+        "median_score": float(np.median(scores)),
+        "mean_turns": float(np.mean(turns)) if turns else None,
+    }
+
 
 MONKS, ALL_ROLES = "autoascend-monk-v1", "autoascend-allroles-v1"
 """The bundled games of monks and of the other roles."""

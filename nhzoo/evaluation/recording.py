@@ -20,8 +20,7 @@ from typing import Any
 
 from nhzoo.agents.base import Agent
 from nhzoo.agents.loading import load
-from nhzoo.data.replay import frame_hash, replay
-from nhzoo.data.traces import HASH_EVERY, MAX_KEYS, Trace, is_trace_set
+from nhzoo.data.traces import HASH_EVERY, MAX_KEYS, Trace, frame_hash, is_trace_set, replay
 from nhzoo.envs.game import TTY, Episode, Game
 from nhzoo.envs.protocols import Protocol, get_protocol
 from nhzoo.errors import CheckFailed, InputError

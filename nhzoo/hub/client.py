@@ -18,7 +18,7 @@ from typing import Any
 from nhzoo.errors import InputError
 from nhzoo.hub.errors import HUB, is_named, is_offline, speaking_of, status_of, utilities
 from nhzoo.hub.guard import client
-from nhzoo.hub.refs import Ref
+from nhzoo.hub.repos import Ref
 
 Progress = Callable[[float, float], None]
 """Called with (bytes done, bytes in all)."""

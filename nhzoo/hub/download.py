@@ -19,9 +19,8 @@ from pathlib import Path
 
 from nhzoo.errors import InputError
 from nhzoo.hub import client
-from nhzoo.hub.contents import ENTRY, RESULTS, Contents, check_paths, dataset_of
 from nhzoo.hub.errors import NotThere, is_offline
-from nhzoo.hub.refs import Ref, parse
+from nhzoo.hub.repos import ENTRY, RESULTS, Contents, Ref, check_paths, dataset_of, parse
 from nhzoo.runtime import files
 
 Progress = Callable[[float, float], None]

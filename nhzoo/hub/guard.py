@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from nhzoo import __version__
 from nhzoo.errors import InputError
 from nhzoo.hub.errors import Untrusted, endpoint, seconds_to_wait, utilities
-from nhzoo.hub.refs import SITE
+from nhzoo.hub.repos import HUB_URL
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -111,7 +111,7 @@ def _is_ours(request: Any) -> bool:
 def _is_hub(url: str) -> bool:
     """Whether the token may go there: the hub that the user has named, or the public one."""
     asked = _origin(url)
-    for hub in (endpoint(), SITE, "https://hf.co"):
+    for hub in (endpoint(), HUB_URL, "https://hf.co"):
         known = _origin(hub)
         if asked in (known, ("https", known[1], 443)):
             return True

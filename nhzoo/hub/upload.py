@@ -13,9 +13,8 @@ from typing import Any
 
 from nhzoo.errors import InputError
 from nhzoo.hub import client
-from nhzoo.hub.contents import RESULTS, Contents
 from nhzoo.hub.errors import endpoint
-from nhzoo.hub.refs import PREFIXES, Ref
+from nhzoo.hub.repos import PREFIXES, RESULTS, Contents, Ref
 
 
 @dataclass(frozen=True)

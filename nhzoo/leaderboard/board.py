@@ -4,11 +4,16 @@ A row is a result folder: ours (`results/AGENT/PROTOCOL`) or a submission (`subm
 it counts as is what the log says: a row that was never accepted is *reported*, one of whose files
 any is not as it was accepted is *altered* and reported, and reported rows have no rank. A row is
 *re-run* when its re-run's secret, commitment, seeds and games say so too, not by the log's word.
+
+As CSV and JSON the board is for other programs. Columns are only added, at the end. `as_said` names
+the fields of a row that are its author's word: nobody can compute them here.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,9 +26,8 @@ from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import results
 from nhzoo.evaluation.outcomes import breakdown
 from nhzoo.evaluation.statistics import known_interval
-from nhzoo.leaderboard import rerun
-from nhzoo.leaderboard.board_log import LogLine, read_log
-from nhzoo.leaderboard.row_digest import digest, whole_digest
+from nhzoo.leaderboard import board_log, rerun
+from nhzoo.leaderboard.board_log import LogLine, digest, read_log, whole_digest
 from nhzoo.leaderboard.submission import ENTRY_FOLDER, Claims, read_manifest
 from nhzoo.runtime import files
 
@@ -411,3 +415,78 @@ def _normalized(rows: Sequence[Row]) -> list[Row]:
         else row
         for row in rows
     ]
+
+
+COLUMNS = (
+    "id",
+    "rank",
+    "agent",
+    "protocol",
+    "tier",
+    "status",
+    "episodes",
+    "mean_score",
+    "ci95_low",
+    "ci95_high",
+    "normalized",
+    "mean_progression",
+    "mean_depth",
+    "max_depth",
+    "params",
+    "flops",
+    "samples",
+    "held_out_loss",
+    "kind",
+    "date",
+    "revision",
+    "sha256",
+    "contact",
+    "licence",
+    "reason",
+    "crashed",
+    "voided",
+    "author",
+    "as_said",
+)
+
+
+def as_csv(board: Board) -> str:
+    """A line a row, in the order of the board; an empty field where a thing is not known."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in board.rows:
+        values = _values(row)
+        writer.writerow([_cell(values[name]) for name in COLUMNS])
+    return text.getvalue()
+
+
+def as_json(board: Board) -> dict[str, Any]:
+    """All of it; `head` is the hash of the log's last line, `roles` the breakdown by role."""
+    return {
+        "schema_version": 1,
+        "head": board_log.head(board.log),
+        "lines": len(board.log),
+        "warnings": list(board.warnings),
+        "rows": [_values(row) | {"roles": dict(row.roles)} for row in board.rows],
+        "references": [asdict(reference) for reference in board.references],
+        "log": [asdict(line) for line in board.log],
+    }
+
+
+def _values(row: Row) -> dict[str, Any]:
+    low, high = row.summary["mean_score_ci95"] or (None, None)
+    known = {**row.summary, **vars(row), "ci95_low": low, "ci95_high": high}
+    known["as_said"] = " ".join(name for name in AS_SAID if getattr(row, name) not in (None, ""))
+    values = {name: known.get(name) for name in COLUMNS}
+    if row.claimed:
+        values["claimed_mean_score"] = row.claimed["mean_score"]
+    return values
+
+
+def _cell(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    if not isinstance(value, str):
+        return "" if value is None else value
+    text = "".join(char if char.isprintable() else " " for char in value)
+    return f"'{text}" if text.lstrip()[:1] in tuple("=+-@|%") else text

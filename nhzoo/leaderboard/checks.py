@@ -19,10 +19,10 @@ from nhzoo.envs.protocols import Protocol
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import results
 from nhzoo.evaluation.verification import Verification, verify
-from nhzoo.leaderboard import names
+from nhzoo.leaderboard import claims as names
 from nhzoo.leaderboard.board import TIERS, Row, entry_claims
+from nhzoo.leaderboard.board_log import digest, whole_digest
 from nhzoo.leaderboard.claims import Subject, given_up, holds, static_problems
-from nhzoo.leaderboard.row_digest import digest, whole_digest
 from nhzoo.leaderboard.submission import ENTRY_FOLDER, NAME
 from nhzoo.runtime import files
 

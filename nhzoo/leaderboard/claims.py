@@ -1,8 +1,15 @@
-"""What a submission says, read and held against its own parts, before any game is replayed."""
+"""What a submission says, read and held against its own parts, before any game is replayed.
+
+Nobody takes another's name by a letter that the eye takes for another. Names are ASCII
+(`submission.AGENT`), so no other script has look-alikes here, and no table of all of Unicode is
+needed. What is folded are the ASCII pairs of Unicode's confusables.txt (UTS #39): I l 1 | and 0 O
+and rn m; and besides cl d, vv w, i l, 5 s, 2 z and 8 b, which it leaves out.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +24,21 @@ from nhzoo.leaderboard.board import row_id
 from nhzoo.leaderboard.submission import ENTRY_FOLDER, Claims, Manifest, check_text, read_submission
 from nhzoo.publishing.learning_curve import read_curve
 from nhzoo.runtime import files
+
+RESERVED = ("nhzoo", "expert", "human", "nethack", "nle", "admin", "maintainer")
+"""Names that would speak for the project, besides those of `registry.BUILT_IN`."""
+
+_ONE = str.maketrans({**dict.fromkeys("i1|!", "l"), "0": "o", "5": "s", "2": "z", "8": "b"})
+_TWO = (("rn", "m"), ("cl", "d"), ("vv", "w"))
+
+
+def skeleton(name: str) -> str:
+    """What is left of a name when letters that look alike are one, and case and signs are none."""
+    plain = re.sub(r"[^a-z0-9]", "", name.lower().translate(_ONE))
+    for pair, one in _TWO:
+        plain = plain.replace(pair, one)
+    return plain
+
 
 _ROW_FIELDS = set(results.ROW_FIELDS)
 _RESULT_FIELDS = {

@@ -11,7 +11,7 @@ from typing import Any
 from nhzoo.agents import registry
 from nhzoo.errors import InputError
 from nhzoo.hub import client
-from nhzoo.hub.refs import organisation
+from nhzoo.hub.repos import organisation
 from nhzoo.leaderboard import kinship
 from nhzoo.leaderboard.board import Row
 from nhzoo.leaderboard.claims import Subject, holds

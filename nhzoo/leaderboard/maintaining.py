@@ -16,10 +16,9 @@ from nhzoo.evaluation.evaluator import Progress, evaluate
 from nhzoo.evaluation.verification import verify
 from nhzoo.leaderboard import board_log, rerun
 from nhzoo.leaderboard.board import TIERS, Board, Row, read_board
-from nhzoo.leaderboard.board_log import LogLine
+from nhzoo.leaderboard.board_log import LogLine, digest, whole_digest
 from nhzoo.leaderboard.checks import Report, config_problems, player_of
 from nhzoo.leaderboard.claims import Subject, own_subject, subject_of
-from nhzoo.leaderboard.row_digest import digest, whole_digest
 from nhzoo.leaderboard.submission import NAME, check_text
 from nhzoo.runtime import files
 

@@ -24,9 +24,8 @@ from nhzoo.envs.protocols import GameSpec, Protocol, action_stream, get_protocol
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import results, statistics
 from nhzoo.evaluation.statistics import Interval
-from nhzoo.leaderboard.board_log import LogLine
-from nhzoo.leaderboard.row_digest import digest as games_digest
-from nhzoo.leaderboard.row_digest import whole_digest
+from nhzoo.leaderboard.board_log import LogLine, whole_digest
+from nhzoo.leaderboard.board_log import digest as games_digest
 from nhzoo.runtime import files
 
 GAMES = 128

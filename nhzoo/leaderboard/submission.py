@@ -19,8 +19,7 @@ from typing import Any
 from nhzoo.envs.protocols import PROTOCOLS, Protocol
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import results
-from nhzoo.hub.contents import RESULT_FILES
-from nhzoo.hub.refs import parse
+from nhzoo.hub.repos import RESULT_FILES, parse
 from nhzoo.runtime import files
 
 NAME = "submission.json"

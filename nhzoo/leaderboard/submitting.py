@@ -16,8 +16,7 @@ from nhzoo.envs.protocols import PROTOCOLS, Protocol
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import results
 from nhzoo.hub import client, download
-from nhzoo.hub.contents import RESULTS, check_paths
-from nhzoo.hub.refs import Ref, organisation
+from nhzoo.hub.repos import RESULTS, Ref, check_paths, organisation
 from nhzoo.hub.upload import Pushed, push
 from nhzoo.leaderboard.board import entry_claims
 from nhzoo.leaderboard.checks import name_problems

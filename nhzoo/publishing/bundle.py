@@ -12,8 +12,7 @@ from nhzoo.data.traces import BUNDLED, bundled_names
 from nhzoo.errors import InputError
 from nhzoo.evaluation import results
 from nhzoo.hub import client
-from nhzoo.hub.contents import ENTRY, SITE, kind_of, local_files
-from nhzoo.hub.refs import PREFIXES, Ref, organisation, parse
+from nhzoo.hub.repos import ENTRY, PREFIXES, SITE, Ref, kind_of, local_files, organisation, parse
 from nhzoo.hub.upload import Plan, Pushed
 from nhzoo.publishing.card_facts import Facts, Replay, read_facts
 from nhzoo.publishing.cards import eval_results, model_card

@@ -13,7 +13,7 @@ from nhzoo.envs.protocols import Protocol, get_protocol
 from nhzoo.errors import InputError
 from nhzoo.evaluation import results
 from nhzoo.evaluation.statistics import ends_text
-from nhzoo.hub.refs import ORGANISATION
+from nhzoo.hub.repos import ORGANISATION
 from nhzoo.publishing.learning_curve import Curve, read_curve
 from nhzoo.runtime import files
 

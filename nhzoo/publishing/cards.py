@@ -16,7 +16,7 @@ from nhzoo.data.traces import bundled_names
 from nhzoo.envs.protocols import get_protocol
 from nhzoo.errors import InputError
 from nhzoo.evaluation.statistics import score_text, summary_ci95
-from nhzoo.hub.refs import ORGANISATION, SITE, parse
+from nhzoo.hub.repos import HUB_URL, ORGANISATION, parse
 from nhzoo.publishing.card_facts import KEPT, Facts, Score, read_facts
 from nhzoo.publishing.learning_curve import curve_table
 from nhzoo.runtime import files
@@ -58,7 +58,7 @@ def eval_results(facts: Facts) -> dict[str, bytes]:
                 "dataset": {"id": BENCHMARK, "task_id": score.protocol.id},
                 "value": round(score.summary["mean_score"], 2),
                 "source": {
-                    "url": f"{SITE}/{facts.repo}/tree/main/results/{score.protocol.id}",
+                    "url": f"{HUB_URL}/{facts.repo}/tree/main/results/{score.protocol.id}",
                     "name": "every game's score",
                 },
                 "notes": f"mean of {score.summary['episodes']:,} games, 95 % interval "
@@ -162,7 +162,7 @@ def _index(facts: Facts, score: Score) -> dict[str, Any]:
         ],
         "source": {
             "name": "every game's score",
-            "url": f"{SITE}/{facts.repo}/tree/main/results/{score.protocol.id}",
+            "url": f"{HUB_URL}/{facts.repo}/tree/main/results/{score.protocol.id}",
         },
     }
 
@@ -182,7 +182,7 @@ def _what(facts: Facts) -> str:
         f"(`{_plain(config.get('architecture'))}`, {_int(policy.get('hidden'))} units) with "
         f"**{size} parameters**, all counted{made}. It reads what a terminal shows (characters, "
         "colours, cursor) and recalls the keys it pressed and where it has been on the level. "
-        f"Loaded and measured with [nhzoo]({SITE}/{ORGANISATION}); it runs no code of its own."
+        f"Loaded and measured with [nhzoo]({HUB_URL}/{ORGANISATION}); it runs no code of its own."
     )
 
 
@@ -234,7 +234,7 @@ def _watch(facts: Facts) -> str:
     return (
         f"[Play {shown} in the browser]({PLAYER}?entry={facts.repo}): {quote(facts.replay.end)}. "
         "Or in a terminal, with asciinema:\n\n"
-        + code(f"asciinema play {SITE}/{facts.repo}/resolve/main/replay.cast")
+        + code(f"asciinema play {HUB_URL}/{facts.repo}/resolve/main/replay.cast")
     )
 
 
@@ -336,7 +336,7 @@ def _cite(facts: Facts) -> str:
     key = re.sub(r"[^a-z0-9]", "", facts.name.lower()) or "agent"
     entry = (
         f"@misc{{nhzoo-{key},\n  title = {{{facts.name}: an agent of the nhzoo zoo for NetHack}},\n"
-        f"  author = {{{facts.repo.partition('/')[0]}}},\n  url = {{{SITE}/{facts.repo}}},\n"
+        f"  author = {{{facts.repo.partition('/')[0]}}},\n  url = {{{HUB_URL}/{facts.repo}}},\n"
         f"  note = {{revision: the commit, as in hf://{facts.repo}@COMMIT}}\n}}"
     )
     return (

@@ -11,8 +11,7 @@ from nhzoo.envs.protocols import PROTOCOLS
 from nhzoo.errors import InputError
 from nhzoo.evaluation import results
 from nhzoo.evaluation.statistics import score_text
-from nhzoo.hub.contents import PACKED, TRACES, Contents
-from nhzoo.hub.refs import Ref
+from nhzoo.hub.repos import PACKED, TRACES, Contents, Ref
 from nhzoo.publishing.card_facts import KEPT, kept_text, read_card
 from nhzoo.publishing.cards import code, quote, yaml_head
 

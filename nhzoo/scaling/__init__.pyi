@@ -1,12 +1,12 @@
-from .fit_files import read_fit as read_fit
-from .fit_files import write_fit as write_fit
 from .fitting import Fit as Fit
 from .fitting import fit as fit
+from .fitting import read_fit as read_fit
+from .fitting import write_fit as write_fit
+from .forecasting import compute_for as compute_for
 from .forecasting import forecast as forecast
 from .forecasting import read_forecast as read_forecast
 from .forecasting import write_forecast as write_forecast
 from .grading import grade as grade
 from .plots import plot_fit as plot_fit
-from .reach import compute_for as compute_for
 from .sweep import run_sweep as run_sweep
 from .sweep_plan import plan_sweep as plan_sweep

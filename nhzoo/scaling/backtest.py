@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nhzoo.scaling import isoflop
-from nhzoo.scaling.laws import LEAST_BUDGETS, fit_laws
-from nhzoo.scaling.predictions import baselines, predict
-from nhzoo.scaling.run_points import Points
-from nhzoo.scaling.training_cost import Cost
+from nhzoo.scaling.cost import Cost
+from nhzoo.scaling.laws import LEAST_BUDGETS, baselines, fit_laws, predict
+from nhzoo.scaling.runs import Points
 
 _RESAMPLES = 100
 

@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from nhzoo.scaling import intervals, parametric, training_cost
+from nhzoo.scaling import cost as training_cost
+from nhzoo.scaling import intervals, parametric
 from nhzoo.scaling.backtest import Holdout
+from nhzoo.scaling.cost import Cost
 from nhzoo.scaling.laws import FRONTIER_BUDGETS, LEAST_BUDGETS, Laws
 from nhzoo.scaling.returns import ReturnLaw
-from nhzoo.scaling.run_diagnostics import Diagnostic, Level
-from nhzoo.scaling.run_points import Points
-from nhzoo.scaling.run_selection import Selection
-from nhzoo.scaling.training_cost import Cost
+from nhzoo.scaling.runs import Diagnostic, Level, Points, Selection
 
 Array = npt.NDArray[np.float64]
 

@@ -17,6 +17,7 @@ from nhzoo.runtime import files
 from nhzoo.scaling.fitting import Fit
 from nhzoo.scaling.forecasting import Forecast
 from nhzoo.scaling.intervals import Interval
+from nhzoo.scaling.laws import best_size
 from nhzoo.scaling.parametric import losses
 from nhzoo.scaling.plot_style import (
     BLUE,
@@ -36,7 +37,6 @@ from nhzoo.scaling.plot_style import (
     ticks,
     unique_legend,
 )
-from nhzoo.scaling.predictions import best_size
 
 Array = npt.NDArray[np.float64]
 

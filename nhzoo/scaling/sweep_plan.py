@@ -18,10 +18,10 @@ import numpy as np
 from nhzoo import __version__
 from nhzoo.errors import InputError
 from nhzoo.runtime import files
+from nhzoo.scaling.cost import Cost
 from nhzoo.scaling.diagnostics import MANY_EPOCHS
 from nhzoo.scaling.fitting import Fit
-from nhzoo.scaling.predictions import best_size
-from nhzoo.scaling.training_cost import Cost
+from nhzoo.scaling.laws import best_size
 from nhzoo.training.run_table import LedgerRow, RunRow
 
 SCHEMA = 1

@@ -18,7 +18,7 @@ from nhzoo.publishing.learning_curve import cloned_csv
 from nhzoo.runtime import files
 from nhzoo.runtime.system import cpu_name, git_revision
 from nhzoo.training import distributed
-from nhzoo.training.bc_training import Trained
+from nhzoo.training.bc import Trained
 from nhzoo.training.run_table import LedgerRow, config_hash, flop_model_hash
 
 

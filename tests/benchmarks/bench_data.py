@@ -20,8 +20,7 @@ from nle import nethack
 
 from nhzoo.data import frames, packing
 from nhzoo.data.batches import Streams, count_frames, read_games
-from nhzoo.data.replay import replay
-from nhzoo.data.traces import Trace, TraceSet, open_traces
+from nhzoo.data.traces import Trace, TraceSet, open_traces, replay
 from nhzoo.data.ttyrec import write_ttyrecs
 from nhzoo.envs.game import TTY, Game
 from nhzoo.evaluation.loss import tensors_of

@@ -25,7 +25,7 @@ from nhzoo.envs.nle_library import Library
 from nhzoo.envs.protocols import UBIRTHDAY, seeds_of
 from nhzoo.training.rl.config import ImpalaConfig
 from nhzoo.training.rl.impala import ImpalaRun
-from nhzoo.training.rl.impala_training import hold
+from nhzoo.training.rl.training import hold
 
 ACTORS = min(2, len(os.sched_getaffinity(0)))
 START = os.environ.get("NHZOO_BENCH_ENTRY", "")  # a clone plays longer games than who knows nothing

@@ -12,11 +12,10 @@ import time
 
 import numpy as np
 
-from nhzoo.scaling.laws import fit_laws
+from nhzoo.scaling.cost import proportional
+from nhzoo.scaling.laws import fit_laws, predict
 from nhzoo.scaling.parametric import variable_projection
-from nhzoo.scaling.predictions import predict
-from nhzoo.scaling.run_selection import select
-from nhzoo.scaling.training_cost import proportional
+from nhzoo.scaling.runs import select
 from tests.synthetic_laws import Truth, runs
 
 TARGET = 1e15  # ten times the largest budget

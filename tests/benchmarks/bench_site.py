@@ -13,8 +13,7 @@ import pytest
 
 from nhzoo.envs.protocols import PROTOCOLS
 from nhzoo.leaderboard.board import Board
-from nhzoo.leaderboard.site.builder import build, build_board
-from nhzoo.leaderboard.site.server import server
+from nhzoo.leaderboard.site.builder import build, build_board, server
 from tests.test_report import browser  # noqa: F401
 from tests.test_site import made_up, thousand  # noqa: F401
 

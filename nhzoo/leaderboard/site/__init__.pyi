@@ -1,2 +1,2 @@
 from .builder import build as build
-from .server import server as server
+from .builder import server as server

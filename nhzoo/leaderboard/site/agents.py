@@ -12,12 +12,11 @@ from nhzoo.evaluation.statistics import summary_ci95
 from nhzoo.leaderboard.board import TIERS, Row
 from nhzoo.leaderboard.site.charts import learning_curve
 from nhzoo.leaderboard.site.games import RULE, Recorded
-from nhzoo.leaderboard.site.page import Page, command, section
-from nhzoo.leaderboard.site.tables import KINDS, TIER_TEXT, agent_path
+from nhzoo.leaderboard.site.page import KINDS, TIER_TEXT, Page, agent_path, command, section
 from nhzoo.leaderboard.submission import ENTRY_FOLDER, read_manifest
 from nhzoo.publishing.html import count, interval, number, table, text
 from nhzoo.publishing.learning_curve import read_curve
-from nhzoo.publishing.report_parts import (
+from nhzoo.publishing.report import (
     Result,
     about_game,
     causes_table,

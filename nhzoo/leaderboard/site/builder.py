@@ -1,36 +1,64 @@
 """The site of a leaderboard: static pages, which need no network and no server.
 
 What is built depends on the board's files alone: the same files give the same bytes.
+
+`play.html?entry=org/name` is a page for the Space that plays any entry's recording. It fetches
+`replay.cast` from the hub and from nowhere else; what comes is shown as text only.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Final
+from string import Template
+from typing import Any, Final
 
 from nhzoo.envs.protocols import PROTOCOLS
 from nhzoo.errors import InputError
-from nhzoo.leaderboard.board import Board, Row, read_board
-from nhzoo.leaderboard.board_export import as_csv
+from nhzoo.hub.repos import HUB_URL
+from nhzoo.leaderboard.board import Board, Row, as_csv, read_board
 from nhzoo.leaderboard.board_log import head
-from nhzoo.leaderboard.site import play_page
 from nhzoo.leaderboard.site.agents import agent_page
+from nhzoo.leaderboard.site.boards import index_page, protocol_pages, protocols_page, ranked_rows
 from nhzoo.leaderboard.site.games import Recorded, record, wanted_games
-from nhzoo.leaderboard.site.index import index_page
-from nhzoo.leaderboard.site.page import SCRIPTS, Page, from_markdown, section, style
-from nhzoo.leaderboard.site.protocols import protocol_pages, protocols_page, ranked_rows
-from nhzoo.leaderboard.site.scaling import Laws, read_laws, scaling_page
-from nhzoo.leaderboard.site.tables import (
+from nhzoo.leaderboard.site.page import (
+    SCRIPTS,
+    Page,
     agent_path,
+    from_markdown,
     log_table,
+    section,
+    style,
     tier_list,
 )
-from nhzoo.publishing.html import asset
-from nhzoo.publishing.report_parts import read
+from nhzoo.leaderboard.site.scaling import Laws, read_laws, scaling_page
+from nhzoo.publishing.html import asset, text
+from nhzoo.publishing.report import read
 from nhzoo.runtime import files
+
+NAME: Final = "play.html"
+
+
+def play_page(hub: str = HUB_URL) -> str:
+    """The page. It asks `hub` alone, and where that keeps its files."""
+    script = asset("player.js") + asset("play.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    sources = f"{hub} https://*.hf.co https://*.huggingface.co"
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; connect-src {sources}; "
+        f"script-src 'sha256-{digest}'"
+    )
+    player = Template(asset("player.html")).substitute(choices="", about="")
+    return Template(asset("play.html")).substitute(
+        policy=text(policy), style=asset("report.css"), player=player, hub=text(hub), script=script
+    )
+
 
 _MOST_TEXT: Final = files.MEGABYTE
 
@@ -101,7 +129,7 @@ def build_board(
         pages += protocol_pages(board, protocol)
     written = {page.path: page.write() for page in pages}
     written["site.css"] = style().encode()
-    written[play_page.NAME] = play_page.play_page().encode()
+    written[NAME] = play_page().encode()
     written["board.csv"] = as_csv(board).encode()
     pin = {"lines": len(board.log), "sha256": head(board.log)}
     written["head.json"] = files.dump_json(pin)
@@ -202,3 +230,29 @@ def _submit(documents: dict[str, str]) -> Page:
         from_markdown(source) + tiers,
         scripts=("tables.js", "copy.js"),
     )
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    """Files of one folder; no lists of folders, no log, nothing kept by the browser."""
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "no-cache")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        super().end_headers()
+
+    def list_directory(self, path: Any) -> None:
+        self.send_error(404)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def server(site: Path, port: int = 0) -> ThreadingHTTPServer:
+    """A server of a site on 127.0.0.1 (`server_port`: where); the caller lets it serve."""
+    if not (site / "index.html").is_file():
+        raise InputError(f"{site}: has no index.html; build it with nhzoo leaderboard build")
+    handler = partial(_Handler, directory=str(site))
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise InputError(f"--port {port}: {error.strerror}; give another, or 0") from None

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from nhzoo.publishing.axes import Frame, LogAxis, short
+from nhzoo.publishing.charts import Frame, LogAxis, short
 from nhzoo.publishing.html import number, table, text
 from nhzoo.publishing.learning_curve import CLONED, Curve
 from nhzoo.scaling.intervals import Interval

@@ -22,8 +22,7 @@ from nhzoo.evaluation import results
 from nhzoo.evaluation.outcomes import cause_group
 from nhzoo.evaluation.results import Row
 from nhzoo.publishing.asciicast import Cast, CastTask
-from nhzoo.publishing.report import choose_games
-from nhzoo.publishing.report_parts import Result
+from nhzoo.publishing.report import Result, choose_games
 from nhzoo.runtime import files
 from nhzoo.runtime.pool import OneByOne, run_tasks
 

@@ -12,16 +12,14 @@ from nhzoo.errors import NhzooError
 from nhzoo.evaluation.statistics import summary_ci95
 from nhzoo.leaderboard.board import TIERS, Row
 from nhzoo.leaderboard.site.charts import Band, Mark, drawn_lines, grid, scatter
-from nhzoo.leaderboard.site.page import Page, section
-from nhzoo.leaderboard.site.tables import agent_path
-from nhzoo.publishing.axes import short
+from nhzoo.leaderboard.site.page import Page, agent_path, section
+from nhzoo.publishing.charts import short
 from nhzoo.publishing.html import count, table, text
 from nhzoo.runtime.console import say
-from nhzoo.scaling.fit_files import read_fit
-from nhzoo.scaling.fitting import Fit
-from nhzoo.scaling.forecast_ledger import FrozenForecast, read_forecasts
+from nhzoo.scaling.fitting import Fit, read_fit
+from nhzoo.scaling.grading import FrozenForecast, read_forecasts
 from nhzoo.scaling.intervals import Interval
-from nhzoo.scaling.predictions import predict
+from nhzoo.scaling.laws import predict
 from nhzoo.training import run_table
 from nhzoo.training.run_table import RunRow
 

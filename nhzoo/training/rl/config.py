@@ -10,7 +10,7 @@ from nhzoo.policy.network import UPDATE_FLOPS, PolicyConfig
 from nhzoo.training.config import checkpoint_fractions
 from nhzoo.training.rl.envs import KINDS as WORLDS
 from nhzoo.training.rl.envs import WorldConfig
-from nhzoo.training.rl.rewards import KINDS, Potential
+from nhzoo.training.rl.rollouts import KINDS, Potential
 
 ADVANTAGES = ("scaled", "raw")
 

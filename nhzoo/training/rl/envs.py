@@ -17,8 +17,7 @@ from nhzoo.envs.game import ACTION_KEYS, FINAL, TTY, Episode, Game
 from nhzoo.envs.protocols import GameSpec, seeds_of
 from nhzoo.errors import InputError
 from nhzoo.policy.walking import COL_STEP, MOVES, ROW_STEP
-from nhzoo.training.rl.rewards import Potential
-from nhzoo.training.rl.rollouts import Finished
+from nhzoo.training.rl.rollouts import Finished, Potential
 
 Array = np.ndarray[Any, Any]
 _KEYS: list[int] = ACTION_KEYS.tolist()

@@ -24,16 +24,20 @@ from nhzoo.policy.checkpoint import Entry
 from nhzoo.policy.features import Features
 from nhzoo.policy.network import Policy, PolicyConfig
 from nhzoo.training import distributed
-from nhzoo.training.alarm import Alarm
-from nhzoo.training.rl.actor_states import pack_states, unpack_states
-from nhzoo.training.rl.actors import ActorConfig, ActorState, Crew, InlineCrew, weights_of
+from nhzoo.training.loop import Alarm
+from nhzoo.training.rl.actors import (
+    ActorConfig,
+    ActorState,
+    Crew,
+    InlineCrew,
+    pack_states,
+    unpack_states,
+    weights_of,
+)
 from nhzoo.training.rl.config import FREE, ImpalaConfig, update_flops
-from nhzoo.training.rl.critic import Critic
-from nhzoo.training.rl.kickstart import Demonstrations, Teacher, divergence
+from nhzoo.training.rl.objectives import Critic, Demonstrations, Teacher, divergence, vtrace
 from nhzoo.training.rl.remote_actors import ProcessCrew
-from nhzoo.training.rl.rewards import SCALED, RewardScale
-from nhzoo.training.rl.rollouts import Finished, Unroll, joined
-from nhzoo.training.rl.vtrace import vtrace
+from nhzoo.training.rl.rollouts import SCALED, Finished, RewardScale, Unroll, joined
 from nhzoo.training.run_state import (
     RunState,
     claim,

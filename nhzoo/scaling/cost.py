@@ -3,13 +3,16 @@
 6 x params is wrong for small agents: tables are looked up, not multiplied, and convolutions use a
 weight many times. Where the rows say that FLOPs are not proportional to params x samples, N_opt is
 solved on the cost itself.
+
+The cost of nhzoo's own policies is exact.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,9 @@ import numpy.typing as npt
 from scipy import signal
 
 from nhzoo.errors import InputError
+from nhzoo.policy.network import PolicyConfig
+from nhzoo.training import outputs
+from nhzoo.training.run_table import LedgerRow, RunRow
 
 Array = npt.NDArray[np.float64]
 
@@ -163,3 +169,28 @@ def spread(params: Array, samples: Array, flops: Array) -> float:
         return 1.0
     slope = np.polyfit(x - x.mean(), y, 1)[0]
     return float(np.exp(abs(slope) * np.ptp(x)))
+
+
+SAMPLES_PER_UPDATE = 256
+
+
+def policy_cost(rows: Sequence[RunRow] = ()) -> Cost:
+    """FLOPs a frame of each size, forward and backward, and the optimizer's share.
+
+    An update costs the same however many frames it is of: as many as the median of `rows`.
+    """
+    updates = [r.batch * r.time * r.accumulate for r in rows if isinstance(r, LedgerRow)]
+    each = median(updates or [SAMPLES_PER_UPDATE])
+    return from_function(
+        lambda n: PolicyConfig.for_params(n).train_flops,
+        10_000,
+        500_000_000,
+        per_update=lambda n: PolicyConfig.for_params(n).update_flops,
+        samples_per_update=each,
+        origin=f"nhzoo's policies, every layer and the optimizer, {each:g} frames an update",
+    )
+
+
+def is_ours(rows: Sequence[RunRow]) -> bool:
+    """Whether all rows count FLOPs as this version of nhzoo does."""
+    return bool(rows) and {row.flop_model_hash for row in rows} == {outputs.flop_model()}

@@ -1,21 +1,110 @@
-"""Which rows of a table of runs a law is fitted to: budgets, duplicates, the window."""
+"""Which rows of a table of runs a law is fitted to: budgets, duplicates, the window.
+
+Everything is float64: 6 x params x samples leaves int64 above 9.2e18.
+
+Diagnostics say what is wrong with a table of runs or with what was fitted to it, by name.
+Codes are stable: scripts may look for them. `error` means that what is named cannot be trusted (its
+budget was left out, or its law not fitted), `warning` that it is worth less than it looks, `note`
+that a reader should know. The rules of each code are where it is raised.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from nhzoo.errors import InputError
-from nhzoo.scaling.run_diagnostics import Diagnostic
-from nhzoo.scaling.run_points import Array, Mask, Points
 from nhzoo.training.run_table import LedgerRow, RunRow
+
+Level = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One finding: what, how bad, where, the figure that it rests on, and what to do."""
+
+    code: str
+    level: Level
+    where: str
+    value: float | None
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        return f"{self.level}: {self.code}{place}: {self.message}; {self.remedy}"
+
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Points:
+    """Columns of n rows, [n] float64 each, NaN where a row has no value.
+
+    `budget` is the nominal compute that groups rows, `flops` what was really spent, `row` the row's
+    number in the table (the first is 1).
+    """
+
+    run: tuple[str, ...]
+    row: Array
+    params: Array
+    samples: Array
+    flops: Array
+    budget: Array
+    loss: Array
+    loss_se: Array
+    mean_return: Array
+    se_return: Array
+    unique: Array
+    lr: Array
+    seed: Array
+
+    def __len__(self) -> int:
+        return len(self.run)
+
+    def take(self, index: Mask | npt.NDArray[np.intp]) -> Points:
+        """The rows that a mask or a list of positions names."""
+        places = np.flatnonzero(index) if index.dtype == bool else index
+        columns = {f.name: getattr(self, f.name)[places] for f in fields(self) if f.name != "run"}
+        return Points(run=tuple(self.run[int(i)] for i in places), **columns)
+
+    @property
+    def clusters(self) -> npt.NDArray[np.intp]:
+        """Which rows are of one run: [n], numbers from 0."""
+        return np.unique(np.array(self.run), return_inverse=True)[1]
+
+    def as_json(self) -> dict[str, list[Any]]:
+        """The columns as JSON lists, null where a row has no value."""
+        result: dict[str, list[Any]] = {"run": list(self.run)}
+        for field in fields(self):
+            if field.name != "run":
+                column = getattr(self, field.name).tolist()
+                result[field.name] = [None if math.isnan(x) else x for x in column]
+        return result
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Points:
+        """The inverse; KeyError, TypeError or ValueError for what is none."""
+        columns = {f.name: floats(value[f.name]) for f in fields(cls) if f.name != "run"}
+        points = cls(run=tuple(str(run) for run in value["run"]), **columns)
+        if any(len(column) != len(points) for column in columns.values()):
+            raise ValueError("columns of unequal length")
+        return points
+
+
+def floats(values: Sequence[Any]) -> Array:
+    """A float64 array of JSON numbers, NaN for null."""
+    return np.array([math.nan if x is None else float(x) for x in values], np.float64)
+
 
 Duplicates = Literal["auto", "all", "best"]
 Metric = Literal["loss", "return"]

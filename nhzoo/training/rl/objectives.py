@@ -1,4 +1,20 @@
-"""What a policy that plays is held to besides its rewards: a teacher, or demonstrations.
+"""What a policy that plays is trained for: V-trace, a critic, and a teacher or demonstrations.
+
+V-trace: targets for values and advantages for actions, off-policy.
+
+Espeholt et al., "IMPALA" (arXiv 1802.01561, section 4.1). What was played with the policy mu is
+weighed for the policy pi by truncated ratios of the probabilities of what was pressed:
+
+    rho_t = min(rho_bar, pi/mu),  c_t = lambda min(c_bar, pi/mu),
+    delta_t = rho_t (r_t + gamma_t V(x_{t+1}) - V(x_t)),
+    v_t = V(x_t) + delta_t + gamma_t c_t (v_{t+1} - V(x_{t+1})).
+
+On policy and with bars of 1 or more v_t is the n-step return. `rho_bar` decides what the values
+converge to, `c_bar` how fast.
+
+The critic is the value of where a game stands, read off a policy's core. It is kept beside an
+entry, not in it: `critic.safetensors` is an optional file of an entry's folder: what plays does not
+read it, what trains on does. Its two tensors are `weight` [1, hidden] and `bias` [1], float32.
 
 Kickstarting (Schmitt et al., arXiv 1803.03835): KL(teacher || policy) of every frame that was
 played. A policy that starts as its teacher forgets what it cannot yet reach by itself unless it is
@@ -9,17 +25,101 @@ Hambro et al., arXiv 2211.00539, and in spirit Ball et al., RLPD, arXiv 2302.029
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from nhzoo.data.batches import Streams
+from nhzoo.errors import InputError
 from nhzoo.policy.network import Policy
+from nhzoo.runtime import files
 from nhzoo.training.feed import Feed
 from nhzoo.training.rl.rollouts import Unroll
+
+
+@dataclass(frozen=True)
+class VTrace:
+    """`targets` of the values and `advantages` of what was pressed: [T, B], without gradient."""
+
+    targets: Tensor
+    advantages: Tensor
+
+
+@torch.no_grad()
+def vtrace(
+    log_ratios: Tensor,
+    discounts: Tensor,
+    rewards: Tensor,
+    values: Tensor,
+    bootstrap: Tensor,
+    rho_bar: float = 1.0,
+    c_bar: float = 1.0,
+    lam: float = 1.0,
+) -> VTrace:
+    """V-trace of unrolls of T steps, [T, B] each but for `bootstrap` [B], the value of frame T.
+
+    `log_ratios`: ln pi - ln mu of what was pressed. `discounts`: 0 where the step ended the game.
+    A step to be left out, which nothing shall reach through, has the discount 0 and its own value
+    as its reward: its target is that value, its advantage 0.
+    """
+    ratios = log_ratios.exp()
+    rho, c = ratios.clamp(max=rho_bar), lam * ratios.clamp(max=c_bar)
+    following = torch.cat([values[1:], bootstrap[None]])
+    delta = rho * (rewards + discounts * following - values)
+    carry = discounts * c
+    corrections = torch.empty_like(values)
+    correction = torch.zeros_like(bootstrap)
+    for t in range(len(values) - 1, -1, -1):
+        correction = delta[t] + carry[t] * correction
+        corrections[t] = correction
+    targets = values + corrections
+    after = torch.cat([targets[1:], bootstrap[None]])
+    return VTrace(targets, rho * (rewards + discounts * after - values))
+
+
+FILE = "critic.safetensors"
+
+
+class Critic(nn.Module):
+    """Expected scaled return of what a core has read; 0 to begin with."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, hidden))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[T, B] of [T, B, hidden]."""
+        return nn.functional.linear(x, self.weight, self.bias)[..., 0]
+
+
+def save_critic(folder: Path, critic: Critic) -> None:
+    """Write it into an entry's folder."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in critic.state_dict().items()}
+    files.atomic_write(folder / FILE, safetensors.torch.save(tensors))
+
+
+def load_critic(folder: Path, critic: Critic) -> bool:
+    """Read it, where an entry has one; False where it has none. InputError for one of no use."""
+    path = files.inside(folder, FILE)
+    if not path.exists():
+        return False
+    limit = 4 * sum(tensor.numel() for tensor in critic.parameters()) + files.MEGABYTE
+    try:
+        held = safetensors.torch.load(files.read_bounded(path, limit))
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in held.values()):
+            raise ValueError("holds NaN or infinite values")
+        critic.load_state_dict(held)
+    except (safetensors.SafetensorError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: cannot be used ({str(error).splitlines()[0]})") from None
+    return True
+
 
 Array = np.ndarray[Any, Any]
 

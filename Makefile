@@ -11,6 +11,8 @@ STAMP := $(VENV)/.installed
 CONSTRAINTS := constraints.txt
 # Each of these processes computes in one thread.
 JOBS ?= 2
+# Else each of the many processes of a test run compiles every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist worksteal
 
 .PHONY: setup demo test test-fast test-matrix test-lowest bench determinism publish report lint format clean

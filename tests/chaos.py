@@ -144,14 +144,18 @@ def disturb(
     draw: random.Random,
     expected: dict[str, str],
     report: Report,
+    first: float = 10.0,
 ) -> None:
-    """Send `signals` signals to a command while it runs, again and again if need be."""
+    """Send `signals` signals to a command while it runs, again and again if need be.
+
+    In each run the first comes within so many seconds: one that has ended by then is run again.
+    """
     number, left = 0, signals
     while True:
         number += 1
         to = folder / str(number)
         while True:  # the same command until it is done
-            code, left = _run(case, given, to, left, draw, report)
+            code, left = _run(case, given, to, left, draw, report, first)
             report.ends[f"{case.name}: {code}"] += 1
             if code == 0:
                 break
@@ -172,13 +176,19 @@ def disturb(
 
 
 def _run(
-    case: Case, given: Path, to: Path, left: int, draw: random.Random, report: Report
+    case: Case,
+    given: Path,
+    to: Path,
+    left: int,
+    draw: random.Random,
+    report: Report,
+    first: float,
 ) -> tuple[int, int]:
     """One run of the command under signals; its exit code, and how many signals are left."""
     with _started(case, given, to) as process:
         until = time.monotonic() + RUN_SECONDS
         stopped: list[tuple[float, int]] = []
-        due = time.monotonic() + draw.uniform(0.0, 10.0)
+        due = time.monotonic() + draw.uniform(0.0, first)
         while process.poll() is None:
             if time.monotonic() > until:
                 report.wrong.append(f"{case.name}: hangs, with {_marked(to)}")

@@ -112,7 +112,7 @@ _TRAIN = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from nhzoo.training import bc_training as training
+from nhzoo.training import bc as training
 from tests.test_bc import DEBUG
 paths = [Path(p) for p in sys.argv[2:]]
 config = replace(DEBUG, flops=DEBUG.flops * 6)

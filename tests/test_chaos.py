@@ -6,7 +6,9 @@ import random
 
 import pytest
 
-from tests import chaos
+from tests import chaos, commands
+
+SIGNALS = 2
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +19,15 @@ def given(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("case", chaos.CASES, ids=lambda case: case.name)
-def test_a_disturbed_command_comes_to_the_same(case, given, tmp_path):
+def test_a_disturbed_command_comes_to_the_same(case, given, tmp_path, monkeypatch):
     report = chaos.Report()
-    expected = chaos.undisturbed(case, given, tmp_path / "undisturbed")
+    calm = tmp_path / "undisturbed"
+    monkeypatch.setenv("NHZOO_CACHE", str(calm / "cache"))
+    done = commands.run(*case.words(given, calm))
+    assert done.returncode == 0, done.stderr
+    expected = chaos.promised(case, calm)
+    assert expected
     draw = random.Random(case.name)
-    chaos.disturb(case, given, tmp_path, 3, draw, expected, report)
+    chaos.disturb(case, given, tmp_path, SIGNALS, draw, expected, report, first=4.0)
     assert not report.wrong
-    assert sum(report.sent.values()) == 3
+    assert sum(report.sent.values()) == SIGNALS

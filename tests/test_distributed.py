@@ -34,10 +34,19 @@ def config(small_set):
     return BCConfig(os.fspath(small_set), 20_000, flops, batch=4, time=7, streams=8, save_every=25)
 
 
-@pytest.fixture
-def games(small_set):
-    packed = [packing.pack(small_set, split=s, workers=2) for s in ("train", "validation")]
-    return [part.games for part in packed]
+@pytest.fixture(scope="module")
+def games(small_set, tmp_path_factory):
+    cache = tmp_path_factory.getbasetemp() / "cache"  # where the processes look for them
+    return [
+        packing.pack(small_set, split=split, workers=2, cache=cache).games
+        for split in ("train", "validation")
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(config, games, tmp_path_factory):
+    """What one process that nobody disturbs comes to."""
+    return bc.train(config, *games, tmp_path_factory.mktemp("whole"))
 
 
 def torchrun(processes, config, folder, restarts=0, **options):
@@ -80,8 +89,7 @@ def same_weights(agent, policy):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_and_go_on_where_one_was(config, games, tmp_path):
-    whole = bc.train(config, *games, tmp_path / "whole")
+def test_two_processes_train_as_one_and_go_on_where_one_was(config, games, whole, tmp_path):
     assert whole.frames < UPDATES * 4 * 7  # or rows that run out would not be tested
     folder = tmp_path / "run"
     alone = bc.Run(config, games[0], folder)
@@ -115,10 +123,9 @@ def until_saved(process, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize(("victim", "restarts"), [(0, 0), (1, 1)])
 def test_a_process_that_dies_ends_the_run_in_one_line_and_it_goes_on(
-    config, games, tmp_path, victim, restarts
+    config, games, whole, tmp_path, victim, restarts
 ):
     """In one process, or started again by torchrun."""
-    whole = bc.train(config, *games, tmp_path / "whole")
     folder = tmp_path / "run"
     process = torchrun(2, config, folder, restarts)
     until_saved(process, folder)

@@ -496,15 +496,12 @@ def test_publish_is_dry_by_default(hub, alice, entry, played, tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_in_a_process_of_its_own(hub, alice, entry, monkeypatch, tmp_path):
-    def command(*arguments, code=0):
+    def command(*arguments):
         words = [sys.executable, "-m", "nhzoo", *map(str, arguments)]
         done = subprocess.run(words, capture_output=True, text=True)
-        assert done.returncode == code, done.stderr
+        assert done.returncode == 0, done.stderr
         return done
 
-    missing = command("pull", "nhzoo/nothing", code=2)
-    assert len(missing.stderr.strip().splitlines()) == 1
-    assert "no such repository" in missing.stderr
     push(entry, "nhzoo/remote-tiny")
     command("pull", "remote-tiny")
     asked = list(hub.requests)

@@ -25,6 +25,12 @@ from nhzoo.runtime import files
 from tests.conftest import record
 
 
+@pytest.fixture(scope="module")
+def packed(small_set, tmp_path_factory):
+    """The report of packing the small set, for tests that only read."""
+    return packing.pack(small_set, workers=2, cache=tmp_path_factory.mktemp("packed"))
+
+
 def whole(path: Path) -> dict[str, np.ndarray]:
     game = frames.GameFrames(path)
     return game.read(0, game.length)
@@ -86,7 +92,7 @@ def test_a_game_that_diverges_is_refused_and_named(small_set, tmp_path):
     rows = files.read_jsonl(folder / "games.jsonl")
     rows[1]["frame_hashes"] = ["0123456789abcdef"]
     (folder / "games.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    report = packing.pack(folder, workers=2, cache=tmp_path)
+    report = packing.pack(folder, workers=1, cache=tmp_path)
     assert list(report.refused) == ["1"]
     assert "screen before key 0 differs" in report.refused["1"]
     assert [path.stem.split("-")[0] for path in report.games] == ["0", "2", "3"]
@@ -136,9 +142,9 @@ def test_a_folder_that_is_no_nld_data(tmp_path):
         NldFolder(tmp_path)
 
 
-def test_streams_read_every_frame_of_an_epoch_and_carry_keys(small_set, tmp_path):
-    games = packing.pack(small_set, workers=2, cache=tmp_path).games
-    packed = {path: whole(path) for path in games}
+def test_streams_read_every_frame_of_an_epoch_and_carry_keys(packed):
+    games = packed.games
+    held = {path: whole(path) for path in games}
     streams = Streams(games, streams=4, batch=2, time=16, seed=3, view="screens")
     followed: list[list[tuple]] = [[] for _ in range(4)]
     for _ in range(400):
@@ -160,14 +166,14 @@ def test_streams_read_every_frame_of_an_epoch_and_carry_keys(small_set, tmp_path
             real = actions >= 0
             chars = np.concatenate([piece[3] for piece in pieces[begin:end]])[real]
             keys = np.concatenate([piece[2] for piece in pieces[begin:end]])[real]
-            game = next(p for p in packed.values() if np.array_equal(p["tty_chars"], chars))
+            game = next(p for p in held.values() if np.array_equal(p["tty_chars"], chars))
             np.testing.assert_array_equal(ACTION_KEYS[actions[real]], game["keys"])
             np.testing.assert_array_equal(keys[1:], game["keys"][:-1])
             assert keys[0] == 0
 
 
-def test_streams_go_on_exactly_where_they_were(small_set, tmp_path):
-    games = packing.pack(small_set, workers=2, cache=tmp_path).games
+def test_streams_go_on_exactly_where_they_were(packed):
+    games = packed.games
 
     def batches(streams, count):
         return [streams.next()[0] for _ in range(count)]
@@ -187,8 +193,8 @@ def test_every_key_of_the_table_has_an_action():
     assert (ACTION_OF_KEY >= 0).sum() == 118
 
 
-def test_the_policys_view_is_the_screens_encoded(small_set, tmp_path):
-    games = packing.pack(small_set, workers=2, cache=tmp_path).games
+def test_the_policys_view_is_the_screens_encoded(packed):
+    games = packed.games
     recall = features.no_recall(3)
     for (seen, at), (shown, same) in zip(
         read_games(games, 3, 50), read_games(games, 3, 50, view="screens"), strict=True
@@ -206,8 +212,8 @@ def test_the_policys_view_is_the_screens_encoded(small_set, tmp_path):
                 np.testing.assert_array_equal(seen.inputs[name][t][real], array[real])
 
 
-def test_streams_that_are_restored_recall_what_they_had_read(small_set, tmp_path):
-    games = packing.pack(small_set, workers=2, cache=tmp_path).games
+def test_streams_that_are_restored_recall_what_they_had_read(packed):
+    games = packed.games
     ours, restored = (Streams(games, streams=6, batch=3, time=20, seed=2) for _ in range(2))
     for _ in range(25):
         ours.next()
@@ -219,8 +225,8 @@ def test_streams_that_are_restored_recall_what_they_had_read(small_set, tmp_path
             np.testing.assert_array_equal(again.inputs[name], array)
 
 
-def test_the_first_pass_of_the_streams_reads_nearly_every_frame_once(small_set, tmp_path):
-    games = packing.pack(small_set, workers=2, cache=tmp_path).games
+def test_the_first_pass_of_the_streams_reads_nearly_every_frame_once(packed):
+    games = packed.games
     total = sum(frames.frames_in(path) for path in games)
     streams = Streams(games, streams=16, batch=4, time=4, seed=1)
     read = 0
@@ -230,8 +236,8 @@ def test_the_first_pass_of_the_streams_reads_nearly_every_frame_once(small_set, 
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_processes_together_read_what_one_would_and_any_number_goes_on(small_set, tmp_path, world):
-    games = packing.pack(small_set, workers=2, cache=tmp_path).games
+def test_processes_together_read_what_one_would_and_any_number_goes_on(packed, world):
+    games = packed.games
 
     def streams(rank: int, world: int) -> Streams:
         return Streams(games, 16, 4, 20, seed=2, shard=(rank, world))
@@ -260,8 +266,8 @@ def test_processes_together_read_what_one_would_and_any_number_goes_on(small_set
 
 def test_datasets_of_one_name_do_not_meet_in_the_cache(small_set, tmp_path):
     other = record(tmp_path / "elsewhere" / small_set.name, games=3, steps=80)
-    first = packing.pack(small_set, workers=2, cache=tmp_path / "cache")
-    second = packing.pack(other, workers=2, cache=tmp_path / "cache")
+    first = packing.pack(small_set, workers=1, cache=tmp_path / "cache")
+    second = packing.pack(other, workers=1, cache=tmp_path / "cache")
     assert first.folder == second.folder
     assert (second.packed, second.already) == (3, 0)
     assert not set(first.games) & set(second.games)
@@ -279,27 +285,25 @@ def test_a_dataset_that_grew_packs_only_what_is_new(small_set, tmp_path):
     assert (grown.already, grown.packed) == (2, 2)
 
 
-def test_exported_frames_are_a_dataset(small_set, tmp_path):
-    report = packing.pack(small_set, workers=2, cache=tmp_path / "cache")
+def test_exported_frames_are_a_dataset(packed, tmp_path):
     out = tmp_path / "carried"
-    packed_set.export("small", report.exportable, out)
+    packed_set.export("small", packed.exportable, out)
     again = {path: path.stat().st_mtime_ns for path in out.glob("*.frames")}
-    packed_set.export("small", report.exportable, out)
+    packed_set.export("small", packed.exportable, out)
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.frames")} == again
     used = packing.pack(out, split="train", workers=1, cache=tmp_path / "unused")
     assert not (tmp_path / "unused").exists()
     assert [path.name for path in used.games] == ["0.frames", "2.frames"]
-    assert used.frames == sum(frames.frames_in(path) for path in report.games[::2])
+    assert used.frames == sum(frames.frames_in(path) for path in packed.games[::2])
     for mine, theirs in zip(
-        read_games(report.games[::2], 1, 64), read_games(used.games, 1, 64), strict=True
+        read_games(packed.games[::2], 1, 64), read_games(used.games, 1, 64), strict=True
     ):
         same_batch(mine[0], theirs[0])
 
 
-def test_exported_frames_that_are_not_whole_are_left_out_and_named(small_set, tmp_path):
-    report = packing.pack(small_set, workers=2, cache=tmp_path / "cache")
+def test_exported_frames_that_are_not_whole_are_left_out_and_named(packed, tmp_path):
     out = tmp_path / "carried"
-    packed_set.export("small", report.exportable, out)
+    packed_set.export("small", packed.exportable, out)
     (out / "0.frames").unlink()
     data = bytearray((out / "1.frames").read_bytes())
     data[100] ^= 1
@@ -350,10 +354,9 @@ def test_a_damaged_chunk_is_packed_again_and_never_exported(small_set, tmp_path)
     packed_set.export("small", again.exportable, tmp_path / "out")
 
 
-def test_one_bad_link_among_packed_games_is_one_refused_game(small_set, tmp_path):
-    report = packing.pack(small_set, workers=1, cache=tmp_path / "cache")
+def test_one_bad_link_among_packed_games_is_one_refused_game(packed, tmp_path):
     out = tmp_path / "carried"
-    packed_set.export("small", report.exportable, out)
+    packed_set.export("small", packed.exportable, out)
     (out / "0.frames").unlink()
     (out / "0.frames").symlink_to("/etc/hostname")
     (out / "1.frames").unlink()
@@ -370,12 +373,11 @@ def test_any_games_name_becomes_a_files_name(game):
     assert packing._name(game) != packing._name(game + "?")
 
 
-def test_an_export_does_not_write_among_other_files(small_set, tmp_path):
-    report = packing.pack(small_set, workers=2, cache=tmp_path / "cache")
+def test_an_export_does_not_write_among_other_files(packed, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     with pytest.raises(InputError, match=r"holds other things \(thesis.tex\)"):
-        packed_set.export("small", report.exportable[:1], tmp_path / "mine")
+        packed_set.export("small", packed.exportable[:1], tmp_path / "mine")
 
 
 def test_ttyrecs_have_no_more_than_a_screen(expert_monk, tmp_path):

@@ -26,6 +26,7 @@ from nhzoo.training.run_state import (
     restore_optimizer,
     write_state,
 )
+from tests import commands
 from tests.test_bc import DEBUG, games  # noqa: F401
 
 
@@ -144,18 +145,16 @@ def test_a_full_disk_stops_with_one_line_and_there_it_goes_on(
     def limited():
         resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
 
-    def go_on(**options):
-        run = [*map(str, command), "--run", str(folder)]
-        return subprocess.run(run, capture_output=True, text=True, **options)
-
-    done = go_on(preexec_fn=limited)
+    command += ["--run", folder]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, preexec_fn=limited)
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1
     assert f"{folder / STATE}: cannot be written" in done.stderr
     assert (folder / STATE).read_bytes() == held
     assert not list(folder.glob(".*"))
-    assert go_on().returncode == 0
+    done = commands.run(*command[3:])
+    assert done.returncode == 0, done.stderr
     resumed = read_state(folder, pytest.fail).group("policy")
     for name, tensor in whole.policy.state_dict().items():
         np.testing.assert_array_equal(tensor, resumed[name])

@@ -88,6 +88,7 @@ def test_the_curve_can_be_read_by_tensorboard(games, tmp_path):
     assert [event.step for event in curve.Scalars("validation/loss")] == [20, 40]
 
 
+@pytest.mark.slow
 def test_interrupted_anywhere_it_ends_with_the_same_bits(games, tmp_path):
     whole = bc.train(DEBUG, *games, tmp_path / "whole")
     for stop in (1, 10, 23, 59):
@@ -224,6 +225,7 @@ def test_the_alarm_knows_a_hard_stretch_from_the_end():
     assert "norm nan" in Alarm().see(1.0, float("nan"))
 
 
+@pytest.mark.slow
 def test_batches_accumulate_to_the_update_of_a_larger_batch(games, tmp_path):
     config = replace(DEBUG, flops=DEBUG.flops * 6, streams=8, batch=4, time=7, dropout=0.0)
     whole = bc.train(config, *games, tmp_path / "whole")

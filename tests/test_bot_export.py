@@ -60,6 +60,7 @@ def test_it_presses_the_keys_of_the_agent(exported, shared_entry, tmp_path):
     assert verify(out, 1).mismatched == [0, 1]  # cut short: the protocol's own cap is longer
 
 
+@pytest.mark.slow
 def test_greedy_it_plays_the_agents_games(tmp_path):
     entry, out = make_entry(tmp_path / "greedy", seed=3, temperature=0.0), tmp_path / "bot"
     export_bot(entry, "nethackers", out)

@@ -355,6 +355,7 @@ needs_autoascend = pytest.mark.skipif(
 
 
 # The first 301 keys of that game when AutoAscend plays it inside the game's process.
+@pytest.mark.slow
 @needs_autoascend
 def test_autoascend_plays():
     """The first steps of a game of the bundled recording, key for key."""

@@ -208,6 +208,7 @@ def test_links_that_leave_the_folder_are_refused(entry, tmp_path):
     assert "points outside" in one_line(entry)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

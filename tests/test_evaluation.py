@@ -139,6 +139,7 @@ def test_a_result_folder_is_the_contracts(played):
         assert set(keys) <= set(ACTION_KEYS.tolist())
 
 
+@pytest.mark.slow
 def test_workers_batch_order_and_resuming_do_not_matter(shared_entry, played, tmp_path):
     """A network's games are the same bytes, also when a run is resumed with another batch."""
     two = tmp_path / "two"
@@ -273,6 +274,7 @@ def test_leaving_games_out_is_a_problem(played, tmp_path):
     assert report.problems == ["the games are not 0 to 2: some were left out"]
 
 
+@pytest.mark.slow
 def test_a_trace_that_a_kill_damaged_is_played_again(shared_entry, played, tmp_path):
     folder = tmp_path / "damaged"
     shutil.copytree(played, folder)
@@ -285,6 +287,7 @@ def test_a_trace_that_a_kill_damaged_is_played_again(shared_entry, played, tmp_p
     assert contents(folder) == contents(played)
 
 
+@pytest.mark.slow
 def test_half_a_line_is_dropped_at_the_end_and_named_elsewhere(shared_entry, played, tmp_path):
     folder = tmp_path / "half"
     shutil.copytree(played, folder)
@@ -300,6 +303,7 @@ def test_half_a_line_is_dropped_at_the_end_and_named_elsewhere(shared_entry, pla
         evaluate(shared_entry, "smoke-v1", episodes=4, workers=1, out=folder, batch=4)
 
 
+@pytest.mark.slow
 def test_logits_that_are_not_finite_end_the_game(shared_entry):
     agent = load(shared_entry)
     for parameter in agent.entry.policy.parameters():
@@ -395,6 +399,7 @@ class Seeing(RandomAgent):
         return actions, state
 
 
+@pytest.mark.slow
 def test_a_random_agents_games_depend_neither_on_the_batch_nor_on_how_they_are_asked_for():
     games = [
         evaluate(agent, "smoke-v1", episodes=3, workers=1, batch=batch).episodes
@@ -479,6 +484,7 @@ def test_statistics_of_small_samples():
         mean_ci95([])
 
 
+@pytest.mark.slow
 def test_a_game_that_kills_nle_is_kept_as_what_it_had_scored(tmp_path):
     whole = evaluate(RandomAgent(), "smoke-v1", episodes=3, workers=2, batch=2).episodes
     keys_of_game = whole[1]["keys"]
@@ -536,6 +542,7 @@ def test_an_agent_that_writes_over_what_it_is_given_changes_nothing():
     assert evaluate(Vandal(), "smoke-v1", episodes=4, workers=1, batch=4).episodes == whole
 
 
+@pytest.mark.slow
 def test_shards_merge_into_what_one_evaluation_gives(shared_entry, played, tmp_path):
     parts = [tmp_path / str(i) for i in range(2)]
     for i, part in enumerate(parts):
@@ -560,6 +567,7 @@ def test_shards_merge_into_what_one_evaluation_gives(shared_entry, played, tmp_p
         merge(parts, tmp_path / "y")
 
 
+@pytest.mark.slow
 def test_an_incomplete_shard_is_noticed(shared_entry, tmp_path):
     out = tmp_path / "part"
     evaluate(shared_entry, "smoke-v1", 6, 1, out, batch=4, shard="0/2")
@@ -581,6 +589,7 @@ def test_verifying_can_stop_at_the_first_wrong_game(played, tmp_path):
     assert len(verify(folder, workers=1, stop_at_first=True).mismatched) == 1
 
 
+@pytest.mark.slow
 def test_the_audit_knows_an_agents_own_games_from_anothers(shared_entry, played, tmp_path):
     own = audit(played, shared_entry)
     assert own.ok and own.keys == sum(row["steps"] for row in read_rows(played))
@@ -617,6 +626,7 @@ def hand_in(
     files.atomic_write(folder / "result.json", files.dump_json(claimed))
 
 
+@pytest.mark.slow
 def test_the_best_of_several_tries_is_no_agents_game(shared_entry, played, tmp_path):
     """Playing with other luck gives a game that replays, and that this agent does not play."""
     agent = load(shared_entry)
@@ -638,6 +648,7 @@ def test_the_best_of_several_tries_is_no_agents_game(shared_entry, played, tmp_p
     assert list(found.wrong) == [0]
 
 
+@pytest.mark.slow
 def test_one_key_chosen_beside_a_boundary_is_found(shared_entry, played, tmp_path):
     """Whoever may choose among keys whose uniforms lie near a boundary has many tries for free."""
     agent, protocol = load(shared_entry), get_protocol("smoke-v1")
@@ -675,6 +686,7 @@ def test_one_key_chosen_beside_a_boundary_is_found(shared_entry, played, tmp_pat
         audit(folder, shared_entry)
 
 
+@pytest.mark.slow
 def test_a_game_played_by_hand_is_no_networks_game(shared_entry, played, tmp_path):
     """Handed in among a network's own games, and by itself in the name of a trained one."""
     protocol = get_protocol("smoke-v1")

@@ -370,6 +370,7 @@ def curves(sizes, noise=0.03, prefix="impala", start=None, seeds=2, moments=6):
 SIZES = 30_000, 60_000, 120_000, 300_000, 1_000_000
 
 
+@pytest.mark.slow
 def test_learning_curves_are_fitted_whole_by_run(tmp_path):
     rows = curves(SIZES)
     fit = fitting.fit(rows, resamples=60)
@@ -393,6 +394,7 @@ def test_learning_curves_are_fitted_whole_by_run(tmp_path):
     assert two.returns == ()  # of two runs none is sure
 
 
+@pytest.mark.slow
 def test_runs_from_scratch_and_from_entries_do_not_mix(tmp_path):
     rows = curves(SIZES) + curves(SIZES, prefix="ks", start="bc-lstm-100k")
     (found,) = [d for d in fitting.fit(rows, resamples=50).diagnostics if d.code == "starts_mixed"]
@@ -500,6 +502,7 @@ def test_a_changed_grade_is_noticed(said, tmp_path):
 # Figures
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_the_same_again(fit, said, tmp_path):
     pytest.importorskip("matplotlib")
     from nhzoo.scaling.plots import plot_fit

@@ -344,6 +344,7 @@ def test_a_dataset_goes_up_and_comes_back(hub, alice, small_set):
     assert ("dataset", "nhzoo/damaged") not in hub.repos
 
 
+@pytest.mark.slow
 def test_results_go_up_as_a_benchmark_and_verify_when_they_are_back(hub, alice, played, tmp_path):
     root = tmp_path / "all"
     shutil.copytree(played, root / "tiny-agent" / "smoke-v1")

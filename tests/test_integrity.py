@@ -279,6 +279,7 @@ def refused(altered: Altered, match: str, rows=(), **options) -> None:
         assert any(match in problem for problem in report.problems), report.problems
 
 
+@pytest.mark.slow
 def test_stolen_weights_are_refused_across_protocols_and_files(net, tmp_path):
     agents = tmp_path / "agents"
     shutil.copytree(net.folder / "entry", agents / "victim")

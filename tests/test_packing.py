@@ -264,6 +264,7 @@ def test_processes_together_read_what_one_would_and_any_number_goes_on(packed, w
         Streams(games, 16, 4, 20, shard=(0, 3))
 
 
+@pytest.mark.slow
 def test_datasets_of_one_name_do_not_meet_in_the_cache(small_set, tmp_path):
     other = record(tmp_path / "elsewhere" / small_set.name, games=3, steps=80)
     first = packing.pack(small_set, workers=1, cache=tmp_path / "cache")
@@ -328,6 +329,7 @@ def test_exported_frames_that_are_not_whole_are_left_out_and_named(packed, tmp_p
             packed_set.open_packed(out)
 
 
+@pytest.mark.slow
 def test_splits_are_exported_together_and_other_games_never_over_them(small_set, tmp_path):
     out = tmp_path / "carried"
     for split in ("train", "validation"):

@@ -134,6 +134,7 @@ def pid(crew, number=0):
     return crew._hands[number].child.pid
 
 
+@pytest.mark.slow
 def test_an_actor_killed_while_it_reads_the_weights_holds_up_nobody(monkeypatch):
     """The other actor plays on with new weights, and the killed one is replaced."""
     actors = min(2, len(os.sched_getaffinity(0)))
@@ -165,6 +166,7 @@ def test_an_actor_killed_while_it_reads_the_weights_holds_up_nobody(monkeypatch)
         assert set(crew.states()) == set(range(actors))
 
 
+@pytest.mark.slow
 def test_an_actor_stopped_in_the_middle_of_a_message_is_replaced(monkeypatch):
     with crew_of(monkeypatch, _held_speaking, START_SECONDS=0.5) as (crew, said):
         crew.publish(weights_of(policy()), 0)
@@ -179,6 +181,7 @@ def test_an_actor_stopped_in_the_middle_of_a_message_is_replaced(monkeypatch):
         assert pid(crew) != held and state_of(held) == ""
 
 
+@pytest.mark.slow
 def test_states_do_not_wait_for_an_actor_that_is_stopped(monkeypatch):
     """It owes no unroll: only what it is asked here."""
     with crew_of(monkeypatch, _held_telling, HANG_SECONDS=0.5) as (crew, said):
@@ -194,6 +197,7 @@ def test_states_do_not_wait_for_an_actor_that_is_stopped(monkeypatch):
         assert len(crew.states()[0].numbers) == WALK.games
 
 
+@pytest.mark.slow
 def test_a_stop_ends_the_waits(monkeypatch):
     stopping = []
     monkeypatch.setattr(remote_actors, "STOP_SECONDS", 0.5)
@@ -247,6 +251,7 @@ def test_a_process_that_is_stopped_as_it_is_born_does_not_hold_the_learner(tmp_p
         multiprocessing.spawn.set_executable(before)
 
 
+@pytest.mark.slow
 def test_no_actors_left(monkeypatch):
     monkeypatch.setattr(remote_actors, "MOST_DEATHS", 1)
     monkeypatch.setattr(remote_actors, "_serve", _die)
@@ -274,6 +279,7 @@ def test_what_an_actor_raises_is_said():
         crew.close()
 
 
+@pytest.mark.slow
 def test_what_the_learner_itself_stood_still_for_does_not_count(monkeypatch):
     monkeypatch.setattr(remote_actors, "_LOOK", 0.01)
     with crew_of(monkeypatch) as (crew, said):

@@ -88,6 +88,7 @@ def test_what_replaying_checks(recorded):
         list(replay(replace(expert, end_status="step_cap"), game))
 
 
+@pytest.mark.slow
 def test_workers_and_going_on_do_not_matter(recorded, tmp_path):
     folder = tmp_path / "walks"
     assert record(FOLDER, SHORT, 2, folder, workers=2, held_out=0.75).played == 2
@@ -110,6 +111,7 @@ def test_workers_and_going_on_do_not_matter(recorded, tmp_path):
     assert contents(folder) == contents(recorded)
 
 
+@pytest.mark.slow
 def test_a_network_records_the_same_with_any_number_of_workers(tmp_path):
     entry = make_entry(tmp_path / "tiny-agent")
     short = replace(SHORT, step_cap=60)
@@ -169,6 +171,7 @@ def workers_of(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_kill_between_the_last_steps_loses_and_repeats_nothing(
     recorded, tmp_path, monkeypatch, in_process
 ):

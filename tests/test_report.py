@@ -82,6 +82,7 @@ def on_a_terminal(text: str) -> list[list[str]]:
     return seen
 
 
+@pytest.mark.slow
 def test_a_recording_shows_every_screen_of_the_game(played):
     for row in sorted(read_rows(played), key=lambda row: row["steps"])[:2]:
         cast = record_cast(played, row, SMOKE)
@@ -725,6 +726,7 @@ def axe_violations(tab) -> list[tuple[str, list[str]]]:
     return [(v["id"], [n["html"][:120] for n in v["nodes"][:3]]) for v in found]
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(browser, page, tmp_path, scheme):

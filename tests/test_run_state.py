@@ -99,6 +99,7 @@ def test_an_optimizer_comes_back_with_all_it_knew():
             torch.testing.assert_close(mine[name], theirs[name], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_state_before_a_damaged_one_to_the_same_bits(
     games,  # noqa: F811
     tmp_path,

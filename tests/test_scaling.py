@@ -249,6 +249,7 @@ def test_resampled_parabolas_are_parabolas_of_resampled_rows():
 # Published tables
 
 
+@pytest.mark.slow
 def test_published_nethack(published):
     fit = fitting.fit(
         read_runs(published / "nethack_isoflop.csv"), methods=("vp", "parabola", "joint", "argmin")
@@ -270,6 +271,7 @@ def test_published_nethack(published):
     assert to_loss.slope == pytest.approx(-1.72, abs=0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("game", ["BankHeist", "BattleZone", "Breakout", "NameThisGame"])
 def test_published_atari_gives_no_silent_nonsense(published, game):
     with warnings.catch_warnings():
@@ -369,6 +371,7 @@ def test_runs_are_resampled_whole():
     assert ((weights[:, 0] + weights[:, 2] + weights[:, 3]) == 3).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2, 4])
 def test_rows_of_too_few_runs_give_laws_without_intervals_and_no_forecast(number):
     rows = [
@@ -391,6 +394,7 @@ def test_rows_of_too_few_runs_give_laws_without_intervals_and_no_forecast(number
         forecast(fit, 1e15)
 
 
+@pytest.mark.slow
 def test_five_runs_of_many_rows_have_intervals_as_wide_as_those_of_rows_or_wider():
     """90 % intervals of 80 tables of five runs held the exponent 90 (vp), 99 % (parabola)."""
     rows = runs(Truth(), 0.01)

@@ -28,12 +28,14 @@ def report(script):
     return script.Report.read()
 
 
+@pytest.mark.slow
 def test_the_page_is_what_make_report_writes(script, report):
     assert (TRAINING / "REPORT.md").read_text() == script.words(report)
     for name in FIGURES:
         assert (TRAINING / "figures" / "report" / f"{name}.svg").is_file()
 
 
+@pytest.mark.slow
 def test_agents_are_measured_on_the_games_of_the_sweep_and_scored_as_published(script, report):
     sweep = script.sweep_rows(script.SWEEP)
     assert {row.validation_frames for row in (*sweep, *report.agents)} == {
@@ -46,6 +48,7 @@ def test_agents_are_measured_on_the_games_of_the_sweep_and_scored_as_published(s
         assert (row.params, row.flops) == (entry["params"], entry["training"]["flops"])
 
 
+@pytest.mark.slow
 def test_the_figures_can_be_drawn_without_the_papers_points(script, report, tmp_path):
     pytest.importorskip("matplotlib")
     script.draw(report, tmp_path, None)
@@ -59,6 +62,7 @@ def test_a_name_that_the_template_lacks_or_that_nobody_fills_is_an_error(script)
             script.fill(text, values)
 
 
+@pytest.mark.slow
 def test_a_backend_of_a_notebook_that_is_not_there_stops_no_plot():
     code = (
         "import os; from nhzoo.scaling.plot_style import matplotlib; "

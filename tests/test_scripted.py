@@ -134,6 +134,7 @@ def test_it_gets_out_of_whatever_takes_no_time():
     assert {"\x1b", "\r", "s"} <= set(pressed)
 
 
+@pytest.mark.slow
 def test_its_games_do_not_depend_on_the_batch_and_are_better_than_random():
     protocol = replace(get_protocol("smoke-v1"), id="scripted-test")
     one, four = (

@@ -318,6 +318,7 @@ def test_manifests_are_read_strictly(bot, field, value, match):
         subject_of(bot.folder, PROTOCOLS)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150,
     deadline=None,
@@ -476,6 +477,7 @@ def lite(tmp_path: Path, name: str) -> submission_claims.Subject:
     return subject_of(package)
 
 
+@pytest.mark.slow
 def test_the_games_of_others_are_known_again(tmp_path, monkeypatch):
     """As they are, under another name; one of them among others; with a key put in."""
     monkeypatch.setattr(checks, "_head", cache(checks._head))  # once a game
@@ -552,6 +554,7 @@ def results_repo(hub, monkeypatch, tmp_path, fuzz_root):
     return played
 
 
+@pytest.mark.slow
 def test_a_submission_goes_to_the_hub_and_is_checked_there(hub, results_repo, tmp_path):
     package = make(results_repo, tmp_path / "made", "bob", "MIT", name="bobs")
     done = to_hub(package)
@@ -599,6 +602,7 @@ def test_a_submission_goes_to_the_hub_and_is_checked_there(hub, results_repo, tm
         assert not (tmp_path / f"pr-{number}").exists()
 
 
+@pytest.mark.slow
 def test_weights_go_to_the_hub_by_reference(hub, fuzz_root, tmp_path, monkeypatch):
     from nhzoo.hub import upload
     from nhzoo.publishing import bundle

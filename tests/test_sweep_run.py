@@ -53,6 +53,7 @@ def recipe(small_set, tmp_path):
     return sweep.Recipe(str(small_set), str(tmp_path / "state"))
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_rows_and_entries_and_trains_nothing_twice(recipe, tmp_path):
     plan = plan_of((12_000, 12, 0), (20_000, 8, 0), (20_000, 8, 1))
     write_plan(tmp_path / "plan.json", plan)
@@ -78,6 +79,7 @@ def test_a_sweep_leaves_rows_and_entries_and_trains_nothing_twice(recipe, tmp_pa
     assert ledger.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_runs_are_measured_anew_on_a_result_and_with_their_return(recipe, tmp_path):
     table, out = tmp_path / "runs.jsonl", tmp_path / "entries"
     sweep.run_sweep(plan_of((12_000, 6, 0), (12_000, 6, 1)), recipe, table, out)
@@ -134,6 +136,7 @@ def test_jobs_of_hours_tell_that_they_get_on(recipe):
         assert len(marks) > 1
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_goes_on_where_it_was(recipe, tmp_path):
     plan = plan_of((12_000, 1_200, 0))
     state = Path(recipe.folder) / plan.cells[0].run_id / "run"
@@ -167,6 +170,7 @@ def own_cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 def test_a_refused_game_is_left_out_and_not_packed_by_every_job(small_set, tmp_path, own_cache):
     folder = shutil.copytree(small_set, tmp_path / "one-is-bad")
     rows = [json.loads(line) for line in (folder / "games.jsonl").read_text().splitlines()]

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nhzoo.policy.network import PolicyConfig
+from nhzoo.policy.config import PolicyConfig
 from nhzoo.scaling import cost as training_cost
 from nhzoo.scaling.sweep_plan import Cell, Plan, write_plan
 from tests.conftest import make_entry, record

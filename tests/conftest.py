@@ -21,7 +21,8 @@ import torch
 from nhzoo.envs.game import ACTION_KEYS, Game
 from nhzoo.envs.protocols import GameSpec
 from nhzoo.policy import checkpoint
-from nhzoo.policy.network import Policy, PolicyConfig
+from nhzoo.policy.config import PolicyConfig
+from nhzoo.policy.network import Policy
 from nhzoo.runtime import files
 from tests.hub import Hub
 

@@ -11,8 +11,9 @@ import torch
 
 from nhzoo.envs.game import EpisodeResult
 from nhzoo.errors import InputError
+from nhzoo.policy.config import PolicyConfig
 from nhzoo.policy.features import Features
-from nhzoo.policy.network import MOVE_ACTIONS, Policy, PolicyConfig
+from nhzoo.policy.network import MOVE_ACTIONS, Policy
 from nhzoo.training.rl.actors import (
     Actor,
     ActorConfig,

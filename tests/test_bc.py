@@ -18,7 +18,7 @@ from nhzoo.agents.loading import load
 from nhzoo.data import packing
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation.loss import measure_agent, measure_loss
-from nhzoo.policy.network import PolicyConfig
+from nhzoo.policy.config import PolicyConfig
 from nhzoo.runtime import files
 from nhzoo.training import bc, loop, outputs, run_table
 from nhzoo.training.config import BCConfig, checkpoint_fractions, learning_rate

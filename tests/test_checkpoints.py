@@ -117,7 +117,7 @@ def test_configs_that_do_not_fit(entry, change, reason):
 
 def test_huge_widths_are_refused_before_memory_is_taken(entry):
     policy = json.loads((entry / "config.json").read_text())["policy"]
-    from nhzoo.policy.network import PolicyConfig
+    from nhzoo.policy.config import PolicyConfig
 
     policy["hidden"] = policy["crop"] = 1 << 14
     edit_config(entry, policy=policy, params=PolicyConfig.from_dict(policy).params)

@@ -13,9 +13,10 @@ from nhzoo.data import packing
 from nhzoo.data.batches import read_games
 from nhzoo.envs.game import ACTION_KEYS
 from nhzoo.policy import features, walking
+from nhzoo.policy.config import HERE, HERE_OF_MAP, HERE_SYMBOLS
 from nhzoo.policy.screen_text import FAINTING, HUNGRY, NOT_HUNGRY, SATIATED, WEAK, bottom_line
 
-AGE, HUNGER, PRAYER, HEALTH = range(walking.HERE, features.HERE)
+AGE, HUNGER, PRAYER, HEALTH = range(HERE_OF_MAP, HERE)
 
 
 def screen(top="", turn=100, level=1, hero=(5, 5), things=(), hp=(15, 15), hunger=""):
@@ -97,7 +98,7 @@ def test_a_question_hides_the_hero_and_not_what_is_known_of_his_cell():
     see(recall, turn=102, hero=(5, 6))
     chars, colors, _ = screen(top="There is a newt corpse here; eat it? [ynq] (n)", turn=102)
     found = features.encode(chars, colors, np.array([[0, 47]], np.uint8), recall)
-    assert found.here[0, : walking.HERE].tolist() == [0] * walking.HERE
+    assert found.here[0, :HERE_OF_MAP].tolist() == [0] * HERE_OF_MAP
     assert found.here[0, AGE] == 1
 
 
@@ -132,7 +133,7 @@ def test_any_message_is_taken(tops):
     recall = features.no_recall(1)
     for n, top in enumerate(tops):
         here, _ = see(recall, top=top, turn=n)
-        assert (here <= features.HERE_SYMBOLS).all()
+        assert (here <= HERE_SYMBOLS).all()
         walking.press(recall[0], ord("j"))
 
 

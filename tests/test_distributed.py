@@ -18,7 +18,7 @@ import torch
 from nhzoo.cli.train import train_bc
 from nhzoo.data import packing
 from nhzoo.errors import InputError
-from nhzoo.policy.network import PolicyConfig
+from nhzoo.policy.config import PolicyConfig
 from nhzoo.training import bc, distributed, outputs
 from nhzoo.training.config import BCConfig
 from nhzoo.training.run_state import STATE

@@ -21,6 +21,7 @@ from nhzoo.evaluation.outcomes import breakdown
 from nhzoo.evaluation.results import read_result, summarize
 from nhzoo.evaluation.statistics import summary_ci95
 from nhzoo.policy import features
+from nhzoo.policy.config import PREPROCESSING
 from nhzoo.training.run_table import read_runs
 
 ROOT = Path(__file__).parents[1]
@@ -337,7 +338,7 @@ def test_the_readmes_datasets_are_the_bundled_ones():
 
 
 def test_the_version_of_the_features_is_the_one_they_state():
-    assert f"Preprocessing v{features.VERSION}." in (features.__doc__ or "").partition("\n\n")[0]
+    assert f"Preprocessing v{PREPROCESSING}." in (features.__doc__ or "").partition("\n\n")[0]
 
 
 def test_forecasts_of_the_readme_are_graded():

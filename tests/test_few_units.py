@@ -20,7 +20,8 @@ from nhzoo.evaluation.outcomes import breakdown, kaplan_meier
 from nhzoo.evaluation.verification import summary_problems
 from nhzoo.leaderboard.board import claimed_summary, ranked
 from nhzoo.leaderboard.site.page import board_table
-from nhzoo.policy.network import Policy, PolicyConfig
+from nhzoo.policy.config import PolicyConfig
+from nhzoo.policy.network import Policy
 from nhzoo.publishing.report import roles_table, summary_cards
 from nhzoo.runtime import files
 from nhzoo.scaling.sweep import with_return

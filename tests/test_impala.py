@@ -21,7 +21,7 @@ from nhzoo.agents.loading import load
 from nhzoo.data import packing
 from nhzoo.errors import CheckFailed, InputError, NhzooError
 from nhzoo.policy import checkpoint
-from nhzoo.policy.network import PolicyConfig
+from nhzoo.policy.config import PolicyConfig
 from nhzoo.training import loop, run_table
 from nhzoo.training.rl import training
 from nhzoo.training.rl.actors import InlineCrew

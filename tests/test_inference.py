@@ -14,8 +14,9 @@ from nhzoo.agents.loading import load
 from nhzoo.envs.game import TTY, Game
 from nhzoo.envs.protocols import GameSpec
 from nhzoo.policy import features, inference, walking
+from nhzoo.policy.config import LAYERS, PolicyConfig
 from nhzoo.policy.inference import Inference, choose
-from nhzoo.policy.network import LAYERS, Policy, PolicyConfig, to_tensors
+from nhzoo.policy.network import Policy, to_tensors
 from tests.conftest import make_entry, random_keys
 
 

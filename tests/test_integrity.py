@@ -29,7 +29,8 @@ from nhzoo.leaderboard.entry_checks import Known, identity, training_problems
 from nhzoo.leaderboard.submission import NAME
 from nhzoo.leaderboard.submitting import make
 from nhzoo.policy.checkpoint import Sampling, load_entry, save_entry
-from nhzoo.policy.network import LAYERS, Policy, PolicyConfig
+from nhzoo.policy.config import LAYERS, PolicyConfig
+from nhzoo.policy.network import Policy
 from nhzoo.publishing import bundle
 from nhzoo.runtime import files
 from tests import fuzz_submissions as fuzz

@@ -11,14 +11,12 @@ from pathlib import Path
 import pytest
 
 from nhzoo.errors import InputError
-from nhzoo.policy.network import PolicyConfig
-from nhzoo.training import outputs
+from nhzoo.policy.config import PolicyConfig, flop_model, flop_model_hash
 from nhzoo.training.run_table import (
     LedgerRow,
     RunRow,
     append_row,
     config_hash,
-    flop_model_hash,
     parse_row,
     read_runs,
 )
@@ -184,11 +182,11 @@ def test_a_damaged_table_is_named_and_not_touched(tmp_path):
 
 def test_hashes_name_what_they_should(monkeypatch):
     assert config_hash({"a": 1, "b": 2}) == config_hash({"b": 2, "a": 1}) != config_hash({"a": 1})
-    model = outputs.flop_model()
-    assert model == outputs.flop_model() != flop_model_hash("other", 1, {})
+    model = flop_model()
+    assert model == flop_model() != flop_model_hash("other", 1, {})
     counted = PolicyConfig.train_flops.fget
     monkeypatch.setattr(PolicyConfig, "train_flops", property(lambda c: counted(c) + 1))
-    assert outputs.flop_model() != model
+    assert flop_model() != model
 
 
 def test_reading_needs_no_torch():

@@ -11,7 +11,24 @@ from torch.utils.flop_counter import FlopCounterMode
 from nhzoo.envs.game import ACTION_KEYS
 from nhzoo.errors import InputError
 from nhzoo.policy import features, walking
-from nhzoo.policy.network import Policy, PolicyConfig, to_tensors
+from nhzoo.policy.config import (
+    CHARS,
+    COMPASS,
+    COMPASS_ROWS,
+    CROP_CELLS,
+    CROP_ROWS,
+    CURSOR_ROWS,
+    DISTANCES,
+    HERE_ROWS,
+    LETTERS,
+    PATCH_CELLS,
+    RECENT_ROWS,
+    STATUS_CELLS,
+    STATUS_SYMBOLS,
+    TARGETS,
+    PolicyConfig,
+)
+from nhzoo.policy.network import Policy, to_tensors
 from nhzoo.policy.tables import symbol_sum, table_sum
 
 SCREENS = arrays(np.uint8, (2, 24, 80), elements=st.integers(0, 255))
@@ -155,20 +172,20 @@ def test_any_screen_is_encoded_as_a_plain_loop_would(chars, colors, row, col):
             if 1 <= row_ < 22 and 0 <= col_ < 80 and 32 < chars[i, row_, col_] < 128:
                 window[y, x] = chars[i, row_, col_] - 32
         np.testing.assert_array_equal(found.map[i], window)
-    assert found.status.max() < features.STATUS_SYMBOLS
+    assert found.status.max() < STATUS_SYMBOLS
     assert found.message.min() >= -1
 
 
 def test_layouts_stay_inside_their_tables_and_say_where_a_cell_is():
     for layout, limit in (
-        (features.CROP_LAYOUT, features.CROP_ROWS),
-        (features.MAP_LAYOUT, features.PATCH_CELLS * features.CHARS),
-        (features.CURSOR_LAYOUT, features.CURSOR_ROWS),
-        (features.CHOICES_LAYOUT, features.LETTERS),
-        (features.RECENT_LAYOUT, features.RECENT_ROWS),
-        (features.COMPASS_LAYOUT, features.COMPASS_ROWS),
-        (features.HERE_LAYOUT, features.HERE_ROWS),
-        (features.status_layout(3_200), features.STATUS_CELLS * features.STATUS_SYMBOLS),
+        (features.CROP_LAYOUT, CROP_ROWS),
+        (features.MAP_LAYOUT, PATCH_CELLS * CHARS),
+        (features.CURSOR_LAYOUT, CURSOR_ROWS),
+        (features.CHOICES_LAYOUT, LETTERS),
+        (features.RECENT_LAYOUT, RECENT_ROWS),
+        (features.COMPASS_LAYOUT, COMPASS_ROWS),
+        (features.HERE_LAYOUT, HERE_ROWS),
+        (features.status_layout(3_200), STATUS_CELLS * STATUS_SYMBOLS),
         (features.status_layout(7), 7),
     ):
         assert layout.rows.min() >= -1
@@ -185,8 +202,8 @@ def test_layouts_stay_inside_their_tables_and_say_where_a_cell_is():
     assert len(set(keys[3, ACTION_KEYS].tolist())) == 118  # distinct keys, distinct rows
     assert keys[3, 0xFF] == 3 * 122 + 121  # no action presses it
     # One direction's symbols select the rows of every other's.
-    assert features.COMPASS_LAYOUT.places[5, 2] == 5 * walking.COMPASS + 2
-    assert features.COMPASS_LAYOUT.rows[-1, walking.DISTANCES] + 1 == features.COMPASS_ROWS
+    assert features.COMPASS_LAYOUT.places[5, 2] == 5 * COMPASS + 2
+    assert features.COMPASS_LAYOUT.rows[-1, DISTANCES] + 1 == COMPASS_ROWS
     assert features.status_layout(3_200).rows[3, 8] == 3 * 40 + 8
     assert features.status_layout(100).rows[3, 8] == 28
 
@@ -203,7 +220,7 @@ def test_features_see_what_they_are_meant_to():
     recall = features.no_recall(1)
     walking.press(recall[0], ord("l"))
     found = features.encode(chars, colors, cursor, recall)
-    middle = features.CELLS // 2
+    middle = CROP_CELLS // 2
     assert found.crop[0, :, middle].tolist() == [1 + ord("@") - 32, 1 + 15, 0]
     assert found.crop[0, :, middle + 1].tolist() == [1 + ord("d") - 32, 1 + 3, 0]
     assert np.count_nonzero(found.map) == 2  # blanks, message and status are not map
@@ -220,7 +237,7 @@ def test_features_see_what_they_are_meant_to():
     assert found.crop[0, 2, middle] == 1  # it has stood there
     east = found.compass[0, walking.MOVES.index("l")]
     assert east[walking.BEING] == 1  # the creature is one step away
-    assert east[walking.TARGETS : walking.TARGETS + 2].tolist() == [1 + ord("d") - 32, 1 + 3]
+    assert east[TARGETS : TARGETS + 2].tolist() == [1 + ord("d") - 32, 1 + 3]
     assert found.compass[0, :, walking.BEING].sum() == 1
 
 

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nhzoo.policy.network import LAYERS, Policy, PolicyConfig, scan
+from nhzoo.policy.config import LAYERS, PolicyConfig
+from nhzoo.policy.network import Policy, scan
 
 
 def draw(*shape, seed, keep=False):

@@ -331,7 +331,7 @@ def test_costs_read_off_rows():
 
 
 def test_nhzoos_own_cost_is_its_policies():
-    from nhzoo.policy.network import PolicyConfig
+    from nhzoo.policy.config import PolicyConfig
     from nhzoo.scaling.cost import policy_cost
 
     cost = policy_cost()

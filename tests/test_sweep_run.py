@@ -23,11 +23,10 @@ from nhzoo.data import packing
 from nhzoo.errors import InputError, NhzooError
 from nhzoo.evaluation.evaluator import evaluate
 from nhzoo.evaluation.loss import measure_agent
-from nhzoo.policy.network import PolicyConfig
+from nhzoo.policy.config import PolicyConfig, flop_model
 from nhzoo.runtime import files
 from nhzoo.scaling import cost, fitting, forecasting, sweep
 from nhzoo.scaling.sweep_plan import Cell, Plan, read_plan, write_plan
-from nhzoo.training import outputs
 from nhzoo.training.run_table import read_runs
 from tests.commands import run as nhzoo
 from tests.synthetic_laws import Truth, runs
@@ -313,7 +312,7 @@ def test_the_forecast_agent_is_trained_and_graded(small_set, tmp_path):
         forecasting.forecast(fitted, 1e15),
         params=12_000,
         flops=budget(12_000, 20),
-        flop_model=outputs.flop_model(),
+        flop_model=flop_model(),
     )
     forecasting.write_forecast(tmp_path / "said.json", said)
     folders = ("--run", tmp_path / "run", "--out", tmp_path / "agents/next")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nhzoo.envs.game import Episode, Game
 from nhzoo.envs.protocols import get_protocol
 from nhzoo.policy import features, walking
+from nhzoo.policy.config import COMPASS, HERE_OF_MAP
 from nhzoo.policy.screen_text import bottom_line
 
 MAP = """
@@ -39,10 +40,10 @@ def screen(text: str, level: int = 1, turn: int = 1):
 
 
 def look(chars, colors, row, col, recall):
-    compass, here = np.zeros(8 * walking.COMPASS, np.uint8), np.zeros(walking.HERE, np.uint8)
+    compass, here = np.zeros(8 * COMPASS, np.uint8), np.zeros(HERE_OF_MAP, np.uint8)
     scratch = np.zeros((4, walking.CELLS), np.int32)
     walking.look(chars, colors, row, col, recall, scratch, compass, here)
-    return compass.reshape(8, walking.COMPASS), here
+    return compass.reshape(8, COMPASS), here
 
 
 def remember(chars, row, col, recall):

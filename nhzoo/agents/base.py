@@ -92,7 +92,7 @@ class PolicyAgent:
     def initial_state(self, batch: int) -> tuple[Array, ...]:
         """The layers' states, float32 [batch, hidden], and recalls, uint16 [batch, 1912]."""
         from nhzoo.policy import features
-        from nhzoo.policy.network import LAYERS
+        from nhzoo.policy.config import LAYERS
 
         self._batch = max(self._batch, batch)
         shape = batch, self.entry.policy.config.hidden

@@ -172,8 +172,8 @@ def train_next(context: click.Context, /, forecast_file: Path, **options: Any) -
     \b
     Example: nhzoo train next forecast.json --run runs/next --out agents/next --ledger runs.jsonl
     """
+    from nhzoo.policy.config import flop_model
     from nhzoo.scaling.forecasting import read_forecast
-    from nhzoo.training.outputs import flop_model
 
     said = read_forecast(forecast_file)
     if said.kind != "bc":

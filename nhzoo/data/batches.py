@@ -19,6 +19,7 @@ from nhzoo.data.frames import FrameReader, GameFrames, apply, frames_in
 from nhzoo.envs.game import ACTION_KEYS, TTY
 from nhzoo.errors import InputError
 from nhzoo.policy import features, walking
+from nhzoo.policy.config import COLS, ROWS
 from nhzoo.policy.features import Features
 from nhzoo.runtime import kernels
 
@@ -265,10 +266,10 @@ def _gather(readers: Sequence[_Reader | None], time: int, first: Array, view: Vi
         out = (np.zeros((4, walking.CELLS), np.int32), *inputs.values())
         kernel = _read_features
     else:
-        cells = (time, rows, features.ROWS * features.COLS)
+        cells = (time, rows, ROWS * COLS)
         out = tuple(np.empty(shape, np.uint8) for shape in (cells, cells, (time, rows, 2)))
         previous, kernel = np.zeros((time, rows), np.uint8), _read_screens
-        screen = (time, rows, features.ROWS, features.COLS)
+        screen = (time, rows, ROWS, COLS)
         shaped = out[0].reshape(screen), out[1].view(np.int8).reshape(screen), out[2]
         inputs = dict(zip(TTY, shaped, strict=True)) | {"previous_key": previous}
     actions = np.full((time, rows), -1, np.int64)
@@ -316,23 +317,23 @@ def _read_features(
     row: int,
 ) -> None:
     """Bring `record` forward frame by frame and encode each; lines that stay are copied."""
-    cells = features.ROWS * features.COLS
+    cells = ROWS * COLS
     chars, colors = record[starts[0] : starts[0] + cells], record[starts[1] : starts[1] + cells]
-    top = np.empty(features.COLS, np.uint8)
-    bottom = np.empty(features.COLS, np.uint8)
+    top = np.empty(COLS, np.uint8)
+    bottom = np.empty(COLS, np.uint8)
     for i in range(frames):
         apply(counts, gaps, lengths, values, record, at, first + i)
         t = done + i
-        if i and _same(top, chars[: features.COLS]):
+        if i and _same(top, chars[:COLS]):
             message[t, row] = message[t - 1, row]
         else:
             features.encode_message(chars, message[t, row])
-            top[:] = chars[: features.COLS]
-        if i and _same(bottom, chars[cells - features.COLS :]):
+            top[:] = chars[:COLS]
+        if i and _same(bottom, chars[cells - COLS :]):
             status[t, row] = status[t - 1, row]
         else:
             features.encode_status(chars, status[t, row])
-            bottom[:] = chars[cells - features.COLS :]
+            bottom[:] = chars[cells - COLS :]
         features.encode_place(
             chars,
             colors,
@@ -366,7 +367,7 @@ def _skip(
     starts: Array,
     recall: Array,
 ) -> None:
-    chars = record[starts[0] : starts[0] + features.ROWS * features.COLS]
+    chars = record[starts[0] : starts[0] + ROWS * COLS]
     for i in range(frames):
         apply(counts, gaps, lengths, values, record, at, first + i)
         features.recall_screen(chars, int(record[starts[2]]), int(record[starts[2] + 1]), recall)
@@ -392,7 +393,7 @@ def _read_screens(
     done: int,
     row: int,
 ) -> None:
-    cells = features.ROWS * features.COLS
+    cells = ROWS * COLS
     screen, paint = record[starts[0] : starts[0] + cells], record[starts[1] : starts[1] + cells]
     for i in range(frames):
         apply(counts, gaps, lengths, values, record, at, first + i)

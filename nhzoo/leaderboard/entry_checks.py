@@ -18,7 +18,7 @@ from nhzoo.leaderboard.claims import Subject, holds
 from nhzoo.leaderboard.kinship import Likeness
 from nhzoo.leaderboard.submission import ENTRY_FOLDER, read_manifest
 from nhzoo.policy.checkpoint import Entry, load_entry
-from nhzoo.policy.network import PolicyConfig
+from nhzoo.policy.config import PolicyConfig
 from nhzoo.publishing.learning_curve import read_curve
 from nhzoo.runtime import files
 from nhzoo.training.rl.config import ImpalaConfig, update_flops

@@ -2,8 +2,8 @@ from .checkpoint import Entry as Entry
 from .checkpoint import Sampling as Sampling
 from .checkpoint import load_entry as load_entry
 from .checkpoint import save_entry as save_entry
+from .config import PolicyConfig as PolicyConfig
 from .features import Features as Features
 from .features import encode as encode
 from .inference import Inference as Inference
 from .network import Policy as Policy
-from .network import PolicyConfig as PolicyConfig

@@ -24,8 +24,9 @@ import torch
 from nhzoo.envs.game import ACTION_KEYS
 from nhzoo.errors import InputError
 from nhzoo.policy import arithmetic, features
+from nhzoo.policy.config import ARCHITECTURE, LAYERS, PREPROCESSING, PolicyConfig
 from nhzoo.policy.inference import Inference
-from nhzoo.policy.network import ARCHITECTURE, LAYERS, Policy, PolicyConfig, to_tensors
+from nhzoo.policy.network import Policy, to_tensors
 from nhzoo.runtime import files
 
 SCHEMA = 1
@@ -92,7 +93,7 @@ def save_entry(
         "params": policy.config.params,
         "train_flops_per_frame": policy.config.train_flops,
         "policy": policy.config.to_dict(),
-        "preprocessing_version": features.VERSION,
+        "preprocessing_version": PREPROCESSING,
         "action_table_sha256": ACTION_TABLE,
         "sampling": asdict(sampling),
         "training": dict(training),
@@ -118,7 +119,7 @@ def load_entry(folder: Path) -> Entry:
     for field, wanted in (
         ("schema_version", SCHEMA),
         ("architecture", ARCHITECTURE),
-        ("preprocessing_version", features.VERSION),
+        ("preprocessing_version", PREPROCESSING),
         ("action_table_sha256", ACTION_TABLE),
     ):
         if config.get(field) != wanted:

@@ -19,34 +19,37 @@ import numpy as np
 
 from nhzoo.envs.game import ACTION_KEYS
 from nhzoo.policy import memory, walking
+from nhzoo.policy.config import (
+    CHARS,
+    COLORS,
+    COLS,
+    COMPASS,
+    COMPASS_SYMBOLS,
+    CROP,
+    CROP_CELLS,
+    DIRECTIONS,
+    FOOTPRINTS,
+    GRID_COLS,
+    GRID_ROWS,
+    HERE,
+    HERE_OF_MAP,
+    HERE_SYMBOLS,
+    HISTORY,
+    KEY_SYMBOLS,
+    LETTERS,
+    PATCH_CELLS,
+    PATCH_COLS,
+    PATCH_ROWS,
+    PATCHES,
+    ROWS,
+    STATUS_CELLS,
+    STATUS_SYMBOLS,
+    WINDOW_COLS,
+    WINDOW_ROWS,
+    WORDS,
+)
 from nhzoo.policy.screen_text import bottom_line
 from nhzoo.runtime import kernels
-
-VERSION = 3
-"""Version of this preprocessing; a checkpoint names the one it was trained with."""
-
-ROWS, COLS = 24, 80
-CHARS = 96  # printable ASCII, from the space on; anything else reads as a space
-COLORS = 16
-CROP = 11  # cells on a side, the cursor in the middle
-PATCH_ROWS, PATCH_COLS = 3, 4  # cells of one patch of the map
-GRID_ROWS, GRID_COLS = 7, 19  # patches, the cursor in the middle one
-STATUS_CELLS = COLS
-STATUS_SYMBOLS = 40  # digits, letters without case, space, three kinds of punctuation
-WORDS = 24  # words of the message line that are read, and as many pairs of neighbours
-
-CELLS = CROP * CROP
-PATCHES = GRID_ROWS * GRID_COLS
-PATCH_CELLS = PATCH_ROWS * PATCH_COLS
-WINDOW_ROWS, WINDOW_COLS = GRID_ROWS * PATCH_ROWS, GRID_COLS * PATCH_COLS
-CURSOR_ROWS = ROWS + COLS
-CROP_ROWS = CHARS + COLORS + walking.FOOTPRINTS
-KEY_SYMBOLS = 1 + len(ACTION_KEYS)  # a key that no action presses is the last
-RECENT_ROWS = walking.HISTORY * KEY_SYMBOLS
-LETTERS = 52  # a to z, A to Z: what questions offer
-HERE = walking.HERE + memory.HERE
-HERE_SYMBOLS = 9
-HERE_ROWS = HERE * HERE_SYMBOLS
 
 Array = np.ndarray[Any, Any]
 
@@ -79,14 +82,14 @@ class Features:
     def empty(cls, *shape: int) -> Features:
         """Arrays for frames of that shape, to be filled."""
         return cls(
-            crop=np.empty((*shape, 3, CELLS), np.uint8),
+            crop=np.empty((*shape, 3, CROP_CELLS), np.uint8),
             map=np.empty((*shape, WINDOW_ROWS, WINDOW_COLS), np.uint8),
             status=np.empty((*shape, STATUS_CELLS), np.uint8),
             message=np.empty((*shape, 2 * WORDS), np.int32),
             cursor=np.empty((*shape, 2), np.uint8),
             choices=np.empty((*shape, LETTERS), np.uint8),
-            recent=np.empty((*shape, walking.HISTORY), np.uint8),
-            compass=np.empty((*shape, walking.DIRECTIONS, walking.COMPASS), np.uint8),
+            recent=np.empty((*shape, HISTORY), np.uint8),
+            compass=np.empty((*shape, DIRECTIONS, COMPASS), np.uint8),
             here=np.empty((*shape, HERE), np.uint8),
         )
 
@@ -117,10 +120,10 @@ def _offsets(ranges: list[tuple[int, int, int]]) -> Array:
 
 
 def _crop_layout() -> Layout:
-    cells = np.arange(CELLS, dtype=np.int32)
-    prints = (1, walking.FOOTPRINTS, CHARS + COLORS)
+    cells = np.arange(CROP_CELLS, dtype=np.int32)
+    prints = (1, FOOTPRINTS, CHARS + COLORS)
     rows = _offsets([(1, CHARS, 0), (1, COLORS, CHARS), prints])
-    return Layout(np.stack([cells, CELLS + cells, 2 * CELLS + cells], 1), rows)
+    return Layout(np.stack([cells, CROP_CELLS + cells, 2 * CROP_CELLS + cells], 1), rows)
 
 
 def _map_layout() -> Layout:
@@ -139,26 +142,16 @@ def _cursor_layout() -> Layout:
 def _recent_layout() -> Layout:
     symbol = np.full(256, len(ACTION_KEYS), np.int32)
     symbol[ACTION_KEYS[::-1]] = np.arange(len(ACTION_KEYS))[::-1]  # a key's first action
-    rows = np.arange(walking.HISTORY, dtype=np.int32)[:, None] * KEY_SYMBOLS + symbol
+    rows = np.arange(HISTORY, dtype=np.int32)[:, None] * KEY_SYMBOLS + symbol
     rows[:, 0] = -1
-    return Layout(np.arange(walking.HISTORY, dtype=np.int32)[None], rows)
+    return Layout(np.arange(HISTORY, dtype=np.int32)[None], rows)
 
 
 def _compass_layout() -> Layout:
     """The same rows for all eight directions: what is learned of one is known of all."""
-    symbols = [
-        *[walking.DISTANCES] * walking.TARGETS,
-        *(CHARS, COLORS, walking.FOOTPRINTS),
-        *[CHARS] * walking.RING,
-        *[walking.FOOTPRINTS] * walking.RING,
-        *[CHARS] * (walking.RAY - 1),
-        *[walking.DIRECTIONS] * 4,
-        *(2, walking.DIRECTIONS),
-        walking.DISTANCES,
-    ]
-    first = np.cumsum([0, *symbols])
-    rows = _offsets([(1, n, int(row)) for n, row in zip(symbols, first, strict=False)])
-    shape = walking.DIRECTIONS, walking.COMPASS
+    first = np.cumsum([0, *COMPASS_SYMBOLS])
+    rows = _offsets([(1, n, int(row)) for n, row in zip(COMPASS_SYMBOLS, first, strict=False)])
+    shape = DIRECTIONS, COMPASS
     return Layout(np.arange(rows.shape[0] * shape[0], dtype=np.int32).reshape(shape), rows)
 
 
@@ -185,7 +178,6 @@ def _choices_layout() -> Layout:
 CROP_LAYOUT, MAP_LAYOUT, CURSOR_LAYOUT = _crop_layout(), _map_layout(), _cursor_layout()
 RECENT_LAYOUT, COMPASS_LAYOUT, HERE_LAYOUT = _recent_layout(), _compass_layout(), _here_layout()
 CHOICES_LAYOUT = _choices_layout()
-COMPASS_ROWS = int(COMPASS_LAYOUT.rows.max()) + 1
 
 
 def no_recall(n: int) -> Array:
@@ -305,7 +297,7 @@ def encode_place(
     here: Array,
 ) -> None:
     """All features of one screen but those of its top and bottom line; updates `recall`."""
-    for k in range(walking.HISTORY):
+    for k in range(HISTORY):
         recent[k] = recall[walking.KEYS + k]
     where[0], where[1] = row, col
     encode_choices(chars, row, choices)
@@ -321,8 +313,8 @@ def encode_place(
         memory.fresh(chars, turn, recall, scratch, flat)
     else:
         compass[:] = 0
-        here[: walking.HERE] = 0
-    memory.vitals(turn, health, most, hunger, recall, here[walking.HERE :])
+        here[:HERE_OF_MAP] = 0
+    memory.vitals(turn, health, most, hunger, recall, here[HERE_OF_MAP:])
 
 
 @kernels.njit()

@@ -13,19 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from nhzoo.policy import arithmetic, row_sums, walking
-from nhzoo.policy import features as seen
+from nhzoo.policy import arithmetic, row_sums
 from nhzoo.policy.arithmetic import exp32, exp64, multiply
+from nhzoo.policy.config import ACTIONS, CROP_CELLS, DIRECTIONS, GATES, LAYERS, LETTERS, PATCHES
 from nhzoo.policy.features import Features
-from nhzoo.policy.network import (
-    ACTIONS,
-    EPSILON,
-    GATES,
-    LAYERS,
-    LETTER_ACTIONS,
-    MOVE_ACTIONS,
-    Policy,
-)
+from nhzoo.policy.network import EPSILON, LETTER_ACTIONS, MOVE_ACTIONS, Policy
 from nhzoo.runtime import kernels
 
 Array = np.ndarray[Any, Any]
@@ -104,7 +96,7 @@ class Inference:
         """
         if not 0 < len(states[0]) <= self.batch:
             raise ValueError(f"{len(states[0])} games, of 1 to {self.batch}")
-        n, f, ways = len(states[0]), features, walking.DIRECTIONS
+        n, f, ways = len(states[0]), features, DIRECTIONS
         cells, patches, read, joined, cropped, mapped, bearings, x, normed, gates, out = (
             self._buffers
         )
@@ -143,10 +135,10 @@ class Inference:
 
     def _shapes(self) -> tuple[tuple[int, int], ...]:
         """Rows for each game and width of every buffer, in the order in which `step` has them."""
-        config, ways = self.config, walking.DIRECTIONS
+        config, ways = self.config, DIRECTIONS
         return (
-            (1, seen.CELLS * config.cell),
-            (1, seen.PATCHES * config.patch),
+            (1, CROP_CELLS * config.cell),
+            (1, PATCHES * config.patch),
             (ways, config.compass),
             (1, config.joined),
             (1, config.crop),
@@ -198,14 +190,14 @@ def _join(
 ) -> None:
     """What the layers gave of n screens, finished, into `joined`; bearings in place as well."""
     crop, width = len(crop_bias), len(bearing_bias)
-    last = joined.shape[1] - walking.DIRECTIONS * width
+    last = joined.shape[1] - DIRECTIONS * width
     for i in range(np.uint64(n)):
         for d in range(np.uint64(crop)):
             joined[i, d] = _relu(cropped[i, d] + crop_bias[d])
         for d in range(np.uint64(len(map_bias))):
             joined[i, np.uint64(crop) + d] = _relu(mapped[i, d] + map_bias[d])
-        for way in range(np.uint64(walking.DIRECTIONS)):
-            line = i * np.uint64(walking.DIRECTIONS) + way
+        for way in range(np.uint64(DIRECTIONS)):
+            line = i * np.uint64(DIRECTIONS) + way
             at = np.uint64(last) + way * np.uint64(width)
             for d in range(np.uint64(width)):
                 value = _relu(bearings[line, d] + bearing_bias[d])
@@ -270,20 +262,20 @@ def _finish(out: Array, bias: Array, bearings: Array, choices: Array, logits: Ar
     """Logits of the actions, of the moves with what lies that way, of letters that are offered."""
     width = np.uint64(bearings.shape[1])
     first = np.uint64(ACTIONS)
-    toward = np.empty(walking.DIRECTIONS, np.float32)
+    toward = np.empty(DIRECTIONS, np.float32)
     for i in range(np.uint64(len(logits))):
         for d in range(np.uint64(out.shape[1])):
             out[i, d] += bias[d]
         for d in range(first):
             logits[i, d] = out[i, d]
         toward[:] = _F(0)
-        line = i * np.uint64(walking.DIRECTIONS)
+        line = i * np.uint64(DIRECTIONS)
         for d in range(width):
-            for way in range(np.uint64(walking.DIRECTIONS)):
+            for way in range(np.uint64(DIRECTIONS)):
                 toward[way] += bearings[line + way, d] * out[i, first + d]
-        for way in range(np.uint64(walking.DIRECTIONS)):
+        for way in range(np.uint64(DIRECTIONS)):
             logits[i, MOVE_ACTIONS[way]] += toward[way]
-        for letter in range(seen.LETTERS):
+        for letter in range(LETTERS):
             logits[i, LETTER_ACTIONS[letter]] += choices[i, letter] * out[i, first + width]
 
 

@@ -13,13 +13,11 @@ import numba
 import numpy as np
 
 from nhzoo.policy import walking
-from nhzoo.policy.walking import COLS, COMPASS, KEYS, KILLS, MEMORIES, PLACE, PRAYED, SHOWN, STILL
+from nhzoo.policy.config import COLS, COMPASS, DIRECTIONS
+from nhzoo.policy.walking import KEYS, KILLS, MEMORIES, PLACE, PRAYED, SHOWN, STILL
 from nhzoo.runtime import kernels
 
 Array = np.ndarray[Any, Any]
-
-HERE = 4
-"""Symbols: age of what was killed on the hero's cell; hunger; time since a prayer; health."""
 
 _KILL = np.frombuffer(b"You kill ", np.uint8)
 _PRAYER = np.frombuffer(b"You begin praying", np.uint8)
@@ -131,7 +129,7 @@ def fresh(chars: Array, turn: int, recall: Array, scratch: Array, compass: Array
             nearest, ways = far, 0
         if far == nearest:
             ways |= scratch[2, cell]
-    for d in range(walking.DIRECTIONS):
+    for d in range(DIRECTIONS):
         seen = nearest >= 0 and ways >> d & 1
         compass[(d + 1) * COMPASS - 1] = walking.DISTANCE[min(255, nearest)] if seen else 0
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -29,9 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from nhzoo.envs.game import ACTION_KEYS
-from nhzoo.errors import InputError
 from nhzoo.policy import features as seen
 from nhzoo.policy import walking
+from nhzoo.policy.config import GATES, LAYERS, TABLES, PolicyConfig
 from nhzoo.policy.features import Features
 from nhzoo.policy.tables import symbol_sum, table_sum
 from nhzoo.runtime import kernels
@@ -113,18 +112,6 @@ def _backward(
             state_grad[k] = total[k] * keep[t, k]
 
 
-ARCHITECTURE = "nhzoo-lstm-3"
-ACTIONS = 121
-MAX_MESSAGE_ROWS = 65_536
-LAYERS = 3
-"""Of the core."""
-
-FLOP_VERSION = 2
-"""Of the rules by which FLOPs are counted, see `PolicyConfig.train_flops`."""
-
-UPDATE_FLOPS = 16
-"""Arithmetic of one update for each parameter: clipping (3) and AdamW (13)."""
-
 MOVE_ACTIONS = np.array([list(ACTION_KEYS).index(ord(key)) for key in walking.MOVES])
 """int64 [8]: the actions of the eight moves, in the compass's order."""
 
@@ -133,180 +120,6 @@ LETTER_ACTIONS = np.array([list(ACTION_KEYS).index(ord(letter)) for letter in _L
 """int64 [52]: the actions that press the letters."""
 
 EPSILON = 1e-6
-
-TABLES = ("crop", "map", "message", "status", "cursor", "choices", "recent", "compass", "here")
-
-GATES = ("forget", "input", "candidate")
-
-
-@dataclass(frozen=True)
-class PolicyConfig:
-    """Widths of every layer. `hidden` is the core's; the rest follow from it in `for_params`."""
-
-    hidden: int
-    cell: int
-    crop: int
-    patch: int
-    map: int
-    message: int
-    message_rows: int
-    status: int
-    status_rows: int
-    cursor: int
-    choices: int
-    recent: int
-    compass: int
-    here: int
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            limit = 1 << 20 if field.name.endswith("_rows") else 1 << 14
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
-                raise InputError(
-                    f"policy config: {field.name} must be an integer, 1 to {limit}, is {value!r}"
-                )
-
-    @classmethod
-    def of_width(cls, hidden: int, params: int) -> PolicyConfig:
-        """All widths from the core's; the large tables get at most an eighth of `params` each."""
-        root = (hidden / 192) ** 0.65
-        message, status = max(1, round(32 * root)), max(1, round(16 * root))
-        share = params // 8
-        return cls(
-            hidden=hidden,
-            cell=max(1, round(8 * root)),
-            crop=max(4, round(hidden / 2)),
-            patch=max(1, round(12 * root)),
-            map=max(4, round(hidden / 2)),
-            message=message,
-            message_rows=max(1, min(MAX_MESSAGE_ROWS, share // message)),
-            status=status,
-            status_rows=max(1, min(seen.STATUS_CELLS * seen.STATUS_SYMBOLS, share // status)),
-            cursor=max(1, round(16 * root)),
-            choices=max(1, round(16 * root)),
-            recent=max(1, round(24 * root)),
-            compass=max(1, round(46 * root)),
-            here=max(1, round(16 * root)),
-        )
-
-    @classmethod
-    def for_params(cls, params: int) -> PolicyConfig:
-        """The network of `params` parameters in all (within 2 %), from 10,000 to 500,000,000.
-
-        The number of rows of the message table takes up the rounding of the widths.
-        """
-        if not 10_000 <= params <= 500_000_000:
-            raise InputError(f"{params:,} parameters: sizes from 10,000 to 500,000,000 are built")
-        low, high = 1, 16_384
-        while low < high:
-            middle = (low + high + 1) // 2
-            if cls.of_width(middle, params).params <= params:
-                low = middle
-            else:
-                high = middle - 1
-        config = cls.of_width(low, params)
-        spare = (params - config.params) // config.message
-        return replace(config, message_rows=max(1, config.message_rows + spare))
-
-    @property
-    def joined(self) -> int:
-        """Width of what the encoders give together."""
-        return (
-            self.crop
-            + self.map
-            + self.message
-            + self.status
-            + self.cursor
-            + self.choices
-            + self.recent
-            + self.here
-            + walking.DIRECTIONS * self.compass
-        )
-
-    @property
-    def params(self) -> int:
-        """The exact number of parameters, tables, biases and head included."""
-        tables = sum(rows * width for rows, width, _ in self._tables())
-        biases = self.patch + 2 * self.compass
-        linears = sum((inputs + 1) * outputs for inputs, outputs, _ in self._linears())
-        shared = self.compass**2
-        return tables + linears + shared + biases
-
-    @property
-    def forward_flops(self) -> int:
-        """FLOPs of one frame forward: a multiply-add is 2, a table look-up its additions.
-
-        Look-ups count in full, whether or not there is something at every place. Activations, gates
-        and the softmax are not counted, as usual.
-        """
-        return self._products() + self._lookups()
-
-    @property
-    def train_flops(self) -> int:
-        """FLOPs of one frame of training: forward, and backward to weights and inputs.
-
-        A matrix product's backward costs twice its forward; a table's costs its additions once.
-        An update costs `update_flops` on top, however many frames it is of.
-        """
-        return 3 * self._products() + 2 * self._lookups()
-
-    @property
-    def update_flops(self) -> int:
-        """FLOPs of one update of all parameters: clipping and the optimizer."""
-        return UPDATE_FLOPS * self.params
-
-    def _products(self) -> int:
-        linears = sum(2 * inputs * outputs for inputs, outputs, _ in self._linears())
-        shared = 2 * walking.DIRECTIONS * self.compass**2
-        chosen = 2 * walking.DIRECTIONS * self.compass  # query times compass
-        return linears + shared + chosen
-
-    def _lookups(self) -> int:
-        return sum(width * places for _, width, places in self._tables())
-
-    def _tables(self) -> tuple[tuple[int, int, int], ...]:
-        """Rows, width, and look-ups a frame of each table, in the order of `TABLES`."""
-        return (
-            (seen.CROP_ROWS, self.cell, 3 * seen.CELLS),
-            (seen.PATCH_CELLS * seen.CHARS, self.patch, seen.PATCHES * seen.PATCH_CELLS),
-            (self.message_rows, self.message, 2 * seen.WORDS),
-            (self.status_rows, self.status, seen.STATUS_CELLS),
-            (seen.CURSOR_ROWS, self.cursor, 2),
-            (seen.LETTERS, self.choices, seen.LETTERS),
-            (seen.RECENT_ROWS, self.recent, walking.HISTORY),
-            (seen.COMPASS_ROWS, self.compass, walking.DIRECTIONS * walking.COMPASS),
-            (seen.HERE_ROWS, self.here, seen.HERE),
-        )
-
-    def _linears(self) -> tuple[tuple[int, int, str], ...]:
-        """Inputs and outputs of each linear layer that reads a frame once, and its name."""
-        core = [
-            (self.hidden, self.hidden, f"{gate}{layer}")
-            for layer in range(LAYERS)
-            for gate in GATES
-        ]
-        return (
-            (seen.CELLS * self.cell, self.crop, "crop"),
-            (seen.PATCHES * self.patch, self.map, "map"),
-            (self.joined, self.hidden, "join"),
-            *core,
-            (self.hidden, ACTIONS, "head"),
-            (self.hidden, self.compass, "query"),
-            (self.hidden, 1, "offer"),
-        )
-
-    def to_dict(self) -> dict[str, int]:
-        """The widths as plain JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: object) -> PolicyConfig:
-        """The inverse of `to_dict`, for untrusted input."""
-        names = {field.name for field in fields(cls)}
-        if not isinstance(values, Mapping) or set(values) != names:
-            raise InputError(f"policy config: needs exactly the fields {sorted(names)}")
-        return cls(**values)
 
 
 class Policy(nn.Module):

@@ -9,14 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from nhzoo.policy import features as seen
-from nhzoo.policy import walking
+from nhzoo.policy.config import (
+    CROP_CELLS,
+    DIRECTIONS,
+    GRID_COLS,
+    GRID_ROWS,
+    PATCH_COLS,
+    PATCH_ROWS,
+    PATCHES,
+    WINDOW_COLS,
+)
 from nhzoo.policy.vectors import sum_rows
 from nhzoo.runtime import kernels
 
 Array = np.ndarray[Any, Any]
 
-_PATCH_WORDS = seen.WINDOW_COLS // seen.PATCH_COLS  # a patch's row of four cells as one number
+_PATCH_WORDS = WINDOW_COLS // PATCH_COLS  # a patch's row of four cells as one number
 
 
 @kernels.njit()
@@ -49,21 +57,21 @@ def sum_tables(
     cell, patch, way = crop_table.shape[1], map_table.shape[1], compass_table.shape[1]
     large = np.uint32(len(message_table))
     for i in range(len(crop)):
-        for k in range(np.uint64(seen.CELLS)):
+        for k in range(np.uint64(CROP_CELLS)):
             for layer in range(np.uint64(3)):
                 chosen[layer] = crop_rows[layer, crop[i, layer, k]]
-            at = (i * seen.CELLS + np.int64(k)) * cell
+            at = (i * CROP_CELLS + np.int64(k)) * cell
             sum_rows(cells, at, crop_table, crop_bias, chosen, 0, 3, False)
-        for y in range(seen.GRID_ROWS):
-            for x in range(seen.GRID_COLS):
+        for y in range(GRID_ROWS):
+            for x in range(GRID_COLS):
                 n = 0
-                for down in range(seen.PATCH_ROWS):
-                    word = words[i, (y * seen.PATCH_ROWS + down) * _PATCH_WORDS + x]
-                    for right in range(seen.PATCH_COLS if word else 0):
+                for down in range(PATCH_ROWS):
+                    word = words[i, (y * PATCH_ROWS + down) * _PATCH_WORDS + x]
+                    for right in range(PATCH_COLS if word else 0):
                         symbol = word >> np.uint32(8 * right) & np.uint32(255)
-                        chosen[n] = map_rows[down * seen.PATCH_COLS + right, symbol]
+                        chosen[n] = map_rows[down * PATCH_COLS + right, symbol]
                         n += chosen[n] >= 0
-                at = (i * seen.PATCHES + y * seen.GRID_COLS + x) * patch
+                at = (i * PATCHES + y * GRID_COLS + x) * patch
                 sum_rows(patches, at, map_table, map_bias, chosen, 0, n, True)
         n = 0
         for k in range(message.shape[1]):
@@ -78,7 +86,7 @@ def sum_tables(
             n = _choose(rows[2 + part], symbols[part], i, chosen)
             sum_rows(joined, at, table, biases[3 + part], chosen, 0, n, part == 0)
             at += table.shape[1]
-        for line in range(i * walking.DIRECTIONS, (i + 1) * walking.DIRECTIONS):
+        for line in range(i * DIRECTIONS, (i + 1) * DIRECTIONS):
             n = _choose(compass_rows, compass, line, chosen)
             sum_rows(read, line * way, compass_table, compass_bias, chosen, 0, n, True)
 

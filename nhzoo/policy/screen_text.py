@@ -7,11 +7,11 @@ from typing import Any
 import numba
 import numpy as np
 
+from nhzoo.policy.config import COLS, ROWS
 from nhzoo.runtime import kernels
 
 Array = np.ndarray[Any, Any]
 
-ROWS, COLS = 24, 80
 SATIATED, NOT_HUNGRY, HUNGRY, WEAK, FAINTING = range(5)
 
 

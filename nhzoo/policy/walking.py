@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from nhzoo.policy.config import COLS, COMPASS, DIRECTIONS, HISTORY, RAY, RING, TARGETS
 from nhzoo.runtime import kernels
 
 Array = np.ndarray[Any, Any]
 
-ROWS, COLS = 24, 80
 TOP, BOTTOM = 1, 22  # screen rows of the map
 WIDTH = COLS + 2  # of a map with a border, so that a cell's neighbours need no check
 CELLS = (BOTTOM - TOP + 2) * WIDTH
-HISTORY = 8  # keys
 
 MEMORIES = 6  # kills on this level
 
@@ -40,29 +39,16 @@ _MOST_TURNS = 20  # that one key adds
 
 MOVES = "kulnjbhy"
 """The keys of the eight directions, north first, clockwise."""
-DIRECTIONS = 8
 STEP = np.array([-WIDTH, 1 - WIDTH, 1, 1 + WIDTH, WIDTH, WIDTH - 1, -1, -WIDTH - 1]).astype(
     np.uint64
 )
 """From a cell's number to its neighbours'; unsigned, so that numba makes plain loops of it."""
 
-TARGETS = 11
 FRONTIER, ITEM, BEING, DOWN, UP, DOOR, UNVISITED, DEAD_END, FRESH, LOOKED, WORN = range(TARGETS)
 """What is looked for: a cell beside unseen rock; a thing, a door, any cell, not yet stood on; a
 creature; stairs; a dead end; a cell by a wall or rock stood on for less than 5, 10 or 25 turns."""
 _ENOUGH = 12  # turns after which a dead end is none
 
-DISTANCES = 9
-FOOTPRINTS = 7
-RAY = 4
-RING = 8
-COMPASS = TARGETS + 3 + 2 * RING + (RAY - 1) + 6 + 1
-"""Symbols for each direction: distance to each kind of target; character, colour and footprint of
-the next cell; characters and footprints round that; characters further on; how it turns from the
-last three moves and from the last key; whether it is diagonal; which it is; distance to a fresh
-corpse (`memory.fresh`)."""
-HERE = 5
-"""Symbols of the hero's own cell: rock, walls and open cells beside it, footprint, frontier."""
 
 # What a cell of the map is to somebody who walks.
 _OPEN, _DOOR, _ROCK, _WALL, _THING, _BEING, _SHUT = 1, 2, 4, 8, 16, 32, 64

@@ -20,8 +20,7 @@ import numpy.typing as npt
 from scipy import signal
 
 from nhzoo.errors import InputError
-from nhzoo.policy.network import PolicyConfig
-from nhzoo.training import outputs
+from nhzoo.policy.config import PolicyConfig, flop_model
 from nhzoo.training.run_table import LedgerRow, RunRow
 
 Array = npt.NDArray[np.float64]
@@ -193,4 +192,4 @@ def policy_cost(rows: Sequence[RunRow] = ()) -> Cost:
 
 def is_ours(rows: Sequence[RunRow]) -> bool:
     """Whether all rows count FLOPs as this version of nhzoo does."""
-    return bool(rows) and {row.flop_model_hash for row in rows} == {outputs.flop_model()}
+    return bool(rows) and {row.flop_model_hash for row in rows} == {flop_model()}

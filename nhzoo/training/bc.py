@@ -20,7 +20,8 @@ import torch
 from nhzoo.data.batches import Streams
 from nhzoo.errors import InputError
 from nhzoo.evaluation.loss import Loss, measure_loss
-from nhzoo.policy.network import Policy, PolicyConfig
+from nhzoo.policy.config import PolicyConfig
+from nhzoo.policy.network import Policy
 from nhzoo.training import distributed
 from nhzoo.training.config import BCConfig, learning_rate
 from nhzoo.training.feed import Fed, Feed

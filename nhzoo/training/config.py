@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 
 from nhzoo.errors import InputError
-from nhzoo.policy.network import PolicyConfig
+from nhzoo.policy.config import PolicyConfig
 
 PRECISIONS = ("fp32", "bf16")
 

@@ -10,16 +10,17 @@ from pathlib import Path
 import torch
 
 from nhzoo.data.batches import count_frames, read_games
-from nhzoo.policy import features
 from nhzoo.policy.checkpoint import Sampling, save_entry
-from nhzoo.policy.network import ARCHITECTURE, FLOP_VERSION, PolicyConfig
+from nhzoo.policy.config import (
+    flop_model,
+)
 from nhzoo.publishing.cards import write_card
 from nhzoo.publishing.learning_curve import cloned_csv
 from nhzoo.runtime import files
 from nhzoo.runtime.system import cpu_name, git_revision
 from nhzoo.training import distributed
 from nhzoo.training.bc import Trained
-from nhzoo.training.run_table import LedgerRow, config_hash, flop_model_hash
+from nhzoo.training.run_table import LedgerRow, config_hash
 
 
 def publish(
@@ -110,17 +111,6 @@ def ledger_row(trained: Trained, run_id: str, training_games: list[Path]) -> Led
         world_size=distributed.world(),
         torch=torch.__version__,
     )
-
-
-def flop_model() -> str:
-    """The hash that names how FLOPs are counted now."""
-    shapes = {n: PolicyConfig.for_params(n) for n in (20_000, 10**6, 10**8)}
-    sizes = {
-        f"{n} {kind}": getattr(shape, f"{kind}_flops")
-        for n, shape in shapes.items()
-        for kind in ("train", "update")
-    }
-    return flop_model_hash(f"{ARCHITECTURE}, features {features.VERSION}", FLOP_VERSION, sizes)
 
 
 def device_name(device: torch.device) -> str:

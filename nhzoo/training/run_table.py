@@ -189,15 +189,6 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def flop_model_hash(architecture: str, version: int, sizes: Mapping[str, int]) -> str:
-    """16 hex digits that name how FLOPs are counted, the same for every size of network.
-
-    `sizes`: FLOPs a frame of reference networks, so that a changed formula or rule for the widths
-    shows even where nobody thought of its `version`.
-    """
-    return config_hash({"architecture": architecture, "version": version, "sizes": dict(sizes)})
-
-
 def _same(values: Mapping[str, Any], row: LedgerRow) -> bool:
     names = ("run_id", "config_hash", "updates", "checkpoint")
     return all(values.get(name) == getattr(row, name) for name in names)

@@ -17,9 +17,10 @@ import torch
 from nhzoo.envs.game import ACTION_KEYS, TTY, blank
 from nhzoo.errors import CheckFailed
 from nhzoo.policy import features, walking
+from nhzoo.policy.config import ACTIONS, LAYERS, PolicyConfig
 from nhzoo.policy.features import Features
 from nhzoo.policy.inference import Inference, choose
-from nhzoo.policy.network import ACTIONS, LAYERS, Policy, PolicyConfig
+from nhzoo.policy.network import Policy
 from nhzoo.training.rl.envs import WorldConfig
 from nhzoo.training.rl.rollouts import Finished, Unroll
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 
 from nhzoo.errors import InputError
-from nhzoo.policy.network import UPDATE_FLOPS, PolicyConfig
+from nhzoo.policy.config import UPDATE_FLOPS, PolicyConfig
 from nhzoo.training.config import checkpoint_fractions
 from nhzoo.training.rl.envs import KINDS as WORLDS
 from nhzoo.training.rl.envs import WorldConfig

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.policy.checkpoint import Entry
+from nhzoo.policy.config import PolicyConfig
 from nhzoo.policy.features import Features
-from nhzoo.policy.network import Policy, PolicyConfig
+from nhzoo.policy.network import Policy
 from nhzoo.training import distributed
 from nhzoo.training.loop import Alarm
 from nhzoo.training.rl.actors import (

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from nhzoo.envs.game import EpisodeResult
 from nhzoo.errors import InputError
+from nhzoo.policy.config import LAYERS
 from nhzoo.policy.features import Features
-from nhzoo.policy.network import LAYERS
 
 Array = np.ndarray[Any, Any]
 

@@ -16,6 +16,7 @@ from nhzoo.agents import registry
 from nhzoo.envs.game import TTY, blank
 from nhzoo.errors import InputError
 from nhzoo.policy.checkpoint import Entry, Sampling, load_entry, save_entry
+from nhzoo.policy.config import flop_model
 from nhzoo.policy.network import Policy
 from nhzoo.publishing.cards import write_card
 from nhzoo.publishing.learning_curve import played_csv
@@ -23,7 +24,7 @@ from nhzoo.runtime import files
 from nhzoo.runtime.system import cpu_name, git_revision
 from nhzoo.training import distributed
 from nhzoo.training.loop import Loop, run_in
-from nhzoo.training.outputs import device_name, flop_model
+from nhzoo.training.outputs import device_name
 from nhzoo.training.rl.config import ImpalaConfig
 from nhzoo.training.rl.envs import WorldConfig
 from nhzoo.training.rl.impala import Held, ImpalaRun

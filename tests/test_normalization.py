@@ -66,7 +66,7 @@ def test_rows():
 
 
 def test_only_the_experts_own_games_count(tmp_path):
-    """Games of other agents, of other roles and without a score are not the reference."""
+    """Games of other agents, of other roles, without a score or stopped early are no reference."""
     games = (open_traces("autoascend-monk-v1").folder / "games.jsonl").read_text()
     base = json.loads(games.splitlines()[0])
     rows = [base | {"game": i, "env_score": 100.0} for i in range(49)]
@@ -74,6 +74,7 @@ def test_only_the_experts_own_games_count(tmp_path):
         base | {"game": 100, "agent": "bc-lstm-1m@1", "env_score": 1.0},
         base | {"game": 101, "role": "Val", "env_score": 1.0},
         base | {"game": 102, "env_score": None},
+        base | {"game": 104, "env_score": 1.0, "max_steps": 30_000},
     ]
     files.atomic_write(tmp_path / "few" / "games.jsonl", files.dump_jsonl(rows))
     found = normalize_scores([50.0], "Mon", str(tmp_path / "few"))

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from nhzoo.data.stats import statistics
 from nhzoo.data.traces import Diverged, open_traces, replay
 from nhzoo.envs.game import Episode, Game
 from nhzoo.envs.protocols import GameSpec, get_protocol, seeds_of
 from nhzoo.errors import InputError
+from nhzoo.evaluation import recording
 from nhzoo.evaluation.recording import record
 from tests.bots.pool import without_processes
 from tests.conftest import make_entry
@@ -250,6 +252,79 @@ def test_another_agent_or_protocol_is_refused(recorded):
                 **{"agent": "random", "protocol": SHORT, "episodes": 7} | options, folder=recorded
             )
     assert contents(recorded) == before
+
+
+def test_games_may_be_stopped_early_and_say_so(recorded, tmp_path, in_process):
+    """A set has games with a limit of their own beside games without; all are told apart."""
+    folder = tmp_path / "walks"
+    shutil.copytree(recorded, folder)
+    before = rows_of(folder)
+    report = record(FOLDER, SHORT, 9, folder, workers=1, held_out=0.75, max_steps=40)
+    rows = rows_of(folder)
+    assert rows[:6] == before
+    assert [row.get("max_steps") for row in rows] == [None] * 6 + [40] * 3
+    assert max(row["env_steps"] for row in rows[6:]) == 40
+    assert all(row["end_status"] == "step_cap" for row in rows[6:] if row["env_steps"] == 40)
+    assert report.capped == sum(row["env_steps"] == 40 for row in rows[6:]) > 0
+    whole = [row["env_score"] for row in before]
+    assert report.mean_score == sum(whole) / len(whole)
+
+    traces = open_traces(folder).traces
+    assert [trace.max_steps for trace in traces] == [row.get("max_steps") for row in rows]
+    assert [trace.capped for trace in traces[:6]] == [False] * 6  # by the protocol, if at all
+    assert sum(1 for _ in replay(traces[-1], Game())) == traces[-1].length
+    assert statistics(folder, workers=1).capped == report.capped
+    again = contents(folder)
+    record(FOLDER, SHORT, 9, folder, workers=1, held_out=0.75, max_steps=40)
+    record(FOLDER, SHORT, 9, folder, workers=1, held_out=0.75)
+    assert contents(folder) == again
+
+
+def test_limits_that_do_not_go_together_are_refused(recorded, tmp_path, monkeypatch, in_process):
+    folder = tmp_path / "walks"
+    shutil.copytree(recorded, folder)
+    for steps in (0, SHORT.step_cap, 1 << 40):
+        with pytest.raises(InputError, match=r"max_steps .*give 1 to 1,199, or none"):
+            record(FOLDER, SHORT, 7, folder, held_out=0.75, max_steps=steps)
+    (folder / "keys" / "2.xz").unlink()
+    with pytest.raises(InputError, match=r"game 2 are lost, .* without --max-steps"):
+        record(FOLDER, SHORT, 7, folder, held_out=0.75, max_steps=40)
+    record(FOLDER, SHORT, 6, folder, workers=1, held_out=0.75)
+    assert contents(folder) == contents(recorded)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recording, "_replayed", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            record(FOLDER, SHORT, 7, folder, workers=1, held_out=0.75, max_steps=40)
+    for steps in (None, 41):
+        with pytest.raises(InputError, match="unfinished recording with another max_steps"):
+            record(FOLDER, SHORT, 7, folder, held_out=0.75, max_steps=steps)
+    record(FOLDER, SHORT, 7, folder, workers=1, held_out=0.75, max_steps=40)
+    assert rows_of(folder)[6]["max_steps"] == 40
+
+
+def interrupted(*args):
+    raise KeyboardInterrupt
+
+
+def test_another_version_of_the_agent_is_refused(tmp_path, monkeypatch, in_process):
+    """Finished or not, a recording is of one version."""
+
+    def version(revision: str):
+        agent = bot()
+        agent.revision = revision
+        return agent
+
+    folder, limits = tmp_path / "set", replace(SHORT, step_cap=30)
+    record(version("0.37.3"), limits, 1, folder, workers=1)
+    with pytest.raises(InputError, match=r"another agent \('\S+@0\.37\.3', now '\S+@0\.38'\)"):
+        record(version("0.38"), limits, 2, folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(recording, "_replayed", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            record(version("0.37.3"), limits, 1, tmp_path / "new", workers=1)
+    with pytest.raises(InputError, match="unfinished recording with another agent"):
+        record(version("0.38"), limits, 1, tmp_path / "new")
 
 
 def test_broken_games_are_recorded_up_to_the_failure(tmp_path, in_process):

@@ -140,6 +140,7 @@ def data_pack(
 @click.option("--out", type=FOLDER, required=True, help="The trace set; run again to go on.")
 @click.option("--name", help="Decides the games' seeds (default: the folder's name).")
 @click.option("--held-out", default=0.1, show_default=True, help="Share of validation games.")
+@click.option("--max-steps", type=int, help="Stop games played now after fewer steps.")
 @click.option("--ttyrecs", type=FOLDER, help="Write NLD-format ttyrecs here as well.")
 @WORKERS
 @AS_JSON
@@ -150,14 +151,16 @@ def data_record(
     out: Path,
     name: str | None,
     held_out: float,
+    max_steps: int | None,
     ttyrecs: Path | None,
     workers: int | None,
     as_json: bool,
 ) -> None:
     """Have an agent play and keep its games as a trace set to train on.
 
-    Recording into a trace set that is there adds to it. The agent `autoascend` needs the extra
-    `expert`.
+    Recording into a trace set that is there adds to it. With --max-steps the games that it has
+    stay as they are, and the line of each new one carries that limit. The agent `autoascend` needs
+    the extra `expert`.
 
     \b
     Example: nhzoo data record autoascend --protocol monk-v1 --episodes 20 --out data/my-monks
@@ -171,7 +174,7 @@ def data_record(
             speed = state.steps / state.seconds if state.seconds else 0.0
             bar.update(state.done, state.total, f"{stage}  {speed:,.0f} steps/s")
 
-        report = record(agent, protocol, episodes, out, name, workers, held_out, note)
+        report = record(agent, protocol, episodes, out, name, workers, held_out, note, max_steps)
     written = _write_ttyrecs(out, ttyrecs, workers) if ttyrecs else None
     if as_json:
         document = asdict(report) | {"folder": str(report.folder)}
@@ -182,6 +185,10 @@ def data_record(
             f"{out}: {report.games} games of {report.name} ({report.validation} held out), "
             f"{report.keys:,} keys, mean score {mean}"
         )
+        if report.capped:
+            console.show(
+                f"{report.capped} games stopped by --max-steps; the mean is of those without"
+            )
     for index in report.without_keys:
         console.say(f"game {index}: left out, it ended before a key was pressed")
     for index in report.voided:
@@ -227,6 +234,8 @@ def data_stats(source: str, workers: int | None, as_json: bool) -> None:
             if d
         ],
     )
+    if found.capped:
+        console.show(f"{found.capped} games stopped by --max-steps: their scores are those by then")
     for line in stats.histogram(found.score_list):
         console.show(line)
     console.print_table(

@@ -93,7 +93,8 @@ class DatasetStatistics:
 
     `keys` (as many as frames), `lengths`, `longest`, `shortest` and `actions` are None where they
     were not counted, `scores`, `turns` and `depth` (the deepest level) where no game has them.
-    `score_list` has the scores in the dataset's order, for `histogram`. `left_out` maps files and
+    `score_list` has the scores in the dataset's order, for `histogram`. `capped` games were stopped
+    by the recording, and score what they had by then. `left_out` maps files and
     games to why they could not be used; a game whose keys cannot be read counts in all but keys.
     """
 
@@ -112,6 +113,7 @@ class DatasetStatistics:
     actions: list[ActionCount] | None
     roles: list[RoleRow]
     repeats: list[Repeat]
+    capped: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
 
 
@@ -126,6 +128,7 @@ class _Row:
     turns: int | None
     depth: int | None
     start: Hashable
+    capped: bool = False
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,7 @@ def _sum_up(
         actions=None if pressed is None else _actions(pressed.values()),
         roles=_roles(rows),
         repeats=_repeats(rows, pressed or {}),
+        capped=sum(row.capped for row in rows),
         left_out=left_out,
     )
 
@@ -308,6 +312,7 @@ def _trace_row(trace: Trace) -> _Row:
         turns=trace.turns,
         depth=trace.max_depth,
         start=trace.spec,
+        capped=trace.capped,
     )
 
 

@@ -38,6 +38,8 @@ class Trace:
     """One recorded game. `score` is the sum of score rewards, None when it was not recorded.
 
     `end_status` is one of an evaluation's; None in sets of games that all were played to their end.
+    `max_steps` is set where the recording stopped its games after fewer steps than the protocol
+    does: the score of such a game may be what it had by then.
     """
 
     game: str
@@ -53,6 +55,12 @@ class Trace:
     role: str | None = None
     end_status: str | None = None
     agent: str | None = None
+    max_steps: int | None = None
+
+    @property
+    def capped(self) -> bool:
+        """The recording stopped the game, which its protocol would have let go on."""
+        return self.max_steps is not None and self.end_status == "step_cap"
 
     @property
     def digest(self) -> str:
@@ -186,6 +194,7 @@ def _trace(row: dict[str, Any], folder: Path, where: str) -> Trace:
         role=_text(row, "role"),
         end_status=_text(row, "end_status"),
         agent=_text(row, "agent"),
+        max_steps=_count(row, "max_steps"),
     )
 
 

@@ -43,7 +43,8 @@ class RecordReport:
     `without_keys` are games in which not one key was pressed: the agent or NLE failed at once. They
     cannot be in a trace set. Games that were `voided` are left out as well: nobody is to learn from
     them. `broken` counts games that the agent's failure ended; `failures` the games of this call by
-    the reason of such an end.
+    the reason of such an end. `capped` counts games that `max_steps` of a recording ended, and
+    `mean_score` is over those recorded without.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class RecordReport:
     keys: int = 0
     validation: int = 0
     broken: int = 0
+    capped: int = 0
     mean_score: float | None = None
     without_keys: list[int] = field(default_factory=list)
     voided: list[int] = field(default_factory=list)
@@ -68,15 +70,18 @@ def record(
     workers: int | None = None,
     held_out: float = 0.1,
     progress: Callable[[str, Progress], None] = lambda stage, progress: None,
+    max_steps: int | None = None,
 ) -> RecordReport:
     """Have an agent play games 0 to `episodes` - 1 of the recording `name` into a trace set.
 
     Character and limits are the protocol's, seeds those of the recording (`name` is by default the
     folder's). Games that the set already holds are not played again, and rows of other origin are
     kept as they are; run again to go on after an interruption. About `held_out` of the games are
-    of the split "validation", decided by the game's name alone. `progress` is told the stage,
-    "play" or "replay", and how far it is. InputError when the set holds other games of these names,
-    or games of this recording by another agent or under another protocol.
+    of the split "validation", decided by the game's name alone. Games that are played now end after
+    `max_steps`, if given, and say so in their lines; those that are there stay as they are.
+    `progress` is told the stage, "play" or "replay", and how far it is. InputError when the set
+    holds other games of these names, or games of this recording by another agent, or another
+    version of it, or under another protocol.
     """
     folder = Path(folder)
     name = folder.resolve().name if name is None else name
@@ -89,7 +94,12 @@ def record(
     if not 0 <= held_out <= 1:
         raise InputError(f"recording {name}: held_out is a share from 0 to 1, not {held_out}")
     base = get_protocol(protocol)
-    games = replace(base, id=f"data:{name}", games=episodes)
+    if max_steps is not None and not 1 <= max_steps < base.step_cap:
+        raise InputError(
+            f"recording {name}: max_steps {max_steps:,}: give 1 to {base.step_cap - 1:,}, or none: "
+            f"{base.id} itself stops a game after {base.step_cap:,} steps"
+        )
+    games = replace(base, id=f"data:{name}", games=episodes, step_cap=max_steps or base.step_cap)
     for index in range(episodes):
         spec = games.game(index)
         if spec.core in EXPERT_SEEDS or spec.disp in EXPERT_SEEDS:
@@ -100,7 +110,7 @@ def record(
     if folder.exists() and not (is_trace_set(folder) or work.exists()) and any(folder.iterdir()):
         raise InputError(f"{folder}: holds something that is no trace set; give another --out")
     with files.lock(folder):
-        return _record(player, games, folder, origin, held_out, workers, progress)
+        return _record(player, games, folder, origin, held_out, workers, progress, max_steps)
 
 
 def _record(
@@ -111,15 +121,16 @@ def _record(
     held_out: float,
     workers: int | None,
     progress: Callable[[str, Progress], None],
+    max_steps: int | None,
 ) -> RecordReport:
     name, episodes, work = origin["name"], games.games, folder / ".recording"
     files.sweep(folder)
     files.sweep(folder / "keys")
-    own, others = _existing(folder, games, origin, held_out)
+    own, others = _existing(folder, games, origin, held_out, max_steps)
     missing = [index for index in range(episodes) if index not in own]
     report = RecordReport(folder, name)
     if missing:
-        _open_work(work, origin | {"held_out": held_out})
+        _open_work(work, origin | {"held_out": held_out, "max_steps": max_steps})
         skip = [index for index in range(episodes) if index in own]
         done = evaluator.evaluate(
             player,
@@ -139,6 +150,8 @@ def _record(
         found = _replayed(work, games, rows, workers, progress)
         for index, row in rows.items():
             line = _line(games, row, found[index], origin, _split(name, index, held_out))
+            if max_steps is not None:
+                line["max_steps"] = max_steps
             own[index] = files.dump_json(line, indent=None)
             keys = results.read_trace(work / "games", index)
             files.atomic_write(folder / "keys" / f"{index}.xz", files.compress_xz(keys))
@@ -164,7 +177,11 @@ def _split(name: str, index: int, held_out: float) -> str:
 
 
 def _existing(
-    folder: Path, games: Protocol, origin: dict[str, str], held_out: float
+    folder: Path,
+    games: Protocol,
+    origin: dict[str, str],
+    held_out: float,
+    max_steps: int | None,
 ) -> tuple[dict[int, bytes], list[bytes]]:
     """The lines of games.jsonl: this recording's by index, and those of other origin in order.
 
@@ -199,6 +216,11 @@ def _existing(
                 )
             if _has_keys(folder, index, row["sha256"]):
                 own[index] = line + b"\n"
+            elif row.get("max_steps") != max_steps:
+                raise InputError(
+                    f"{where}: the keys of game {index} are lost, and it was recorded "
+                    f"{_limit(row.get('max_steps'))}; record it again like that first"
+                )
         elif isinstance(row, dict) and str(row.get("game")) in names:
             raise InputError(
                 f"{where}: the set holds another game {row['game']}; give another folder"
@@ -206,6 +228,10 @@ def _existing(
         else:
             others.append(line + b"\n")
     return own, others
+
+
+def _limit(max_steps: object) -> str:
+    return "without --max-steps" if max_steps is None else f"with --max-steps {max_steps}"
 
 
 def _has_keys(folder: Path, index: int, sha256: object) -> bool:
@@ -369,7 +395,10 @@ def _summed(report: RecordReport, own: dict[int, bytes]) -> RecordReport:
     report.keys = sum(row["keys"] for row in rows)
     report.validation = sum(row["split"] == "validation" for row in rows)
     report.broken = sum(bool(row["death"]) and row["end_status"] in _BROKEN for row in rows)
-    report.mean_score = sum(row["env_score"] for row in rows) / len(rows) if rows else None
+    capped = [row for row in rows if row.get("max_steps") is not None]
+    report.capped = sum(row["end_status"] == "step_cap" for row in capped)
+    scores = [row["env_score"] for row in rows if row.get("max_steps") is None]
+    report.mean_score = sum(scores) / len(scores) if scores else None
     return report
 
 

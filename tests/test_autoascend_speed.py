@@ -21,6 +21,7 @@ pytestmark = needs_autoascend
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_each_part_gives_what_the_original_gives():
     command = [sys.executable, "-m", "tests.autoascend_parts"]
     environment = os.environ | {"PYTHONHASHSEED": "0"}
@@ -34,7 +35,9 @@ def test_each_part_gives_what_the_original_gives():
     ]
 
 
-@pytest.mark.parametrize(("index", "steps"), [(9, 700), (39, 1_500)])
+@pytest.mark.parametrize(
+    ("index", "steps"), [(9, 700), pytest.param(39, 1_500, marks=pytest.mark.slow)]
+)
 def test_games_are_played_as_they_were_recorded(index, steps):
     """Key for key; the games were recorded by AutoAscend as it comes."""
     agent = load("autoascend")
@@ -46,6 +49,7 @@ def test_games_are_played_as_they_were_recorded(index, steps):
     assert keys == recorded.keys()[: len(keys)]
 
 
+@pytest.mark.slow
 def test_another_version_is_left_as_it_is():
     """The parts were held against one version: no other gets them."""
     code = (

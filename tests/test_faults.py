@@ -78,6 +78,7 @@ def command(*words) -> int:
         return 1
 
 
+@pytest.mark.slow
 def test_the_command_line_says_so_and_fails(tmp_path, capsys):
     out = tmp_path / "out"
     words = ["evaluate", "tests.saboteurs:Stubborn", "--protocol", "smoke-v1", "--episodes", "2"]

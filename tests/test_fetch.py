@@ -436,6 +436,7 @@ def test_what_is_no_archive(tmp_path):
     st.integers(0, 400),
 )
 @example([], 0)
+@example([(244, b"\0")], 0)  # an entry without a name
 def test_damaged_archives_write_what_they_say_or_are_refused(tmp_path, changes, cut):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:

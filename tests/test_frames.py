@@ -90,6 +90,7 @@ def test_the_same_frames_are_the_same_bytes(tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=120, deadline=None)
 def test_a_damaged_file_is_named_or_gives_the_frames(tmp_path_factory, data):

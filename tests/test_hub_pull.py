@@ -120,6 +120,7 @@ def test_a_server_that_is_down_leaves_what_is_cached(hub, tiny):
     fails("no connection", f"hf://nhzoo/other@{tiny.sha}")
 
 
+@pytest.mark.slow
 def test_evaluations_store_the_commit(tiny, tmp_path, hub):
     out = tmp_path / "out"
     done = evaluate("hf://nhzoo/tiny", "smoke-v1", episodes=1, workers=1, out=out)

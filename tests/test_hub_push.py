@@ -361,6 +361,7 @@ def test_results_go_up_as_a_benchmark_and_verify_when_they_are_back(hub, alice, 
     assert report.ok
 
 
+@pytest.mark.slow
 def test_results_of_others_stay_and_are_proposed(hub, alice, played, tmp_path, monkeypatch):
     mine, theirs = tmp_path / "mine", tmp_path / "theirs"
     shutil.copytree(played, mine / "tiny-agent" / "smoke-v1")

@@ -300,6 +300,7 @@ def test_stolen_weights_are_refused_across_protocols_and_files(net, tmp_path):
     assert clean.tier == "audited" and len(clean.tensors_sha256) == 64
 
 
+@pytest.mark.slow
 def test_one_agent_may_stand_on_several_boards_if_its_account_is_one(net):
     subject = replace(subject_of(net.folder, PROTOCOLS), author="hf:her")
     first = row("net-monk-v1", 1, 0, 2, agent="net", protocol="monk-v1", author="hf:her")

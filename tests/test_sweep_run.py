@@ -239,6 +239,7 @@ def spawned() -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_table_with_another_run_of_that_name_is_refused(recipe, tmp_path):
     plan = plan_of((12_000, 4, 0))
     ledger = tmp_path / "runs.jsonl"

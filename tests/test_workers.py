@@ -118,6 +118,7 @@ print(nhzoo.evaluate(Mine(), "smoke-v1", episodes=2, workers=2).result["agent"])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["standard input", "a file"])
 def test_an_agent_of_the_main_script_plays_wherever_that_script_is(way, tmp_path):
     """In a notebook too: there is no file that a worker could import, and no guard."""

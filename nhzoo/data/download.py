@@ -292,7 +292,8 @@ def unzip(
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            entries = [entry for entry in opened.infolist() if not entry.is_dir()]
+            # Not by `is_dir`, which fails at an empty name: `_check` refuses that one.
+            entries = [e for e in opened.infolist() if not e.filename.endswith("/")]
             total = _check(entries, archive, max_files, max_bytes)
             done = 0
             written = []

@@ -11,8 +11,12 @@ from gymnasium.envs import registration
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__all__ = [*__all__, "register_envs"]
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ = sorted([*__all__, "register_envs"])
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
 
 
 def register_envs() -> None:

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 import torch
 
-from nhzoo.envs.game import ACTION_KEYS, Game
+from nhzoo.envs.actions import ACTION_KEYS
+from nhzoo.envs.game import Game
 from nhzoo.envs.protocols import GameSpec
 from nhzoo.policy import checkpoint
 from nhzoo.policy.config import PolicyConfig

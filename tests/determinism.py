@@ -28,7 +28,8 @@ from typing import Any
 from nle import nethack
 
 from nhzoo.data.traces import HASH_EVERY, Diverged, Trace, frame_hash, open_traces, replay
-from nhzoo.envs.game import TTY, Game
+from nhzoo.envs.actions import TTY
+from nhzoo.envs.game import Game
 from nhzoo.evaluation import results
 from nhzoo.runtime.pool import OneByOne, run_tasks
 

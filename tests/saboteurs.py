@@ -9,6 +9,7 @@ import numpy as np
 
 from nhzoo.agents.base import RandomAgent
 from nhzoo.envs import game as envs
+from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.envs.protocols import get_protocol
 
 
@@ -93,7 +94,7 @@ class Typist(RandomAgent):
     name, blind, observation_keys = "typist", False, ("tty_cursor",)
 
     def __init__(self, keys: bytes) -> None:
-        listed = envs.ACTION_KEYS.tolist()
+        listed = ACTION_KEYS.tolist()
         self.actions = np.array([listed.index(key) for key in keys + b"s"])
 
     def initial_state(self, batch):

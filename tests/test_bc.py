@@ -355,8 +355,8 @@ def test_the_schedule_rises_and_falls():
 
 def test_loss_counts_every_key_with_the_state_carried(games, tmp_path):
     """Against a plain loop: one game at a time, one frame at a time."""
-    from nhzoo.data.batches import ACTION_OF_KEY
     from nhzoo.data.frames import GameFrames
+    from nhzoo.envs.actions import ACTION_OF_KEY
     from nhzoo.policy import features, walking
     from nhzoo.policy.network import to_tensors
 

@@ -17,7 +17,8 @@ import pytest
 from nhzoo import evaluate, verify
 from nhzoo.agents.export import export_bot
 from nhzoo.agents.loading import load
-from nhzoo.envs.game import ACTION_KEYS, Episode, Game
+from nhzoo.envs.actions import ACTION_KEYS
+from nhzoo.envs.game import Episode, Game
 from nhzoo.envs.protocols import get_protocol
 from nhzoo.errors import InputError
 from nhzoo.evaluation import results

@@ -18,7 +18,7 @@ from nhzoo.data.nld import NldFolder
 from nhzoo.data.stats import histogram, statistics
 from nhzoo.data.traces import open_traces
 from nhzoo.data.ttyrec import write_ttyrec
-from nhzoo.envs.game import ACTION_KEYS
+from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.errors import InputError
 from nhzoo.runtime import files
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nhzoo.data import packing
 from nhzoo.data.batches import read_games
-from nhzoo.envs.game import ACTION_KEYS
+from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.policy import features, walking
 from nhzoo.policy.config import HERE, HERE_OF_MAP, HERE_SYMBOLS
 from nhzoo.policy.screen_text import FAINTING, HUNGRY, NOT_HUNGRY, SATIATED, WEAK, bottom_line

@@ -15,7 +15,9 @@ from nle.nethack.nethack import DLPATH
 
 import nhzoo
 from nhzoo.data.traces import frame_hash
-from nhzoo.envs.game import ACTION_KEYS, TTY, Episode, Game, NetHackEnv, blank
+from nhzoo.envs.actions import ACTION_KEYS, TTY
+from nhzoo.envs.game import Episode, Game, blank
+from nhzoo.envs.gym import NetHackEnv
 from nhzoo.envs.protocols import GameSpec
 from nhzoo.errors import InputError
 from tests.conftest import random_keys

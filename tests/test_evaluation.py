@@ -21,7 +21,8 @@ import pytest
 from nhzoo import evaluate, verify
 from nhzoo.agents.base import RandomAgent, cumulative, sample
 from nhzoo.agents.loading import load
-from nhzoo.envs.game import ACTION_KEYS, Episode, EpisodeResult, Game
+from nhzoo.envs.actions import ACTION_KEYS
+from nhzoo.envs.game import Episode, EpisodeResult, Game
 from nhzoo.envs.protocols import PROTOCOLS, get_protocol
 from nhzoo.errors import InputError
 from nhzoo.evaluation import results

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nhzoo.data import frames
-from nhzoo.envs.game import TTY
+from nhzoo.envs.actions import TTY
 from nhzoo.errors import InputError
 
 WIDE = (*TTY, "screen_descriptions")  # a record of more than 65,535 bytes

@@ -11,7 +11,8 @@ import torch
 
 from nhzoo.agents.base import cumulative, sample
 from nhzoo.agents.loading import load
-from nhzoo.envs.game import TTY, Game
+from nhzoo.envs.actions import TTY
+from nhzoo.envs.game import Game
 from nhzoo.envs.protocols import GameSpec
 from nhzoo.policy import features, inference, walking
 from nhzoo.policy.config import LAYERS, PolicyConfig

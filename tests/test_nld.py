@@ -19,7 +19,8 @@ from nhzoo.data import ttyrec
 from nhzoo.data.nld import NldFolder, layout
 from nhzoo.data.traces import Diverged, Trace, open_traces, replay
 from nhzoo.data.ttyrec import scan, write_ttyrec, write_ttyrecs
-from nhzoo.envs.game import TTY, Game
+from nhzoo.envs.actions import TTY
+from nhzoo.envs.game import Game
 from nhzoo.errors import InputError
 
 HEADER = struct.Struct("<iiiB")

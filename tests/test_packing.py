@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from nhzoo.data import frames, packed_set, packing
-from nhzoo.data.batches import ACTION_OF_KEY, Batch, Streams, read_games
+from nhzoo.data.batches import Batch, Streams, read_games
 from nhzoo.data.nld import NldFolder
 from nhzoo.data.traces import open_traces, replay
-from nhzoo.envs.game import ACTION_KEYS, TTY, Game
+from nhzoo.envs.actions import ACTION_KEYS, ACTION_OF_KEY, TTY
+from nhzoo.envs.game import Game
 from nhzoo.errors import InputError
 from nhzoo.policy import features, walking
 from nhzoo.runtime import files

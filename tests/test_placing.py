@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nhzoo.envs import code_sharing
-from nhzoo.envs.game import TTY, Game, blank
+from nhzoo.envs.actions import TTY
+from nhzoo.envs.game import Game, blank
 from nhzoo.envs.nle_library import DLPATH
 from nhzoo.envs.protocols import GameSpec
 

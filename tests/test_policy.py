@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.utils.flop_counter import FlopCounterMode
 
-from nhzoo.envs.game import ACTION_KEYS
+from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.errors import InputError
 from nhzoo.policy import features, walking
 from nhzoo.policy.config import (

@@ -12,7 +12,8 @@ from dataclasses import replace
 import pytest
 
 from nhzoo.data.traces import Diverged, bundled_names, frame_hash, open_traces, replay
-from nhzoo.envs.game import TTY, Game
+from nhzoo.envs.actions import TTY
+from nhzoo.envs.game import Game
 from nhzoo.errors import InputError
 
 DEEP = ("1000000", "1000001", "1000020")  # 38 to 57 thousand keys; the clock shows in each

@@ -15,12 +15,14 @@ import pyte
 import pytest
 
 from nhzoo import evaluate
-from nhzoo.envs.game import TTY, Episode, EpisodeResult, Game
+from nhzoo.envs.actions import TTY
+from nhzoo.envs.game import Episode, EpisodeResult, Game
 from nhzoo.envs.protocols import get_protocol
+from nhzoo.envs.terminal import Painter
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import results
 from nhzoo.publishing import asciicast, charts
-from nhzoo.publishing.asciicast import Painter, record_cast, windows_of
+from nhzoo.publishing.asciicast import record_cast, windows_of
 from nhzoo.publishing.report import choose_games, write_report
 from nhzoo.runtime import files
 from tests.conftest import read_rows

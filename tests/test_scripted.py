@@ -14,7 +14,7 @@ from nhzoo.agents.base import RandomAgent
 from nhzoo.agents.loading import load
 from nhzoo.agents.scripted import ScriptedAgent
 from nhzoo.data import stats as dataset_stats
-from nhzoo.envs.game import ACTION_KEYS
+from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.envs.protocols import get_protocol
 
 KINDS = {".": 19, "#": 21, ">": 24, "+": 15, "'": 13, "|": 1, "-": 2}

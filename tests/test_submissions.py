@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from nhzoo import evaluate, load
 from nhzoo.agents.base import RandomAgent
-from nhzoo.envs.game import ACTION_KEYS, Episode, Game
+from nhzoo.envs.actions import ACTION_KEYS
+from nhzoo.envs.game import Episode, Game
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import auditing, results, verification
 from nhzoo.hub.client import author_of

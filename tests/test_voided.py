@@ -16,7 +16,9 @@ from nhzoo import evaluate, verify
 from nhzoo.data.catalog import open_result
 from nhzoo.data.traces import Diverged, open_traces, replay
 from nhzoo.envs import nle_library
-from nhzoo.envs.game import ACTION_KEYS, TTY, Episode, Game, NetHackEnv
+from nhzoo.envs.actions import ACTION_KEYS, TTY
+from nhzoo.envs.game import Episode, Game
+from nhzoo.envs.gym import NetHackEnv
 from nhzoo.envs.protocols import get_protocol
 from nhzoo.evaluation import results
 from nhzoo.evaluation.auditing import audit

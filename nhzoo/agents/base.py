@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from nhzoo.envs.game import ACTION_KEYS, TTY
+from nhzoo.envs.actions import ACTION_KEYS, TTY
 
 if TYPE_CHECKING:
     from nhzoo.policy import checkpoint, inference

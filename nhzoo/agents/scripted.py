@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from nle import nethack
 
-from nhzoo.envs.game import ACTION_KEYS
+from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.runtime import kernels
 
 Array = np.ndarray[Any, Any]

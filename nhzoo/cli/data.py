@@ -212,6 +212,7 @@ def data_stats(source: str, workers: int | None, as_json: bool) -> None:
     Example: nhzoo data stats autoascend-monk-v1
     """
     from nhzoo.data import stats
+    from nhzoo.envs.actions import key_name
 
     found = stats.statistics(source, workers)
     if as_json:
@@ -244,10 +245,7 @@ def data_stats(source: str, workers: int | None, as_json: bool) -> None:
     if found.actions:
         console.print_table(
             ("action", "key", "count", "share %"),
-            [
-                (a.action, console.key_name(a.key), a.count, 100 * a.share)
-                for a in found.actions[:25]
-            ],
+            [(a.action, key_name(a.key), a.count, 100 * a.share) for a in found.actions[:25]],
         )
     for repeat in found.repeats:
         console.say(f"the same {repeat.same}: games {', '.join(repeat.games)}")

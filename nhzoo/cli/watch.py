@@ -10,32 +10,15 @@ import numpy as np
 
 from nhzoo.agents.base import Agent
 from nhzoo.agents.bots import BotAgent
-from nhzoo.envs.game import ACTION_KEYS, TTY, Episode, EpisodeResult, Game
+from nhzoo.envs.actions import ACTION_KEYS, TTY, key_name
+from nhzoo.envs.game import Episode, EpisodeResult, Game
 from nhzoo.envs.protocols import Protocol
-from nhzoo.runtime.console import key_name, unread
+from nhzoo.envs.terminal import RESET, render
+from nhzoo.runtime.console import unread
 
 Array = np.ndarray[Any, Any]
 
-_HOME, _CLEAR, _RESET = "\x1b[H", "\x1b[2J", "\x1b[0m"
-
-
-def render(chars: Array, colors: Array, cursor: Array) -> str:
-    """A screen [24, 80] as text with ANSI colours, runs of one colour merged, cursor inverted."""
-    lines = []
-    for row in range(len(chars)):
-        parts, last = [], -1
-        for col in range(len(chars[row])):
-            color = int(colors[row, col]) & 15
-            here = (row, col) == (int(cursor[0]), int(cursor[1]))
-            if color != last or here:
-                parts.append(f"\x1b[0;{'1;' if color & 8 else ''}3{color & 7}m")
-                last = color
-            char = chr(chars[row, col]) if 32 <= chars[row, col] < 127 else " "
-            parts.append(f"\x1b[7m{char}" if here else char)
-            if here:
-                last = -1
-        lines.append("".join(parts) + _RESET)
-    return "\n".join(lines)
+_HOME, _CLEAR = "\x1b[H", "\x1b[2J"
 
 
 def watch(
@@ -80,7 +63,7 @@ def watch(
             if steps_per_second > 0:
                 time.sleep(max(0.0, 1 / steps_per_second - (time.monotonic() - began)))
     finally:
-        stream.write(_RESET)
+        stream.write(RESET)
         stream.flush()
         episode.game.close()
         if isinstance(agent, BotAgent):

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 from nhzoo.data.frames import FrameReader, GameFrames, apply, frames_in
-from nhzoo.envs.game import ACTION_KEYS, TTY
+from nhzoo.envs.actions import ACTION_OF_KEY, TTY
 from nhzoo.errors import InputError
 from nhzoo.policy import features, walking
 from nhzoo.policy.config import COLS, ROWS
@@ -27,11 +27,6 @@ Array = np.ndarray[Any, Any]
 _LATEST = walking.KEYS
 View = Literal["policy", "screens"]
 """What batches hold: what nhzoo's policies read, or whole screens for networks of your own."""
-
-ACTION_OF_KEY = np.full(256, -1, np.int64)
-"""int64 [256]: the first action that presses a key, -1 for keys that no action presses."""
-for _action in range(len(ACTION_KEYS) - 1, -1, -1):
-    ACTION_OF_KEY[ACTION_KEYS[_action]] = _action
 
 
 @dataclass(frozen=True)

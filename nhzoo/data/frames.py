@@ -22,7 +22,7 @@ import zstandard
 from nle import nethack
 
 from nhzoo.data.traces import MAX_KEYS
-from nhzoo.envs.game import TTY
+from nhzoo.envs.actions import TTY
 from nhzoo.errors import InputError
 from nhzoo.runtime import files, kernels
 

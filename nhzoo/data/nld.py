@@ -31,7 +31,7 @@ import numpy as np
 from nle.dataset.populate_db import XLOGFILE_COLUMNS
 
 from nhzoo.data.ttyrec import scan, seal
-from nhzoo.envs.game import TTY
+from nhzoo.envs.actions import TTY
 from nhzoo.errors import InputError
 from nhzoo.runtime import scratch
 

@@ -15,7 +15,8 @@ from nhzoo.data.catalog import open_demonstrations
 from nhzoo.data.nld import NldFolder
 from nhzoo.data.packed_set import PackedSet
 from nhzoo.data.traces import TraceSet, replay
-from nhzoo.envs.game import TTY, Game
+from nhzoo.envs.actions import TTY
+from nhzoo.envs.game import Game
 from nhzoo.errors import InputError, NhzooError, refusal
 from nhzoo.runtime import files
 from nhzoo.runtime.pool import OneByOne, run_tasks

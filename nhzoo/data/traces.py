@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from nle import nethack
 
-from nhzoo.envs.game import TTY, Game
+from nhzoo.envs.actions import TTY
+from nhzoo.envs.game import Game
 from nhzoo.envs.protocols import GameSpec
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.runtime import files

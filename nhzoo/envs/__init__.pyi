@@ -1,9 +1,9 @@
-from .game import ACTION_KEYS as ACTION_KEYS
-from .game import TTY as TTY
+from .actions import ACTION_KEYS as ACTION_KEYS
+from .actions import TTY as TTY
 from .game import Episode as Episode
 from .game import EpisodeResult as EpisodeResult
 from .game import Game as Game
-from .game import NetHackEnv as NetHackEnv
+from .gym import NetHackEnv as NetHackEnv
 from .protocols import PROTOCOLS as PROTOCOLS
 from .protocols import GameSpec as GameSpec
 from .protocols import Protocol as Protocol

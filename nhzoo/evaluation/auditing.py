@@ -22,7 +22,7 @@ import numpy as np
 
 from nhzoo.agents.base import Agent, PolicyAgent, cumulative
 from nhzoo.agents.loading import load
-from nhzoo.envs.game import ACTION_KEYS
+from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.envs.protocols import Protocol
 from nhzoo.errors import InputError
 from nhzoo.evaluation import results

@@ -13,7 +13,7 @@ import torch
 
 from nhzoo.agents.base import Agent, PolicyAgent, RandomAgent
 from nhzoo.data.batches import Batch, count_frames, read_games
-from nhzoo.envs.game import ACTION_KEYS
+from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.errors import InputError
 from nhzoo.policy.network import Policy
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from nhzoo.agents.base import Agent, Array, set_row
 from nhzoo.agents.bot_process import one_line
-from nhzoo.envs.game import ACTION_KEYS, MAX_DISMISSALS, TTY, Episode, EpisodeResult, Game, blank
+from nhzoo.envs.actions import ACTION_KEYS, TTY
+from nhzoo.envs.game import MAX_DISMISSALS, Episode, EpisodeResult, Game, blank
 from nhzoo.envs.protocols import Protocol
 from nhzoo.errors import NhzooError
 from nhzoo.runtime.pool import OneByOne, left_behind

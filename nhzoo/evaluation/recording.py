@@ -21,7 +21,8 @@ from typing import Any
 from nhzoo.agents.base import Agent
 from nhzoo.agents.loading import load
 from nhzoo.data.traces import HASH_EVERY, MAX_KEYS, Trace, frame_hash, is_trace_set, replay
-from nhzoo.envs.game import TTY, Episode, Game
+from nhzoo.envs.actions import TTY
+from nhzoo.envs.game import Episode, Game
 from nhzoo.envs.protocols import Protocol, get_protocol
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import evaluator, results

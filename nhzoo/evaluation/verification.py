@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nhzoo.envs.game import ACTION_KEYS, Episode, EpisodeResult, Game
+from nhzoo.envs.actions import ACTION_KEYS
+from nhzoo.envs.game import Episode, EpisodeResult, Game
 from nhzoo.envs.protocols import Protocol
 from nhzoo.errors import InputError, NhzooError
 from nhzoo.evaluation import results, statistics

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nhzoo.envs.game import TTY, Episode, Game
+from nhzoo.envs.actions import TTY
+from nhzoo.envs.game import Episode, Game
 from nhzoo.envs.protocols import Protocol
 from nhzoo.evaluation import results
 from nhzoo.policy import features

@@ -21,7 +21,7 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from nhzoo.envs.game import ACTION_KEYS
+from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.errors import InputError
 from nhzoo.policy import arithmetic, features
 from nhzoo.policy.config import ARCHITECTURE, LAYERS, PREPROCESSING, PolicyConfig

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from nhzoo.envs.game import ACTION_KEYS
+from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.policy import memory, walking
 from nhzoo.policy.config import (
     CHARS,

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nhzoo.envs.game import ACTION_KEYS
+from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.policy import features as seen
 from nhzoo.policy import walking
 from nhzoo.policy.config import GATES, LAYERS, TABLES, PolicyConfig

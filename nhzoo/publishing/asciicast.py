@@ -16,16 +16,17 @@ from typing import Any, Final
 import numpy as np
 from nle import nethack
 
-from nhzoo.envs.game import TTY, Episode, Game
+from nhzoo.envs.actions import TTY, key_name
+from nhzoo.envs.game import Episode, Game
 from nhzoo.envs.protocols import GameSpec, Protocol
+from nhzoo.envs.terminal import COLUMNS, ROWS, Painter
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation.results import Row
 from nhzoo.evaluation.verification import VerifyTask
-from nhzoo.runtime.console import clean, key_name
+from nhzoo.runtime.console import clean
 
 Array = np.ndarray[Any, Any]
 
-ROWS, COLUMNS = 24, 80
 STEPS_PER_SECOND: Final = 8
 MAX_STEPS: Final = 6_000
 """Steps that a recording shows at most: the first quarter and the last three."""
@@ -33,9 +34,6 @@ MAX_STEPS: Final = 6_000
 MAX_PACKED: Final = 300_000
 """Bytes of a recording, deflated. A game above it is recorded again with fewer steps."""
 
-_SPACE: Final = 32
-_REVERSE: Final = 16  # bit of a colour
-_MERGE: Final = 4  # unchanged cells that cost less to draw again than to jump over
 _YEAR = re.compile(r"^\s*\|\s+(\d{4})\s+\|\s*$")  # of a tombstone: the wall clock's
 
 
@@ -74,58 +72,6 @@ def windows_of(steps: int, max_steps: int) -> tuple[tuple[int, int], ...]:
 def key_bytes(key: int) -> str:
     """What a terminal sends for a key: meta keys are an escape and the key without its top bit."""
     return chr(key) if key < 128 else f"\x1b{chr(key - 128)}"
-
-
-class Painter:
-    """Turns screens into the escape sequences that lead from the last one to the next."""
-
-    def __init__(self) -> None:
-        self._chars = np.full((ROWS, COLUMNS), _SPACE, np.uint8)
-        self._colors = np.zeros((ROWS, COLUMNS), np.uint8)
-        self._pen = -1
-        self._cursor = (-1, -1)
-
-    def draw(self, chars: Array, colors: Array, cursor: Array) -> str:
-        """The changes to show a screen; "" when there are none."""
-        plain = np.where((chars >= _SPACE) & (chars < 127), chars, _SPACE).astype(np.uint8)
-        shade = (colors & 31).astype(np.uint8)
-        # What colour a space has cannot be seen, unless it is reversed.
-        shade = np.where(plain == _SPACE, shade & _REVERSE, shade)
-        changed = np.flatnonzero((plain != self._chars) | (shade != self._colors))
-        parts: list[str] = []
-        position = -1  # the cell after the last drawn, as row * 80 + column
-        cells, inks = plain.ravel(), shade.ravel()
-        for cell in changed.tolist():
-            same_row = position > 0 and cell // COLUMNS == (position - 1) // COLUMNS
-            if not same_row or cell - position > _MERGE:
-                parts.append(f"\x1b[{cell // COLUMNS + 1};{cell % COLUMNS + 1}H")
-                position = cell
-            for at in range(position, cell + 1):
-                self._ink(parts, int(cells[at]), int(inks[at]))
-            position = cell + 1
-        self._chars, self._colors = plain, shade
-        where = (int(cursor[0]), int(cursor[1]))
-        if parts or where != self._cursor:
-            parts.append(f"\x1b[{where[0] + 1};{where[1] + 1}H")
-            self._cursor = where
-        return "".join(parts)
-
-    def _ink(self, parts: list[str], char: int, color: int) -> None:
-        unseen = char == _SPACE and not (color ^ max(self._pen, 0)) & _REVERSE
-        if color != self._pen and not unseen:
-            parts.append(_sgr(color))
-            self._pen = color
-        parts.append(chr(char))
-
-
-def _sgr(color: int) -> str:
-    """The escape that selects a colour (0 to 15, 16 more is reversed).
-
-    Black is drawn as dark grey: NetHack's black things are to be seen on a black terminal.
-    """
-    shade = color & 15
-    code = 90 if shade == 0 else 30 + shade if shade < 8 else 82 + shade
-    return f"\x1b[0;{'7;' if color & _REVERSE else ''}{code}m"
 
 
 @dataclass
@@ -207,7 +153,7 @@ def _without_year(chars: Array) -> Array:
     for row in masked:
         found = _YEAR.match(bytes(row).decode("latin-1").split("\0")[0])
         if found:
-            row[found.start(1) : found.end(1)] = _SPACE
+            row[found.start(1) : found.end(1)] = ord(" ")
     return masked
 
 

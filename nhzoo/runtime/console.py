@@ -152,14 +152,6 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else "?" for char in plain)
 
 
-def key_name(key: int) -> str:
-    """A key as a person would write it: "j", "^D", "M-q", "Esc"."""
-    named = {27: "Esc", 13: "Enter", 10: "^J", 32: "Space", 127: "Del"}
-    if key >= 128:
-        return f"M-{key_name(key - 128)}"
-    return named.get(key) or (chr(key) if key > 32 else f"^{chr(key + 64)}")
-
-
 def say(text: str) -> None:
     """A message to the user, on stderr."""
     if not _muted:

@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import torch
 
-from nhzoo.envs.game import ACTION_KEYS
+from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.errors import CheckFailed, Stopped
 from nhzoo.evaluation.loss import Loss
 from nhzoo.runtime import files

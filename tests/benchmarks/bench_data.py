@@ -22,7 +22,8 @@ from nhzoo.data import frames, packing
 from nhzoo.data.batches import Streams, count_frames, read_games
 from nhzoo.data.traces import Trace, TraceSet, open_traces, replay
 from nhzoo.data.ttyrec import write_ttyrecs
-from nhzoo.envs.game import TTY, Game
+from nhzoo.envs.actions import TTY
+from nhzoo.envs.game import Game
 from nhzoo.evaluation.loss import tensors_of
 from nhzoo.training import bc
 from nhzoo.training.config import BCConfig

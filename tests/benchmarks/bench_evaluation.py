@@ -27,7 +27,8 @@ from nle import nethack
 
 from nhzoo import evaluate, get_protocol, load, verify
 from nhzoo.agents.base import set_row
-from nhzoo.envs.game import TTY, NetHackEnv
+from nhzoo.envs.actions import TTY
+from nhzoo.envs.gym import NetHackEnv
 from nhzoo.envs.nle_library import Library
 from nhzoo.envs.protocols import GameSpec, Protocol
 from nhzoo.evaluation import results

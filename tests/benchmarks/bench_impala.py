@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from nle import nethack
 
-from nhzoo.envs.game import ACTION_KEYS, TTY
+from nhzoo.envs.actions import ACTION_KEYS, TTY
 from nhzoo.envs.nle_library import Library
 from nhzoo.envs.protocols import UBIRTHDAY, seeds_of
 from nhzoo.training.rl.config import ImpalaConfig

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from nhzoo.envs.game import ACTION_KEYS, TTY, blank
+from nhzoo.envs.actions import ACTION_KEYS, TTY
+from nhzoo.envs.game import blank
 from nhzoo.errors import CheckFailed
 from nhzoo.policy import features, walking
 from nhzoo.policy.config import ACTIONS, LAYERS, PolicyConfig

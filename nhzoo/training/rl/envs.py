@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nhzoo.envs.game import ACTION_KEYS, FINAL, TTY, Episode, Game
+from nhzoo.envs.actions import ACTION_KEYS, TTY
+from nhzoo.envs.game import FINAL, Episode, Game
 from nhzoo.envs.protocols import GameSpec, seeds_of
 from nhzoo.errors import InputError
 from nhzoo.policy.walking import COL_STEP, MOVES, ROW_STEP

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from nhzoo.agents import registry
-from nhzoo.envs.game import TTY, blank
+from nhzoo.envs.actions import TTY
+from nhzoo.envs.game import blank
 from nhzoo.errors import InputError
 from nhzoo.policy.checkpoint import Entry, Sampling, load_entry, save_entry
 from nhzoo.policy.config import flop_model

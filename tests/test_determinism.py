@@ -29,12 +29,12 @@ def test_games_are_the_same_in_every_pass():
 
 def test_a_game_that_differs_is_named_with_its_first_frame():
     """A deep game under two birthdays: ants and shopkeepers are others."""
-    games = [trace for trace in open_traces("autoascend-monk-v1").traces if trace.game == "1000020"]
+    games = [trace for trace in open_traces("autoascend-monk-v1").traces if trace.game == "1000019"]
     ways = [Pass(0, 1, False, ubirthday) for ubirthday in (1_000_000_000, 1_700_000_000)]
     differing = determinism.study(games, ways)
-    assert list(differing) == ["1000020"]
+    assert list(differing) == ["1000019"]
     at, first, second = re.search(
-        r"first at frame ([\d,]+);.*\n    (.*)\n    (.*)", differing["1000020"]
+        r"first at frame ([\d,]+);.*\n    (.*)\n    (.*)", differing["1000019"]
     ).groups()
     frame = int(at.replace(",", ""))
     assert first != second

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import click
+import click.testing
 import pytest
 
 import nhzoo
@@ -20,6 +21,7 @@ from tests.conftest import read_rows
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "nhzoo" / "cli" / "README.md").read_text()
 
 
 def commands(group=cli, path=()):
@@ -40,10 +42,27 @@ def test_every_command_is_documented_and_has_an_example(path):
     assert example, "no example in its help"
     words = example.group(1).split()[1:]
     assert tuple(words[: len(path)]) == path
-    assert f"`nhzoo {' '.join(path)}" in README
+    assert f"`nhzoo {' '.join(path)}" in PAGE
     for option in command.params:
         if isinstance(option, click.Option):
             assert option.help, f"{option.opts} has no help"
+
+
+def test_help_shows_every_command_once_in_its_section_with_a_whole_sentence():
+    text = click.testing.CliRunner().invoke(cli, ["--help"], terminal_width=80).output
+    sections = re.split(r"^(\w+):\n", text.partition("Everyday:")[2], flags=re.M)
+    assert sections[1::2] == ["Data", "Training", "Scaling", "Hub", "Leaderboard"]
+    shown = re.findall(r"^  (\w+) +(\S.*)$", "".join(sections[::2]), re.M)
+    assert sorted(name for name, _ in shown) == sorted(cli.commands)
+    assert len({text.index(f"  {line}\n") for line in (words for _, words in shown)}) == len(shown)
+    for name, words in shown:
+        assert (cli.commands[name].help or "").startswith(words), name
+
+
+def test_help_of_groups_has_whole_sentences():
+    for group in (command for command in cli.commands.values() if isinstance(command, click.Group)):
+        text = click.testing.CliRunner().invoke(group, ["--help"], terminal_width=80).output
+        assert "..." not in text.partition("Commands:")[2], text
 
 
 def test_the_readme_names_no_command_or_option_that_is_not_there():

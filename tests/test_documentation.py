@@ -6,6 +6,8 @@ import ast
 import json
 import re
 import shlex
+import subprocess
+import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -27,10 +29,12 @@ from nhzoo.training.run_table import read_runs
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "training").glob("*.md")),
+    ROOT / "training" / "recordings" / "README.md",
     *sorted((ROOT / "leaderboard").glob("*.md")),
-    ROOT / "agents" / "PUBLISHING.md",
-    ROOT / "nhzoo" / "data" / "bundled" / "README.md",
+    *sorted((ROOT / "agents").glob("*.md")),
+    *sorted((ROOT / "nhzoo").rglob("README.md")),
 ]
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
 README = TEXTS["README.md"]
@@ -154,8 +158,8 @@ def test_commands_that_are_mentioned_are_there_with_their_options():
 
 
 OTHERS = {"--max-restarts", "--nproc-per-node", "--nnodes", "--node-rank", "--standalone"}
-OTHERS |= {"--rdzv-", "--master-addr"}
-"""Options of torchrun."""
+OTHERS |= {"--rdzv-", "--master-addr", "--help", "--debug"}
+"""Options of torchrun, and of `nhzoo` itself."""
 
 WRITTEN = {"out", "run", "run_folder", "o", "to", "push_to", "ledger"}
 TRACKED = re.compile(r"(training|leaderboard/(results|forecasts)|agents)/[\w./-]+")
@@ -204,6 +208,39 @@ def test_python_of_the_documents_compiles_and_its_imports_are_there(page):
                 module = __import__(str(node.module), fromlist=["*"])
                 for name in node.names:
                     assert hasattr(module, name.name), f"{page}: {node.module}.{name.name}"
+
+
+def test_make_targets_of_the_documents_are_there():
+    targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.M))
+    for page, text in TEXTS.items():
+        blocks = [line for block in fenced(text, "sh") for line in lines_of(block)]
+        for line in [*blocks, *re.findall(r"`(make [^`]+)`", text)]:
+            if line.startswith("make "):
+                assert line.split()[1] in targets, f"{page}: {line} is no target of the Makefile"
+
+
+def test_the_readme_leads_to_every_page_by_hand():
+    linked = set(re.findall(r"\]\(([^)#\s]+)", README))
+    written = {page for page in TEXTS if page not in NOT_LINKED}
+    assert written <= linked, f"README.md does not link to {written - linked}"
+    assert README.count("\n") < 250
+
+
+NOT_LINKED = {"README.md", "training/REPORT.in.md"}  # itself, and what REPORT.md is made of
+NOT_LINKED |= {"nhzoo/data/bundled/README.md", "training/recordings/README.md"}  # linked further on
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "nhzoo/envs/README.md"])
+def test_python_of_these_pages_runs(page, tmp_path):
+    for number, block in enumerate(fenced(TEXTS[page], "python")):
+        script = tmp_path / f"block{number}.py"
+        script.write_text(block)
+        done = subprocess.run(
+            [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        assert page != "README.md" or done.stdout.endswith("\nTrue\n")
 
 
 @pytest.mark.parametrize("page", TEXTS)
@@ -312,18 +349,20 @@ def test_the_readmes_score_on_the_whole_protocol_is_the_results():
     assert f"`bc-lstm-483k` has {said}" in " ".join(README.split())
 
 
-def test_the_readmes_protocols_are_the_codes():
-    rows = {row[0].strip("`"): row for row in table_of(README, "id")}
+def test_the_pages_protocols_are_the_codes():
+    rows = {row[0].strip("`"): row for row in table_of(TEXTS["leaderboard/PROTOCOLS.md"], "id")}
     assert set(rows) == set(PROTOCOLS)
     for name, cells in rows.items():
         protocol = PROTOCOLS[name]
         numbers = (protocol.games, protocol.step_cap, protocol.no_progress)
         assert cells[2:5] == [f"{number:,}" for number in numbers], name
         assert protocol.character in cells[1], name
+    said = dict(re.findall(r"`([a-z]+(?:-[a-z]+)?-v\d+)` \(([\d,]+) games", README))
+    assert said == {name: f"{protocol.games:,}" for name, protocol in PROTOCOLS.items()}
 
 
-def test_the_readmes_datasets_are_the_bundled_ones():
-    for cells in table_of(README, "dataset"):
+def test_the_pages_datasets_are_the_bundled_ones():
+    for cells in table_of(TEXTS["nhzoo/data/README.md"], "dataset"):
         name = re.match(r"`([\w-]+)`", cells[0])[1]
         traces = open_traces(name).traces
         held = [trace for trace in traces if trace.split == "validation"]

@@ -1,4 +1,4 @@
-"""What plays: the protocol of an agent, loading by name, bots, baselines."""
+"""Agents: their interface, loading by name, bots and baselines."""
 
 import lazy_loader
 

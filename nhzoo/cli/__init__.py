@@ -1,4 +1,4 @@
-"""The commands: parse, call the library, print."""
+"""The command line: parse, call the library, print."""
 
 import lazy_loader
 

@@ -15,11 +15,11 @@ from nhzoo.runtime import console
 
 
 @click.command("list")
-@click.option("--remote", is_flag=True, help="Those on the hub instead, anybody's.")
-@click.option("--owner", help="With --remote: only this user's or organisation's.")
+@click.option("--remote", is_flag=True, help="List the entries on the hub instead.")
+@click.option("--owner", help="With --remote: only of this user or organisation.")
 @AS_JSON
 def list_command(remote: bool, owner: str | None, as_json: bool) -> None:
-    """The agents that can be loaded by name, or those that the hub has.
+    """List the agents that load by name, or those on the hub.
 
     \b
     Example: nhzoo list --remote
@@ -57,7 +57,9 @@ def _list_remote(owner: str | None, as_json: bool) -> None:
 @click.argument("agent")
 @AS_JSON
 def info(agent: str, as_json: bool) -> None:
-    """One zoo entry: sizes, training, held-out loss. Weights are not loaded.
+    """Show one zoo entry: sizes, training, held-out loss.
+
+    Weights are not loaded.
 
     \b
     Example: nhzoo info bc-lstm-1m
@@ -87,7 +89,7 @@ def info(agent: str, as_json: bool) -> None:
 @click.command()
 @AS_JSON
 def doctor(as_json: bool) -> None:
-    """What this machine has and lacks for nhzoo.
+    """Check what this machine has and lacks for nhzoo.
 
     \b
     Example: nhzoo doctor
@@ -108,12 +110,14 @@ def doctor(as_json: bool) -> None:
 
 @click.command()
 @click.argument("agent")
-@click.option("--protocol", default="smoke-v1", show_default=True, help="Whose game to play.")
-@click.option("--episode", default=0, show_default=True, help="Which of its games.")
-@click.option("--speed", default=8.0, show_default=True, help="Steps per second; 0: no waiting.")
+@click.option("--protocol", default="smoke-v1", show_default=True, help="Protocol of the game.")
+@click.option("--episode", default=0, show_default=True, help="Number of the game in the protocol.")
+@click.option("--speed", default=8.0, show_default=True, help="Steps per second; 0 does not wait.")
 @click.option("--max-steps", type=click.IntRange(1), help="Stop after this many steps.")
 def watch(agent: str, protocol: str, episode: int, speed: float, max_steps: int | None) -> None:
-    """Watch an agent play in this terminal, in colour. Ctrl-C stops.
+    """Watch an agent play in this terminal, in colour.
+
+    Ctrl-C stops.
 
     \b
     Example: nhzoo watch bc-lstm-1m --episode 3
@@ -129,11 +133,13 @@ def watch(agent: str, protocol: str, episode: int, speed: float, max_steps: int 
 
 @click.command()
 @click.argument("entry")
-@click.option("--as", "system", required=True, help="The system to export for: nethackers.")
-@click.option("--out", type=FOLDER, required=True, help="The new folder of the bot.")
+@click.option("--as", "system", required=True, help="Target system: nethackers.")
+@click.option("--out", type=FOLDER, required=True, help="New folder for the bot.")
 @AS_JSON
 def export(entry: str, system: str, out: Path, as_json: bool) -> None:
-    """Write an entry as another system's bot: code that loads it, and the entry itself.
+    """Write an entry as a bot of another system.
+
+    The bot is code that loads the entry, and the entry itself.
 
     \b
     Example: nhzoo export bc-lstm-1m --as nethackers --out build/bot

@@ -16,7 +16,18 @@ from nhzoo.runtime import console
 
 
 class _Group(click.Group):
-    """Click's group, without what click makes of errors that are ours to tell."""
+    """Click's group with its commands in sections, and with errors left to `main`."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands section by section, one sentence each, in columns of one width."""
+        width = max(map(len, self.commands))
+        for heading, commands in _SECTIONS.items():
+            rows = [
+                (str(command.name).ljust(width), command.get_short_help_str(formatter.width))
+                for command in commands
+            ]
+            with formatter.section(heading):
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Click takes EOFError for Ctrl-C, and ends with 1 at a broken pipe."""
@@ -39,37 +50,40 @@ class _Passed(Exception):
 @click.version_option(__version__, prog_name="nhzoo")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def cli(debug: bool) -> None:
-    """Neural NetHack agents, and knowing how they scale."""
+    """A zoo, a benchmark and scaling laws of neural NetHack agents.
+
+    Add --help to any command for its options and an example.
+    """
 
 
-for _command in (
-    agents.list_command,
-    agents.info,
-    agents.doctor,
-    agents.watch,
-    agents.export,
-    evaluate.evaluate,
-    evaluate.demo,
-    evaluate.verify,
-    evaluate.merge,
-    evaluate.loss,
-    evaluate.compare,
-    evaluate.report,
-    data.data,
-    hub.push,
-    hub.pull,
-    hub.card,
-    hub.publish,
-    train.train,
-    scaling.fit_command,
-    scaling.forecast_command,
-    scaling.grade_command,
-    scaling.plot_command,
-    sweep.sweep,
-    leaderboard.submit,
-    leaderboard.leaderboard,
-):
-    cli.add_command(_command)
+_SECTIONS: dict[str, tuple[click.Command, ...]] = {
+    "Everyday": (
+        agents.list_command,
+        agents.info,
+        evaluate.evaluate,
+        evaluate.merge,
+        agents.watch,
+        evaluate.demo,
+        evaluate.verify,
+        evaluate.compare,
+        evaluate.report,
+        evaluate.loss,
+        agents.doctor,
+    ),
+    "Data": (data.data,),
+    "Training": (train.train, sweep.sweep),
+    "Scaling": (
+        scaling.fit_command,
+        scaling.forecast_command,
+        scaling.grade_command,
+        scaling.plot_command,
+    ),
+    "Hub": (hub.push, hub.pull, hub.card, hub.publish, agents.export),
+    "Leaderboard": (leaderboard.submit, leaderboard.leaderboard),
+}
+for _commands in _SECTIONS.values():
+    for _command in _commands:
+        cli.add_command(_command)
 for _command in (site.build, site.serve):
     leaderboard.leaderboard.add_command(_command)
 

@@ -18,13 +18,13 @@ _MAX_REASONS = 10
 
 @click.group()
 def data() -> None:
-    """Demonstrations: name, record, pack and look at them."""
+    """List, name, pack, record and describe demonstrations."""
 
 
 @data.command("list")
 @AS_JSON
 def data_list(as_json: bool) -> None:
-    """The datasets that have a name: bundled, and added on this machine.
+    """List the datasets: bundled, and added on this machine.
 
     \b
     Example: nhzoo data list
@@ -47,18 +47,17 @@ def data_list(as_json: bool) -> None:
 
 @data.command("add")
 @click.argument("source")
-@click.option("--name", help="The name it gets (default: the folder's).")
-@click.option("--to", type=FOLDER, help="Where a dataset that is fetched goes.")
-@click.option("--url", help="Fetch it from here instead of its public address.")
+@click.option("--name", help="Name of the dataset (default: the folder's).")
+@click.option("--to", type=FOLDER, help="Folder for a fetched dataset.")
+@click.option("--url", help="Fetch from this address instead of the public one.")
 @AS_JSON
 def data_add(
     source: str, name: str | None, to: Path | None, url: str | None, as_json: bool
 ) -> None:
-    """Give demonstrations a name on this machine; nothing is copied.
+    """Name a dataset on this machine; nothing is copied.
 
     SOURCE is an NLD-AA or NLD-NAO folder, a trace set, a folder of exported packed frames, or the
-    name of a public dataset to fetch (nld-aa-taster; run again to go on with an interrupted
-    download).
+    name of a public dataset to fetch (nld-aa-taster). Run again to resume an interrupted download.
 
     \b
     Example: nhzoo data add ~/nld/nle_data --name my-games
@@ -80,14 +79,16 @@ def data_add(
 
 @data.command("pack")
 @click.argument("source")
-@click.option("--split", help="Only the games of this split.")
+@click.option("--split", help="Use only this split.")
 @click.option(
     "--with",
     "extra",
     multiple=True,
-    help="A further NLE observation to keep (blstats, glyphs, inv_glyphs, ...). Repeatable.",
+    help="Also keep this NLE observation (blstats, glyphs, inv_glyphs, ...). Repeatable.",
 )
-@click.option("--export", "target", type=FOLDER, help="Copy the packed games here, as a dataset.")
+@click.option(
+    "--export", "target", type=FOLDER, help="Copy the packed games to this folder, as a dataset."
+)
 @WORKERS
 @AS_JSON
 def data_pack(
@@ -98,10 +99,11 @@ def data_pack(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Replay or convert demonstrations into the packed frame cache, checking every game.
+    """Replay or convert a dataset into the packed frame cache.
 
-    SOURCE is a dataset's name, a trace-set folder or an NLD folder. Run again to go on. What
-    --export writes is a dataset by itself, also where seeds give other dungeons.
+    Every game is checked. SOURCE is the name of a dataset, a trace-set folder or an NLD folder. Run
+    again to resume. The folder that --export writes is a dataset by itself, also on machines where
+    seeds give other dungeons.
 
     \b
     Example: nhzoo data pack autoascend-monk-v1
@@ -135,13 +137,21 @@ def data_pack(
 
 @data.command("record")
 @click.argument("agent")
-@click.option("--protocol", required=True, help="Whose character and limits (not its seeds).")
-@click.option("--episodes", type=int, required=True, help="Games 0 to N - 1 of this recording.")
-@click.option("--out", type=FOLDER, required=True, help="The trace set; run again to go on.")
-@click.option("--name", help="Decides the games' seeds (default: the folder's name).")
-@click.option("--held-out", default=0.1, show_default=True, help="Share of validation games.")
-@click.option("--max-steps", type=int, help="Stop games played now after fewer steps.")
-@click.option("--ttyrecs", type=FOLDER, help="Write NLD-format ttyrecs here as well.")
+@click.option(
+    "--protocol",
+    required=True,
+    help="Protocol that gives the character and the limits, not the seeds.",
+)
+@click.option("--episodes", type=int, required=True, help="Record games 0 to N - 1.")
+@click.option(
+    "--out", type=FOLDER, required=True, help="Folder of the trace set. Run again to resume."
+)
+@click.option("--name", help="Name that the seeds are derived from (default: the folder's).")
+@click.option(
+    "--held-out", default=0.1, show_default=True, help="Share of the games held out for validation."
+)
+@click.option("--max-steps", type=int, help="Stop the games played now after this many steps.")
+@click.option("--ttyrecs", type=FOLDER, help="Also write NLD-format ttyrecs to this folder.")
 @WORKERS
 @AS_JSON
 def data_record(
@@ -156,11 +166,10 @@ def data_record(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Have an agent play and keep its games as a trace set to train on.
+    """Record an agent's games as a trace set to train on.
 
-    Recording into a trace set that is there adds to it. With --max-steps the games that it has
-    stay as they are, and the line of each new one carries that limit. The agent `autoascend` needs
-    the extra `expert`.
+    Recording into an existing trace set adds to it. With --max-steps, its games stay as they are, and
+    the line of each new game states the limit. The agent autoascend needs the extra expert.
 
     \b
     Example: nhzoo data record autoascend --protocol monk-v1 --episodes 20 --out data/my-monks
@@ -206,7 +215,9 @@ def data_record(
 @WORKERS
 @AS_JSON
 def data_stats(source: str, workers: int | None, as_json: bool) -> None:
-    """What a dataset holds: games, keys, scores, actions, roles, repeated games.
+    """Describe a dataset: games, keys, scores, actions, roles.
+
+    It also names games that are in the dataset more than once.
 
     \b
     Example: nhzoo data stats autoascend-monk-v1

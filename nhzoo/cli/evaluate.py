@@ -1,4 +1,4 @@
-"""Commands that measure agents and look at results: `evaluate`, `verify`, `compare` and more."""
+"""Commands that measure agents and inspect results: `evaluate`, `verify`, `compare` and more."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 @click.option("--protocol", required=True, help=f"One of {', '.join(PROTOCOLS)}.")
 @click.option("--episodes", type=int, help="Play only the first N games.")
 @WORKERS
-@click.option("--batch", type=int, help="Games at once in each worker (64 for a network, else 16).")
-@click.option("--shard", help="i/n: only the games whose number leaves i when divided by n.")
-@click.option("--out", type=FOLDER, required=True, help="Result folder; run again to resume.")
+@click.option(
+    "--batch",
+    type=int,
+    help="Games side by side in each worker (default: 64 for a network, else 16).",
+)
+@click.option("--shard", help="i/n: play only the games whose number is i modulo n.")
+@click.option("--out", type=FOLDER, required=True, help="Result folder. Run again to resume.")
 @AS_JSON
 def evaluate(
     agent: str,
@@ -39,7 +43,7 @@ def evaluate(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Play a protocol's games and measure the agent.
+    """Play the games of a protocol and measure the agent.
 
     \b
     Example: nhzoo evaluate bc-lstm-1m --protocol monk-lite-v1 --out results/bc-lstm-1m
@@ -50,11 +54,11 @@ def evaluate(
 
 @click.command()
 @click.argument("agent", default="bc-lstm-1m")
-@click.option("--protocol", default="smoke-v1", show_default=True, help="What to play.")
-@click.option("--out", type=FOLDER, required=True, help="Where the results go.")
+@click.option("--protocol", default="smoke-v1", show_default=True, help="Protocol to play.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for the results.")
 @WORKERS
 def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
-    """Evaluate an agent beside the random agent, and the expert's own games.
+    """Evaluate an agent beside the random agent and the expert.
 
     \b
     Example: nhzoo demo bc-lstm-1m --out build/demo
@@ -96,17 +100,17 @@ def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
 
 @click.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--audit", "agent", help="Also compute every key anew with this agent.")
+@click.option("--audit", "agent", help="Also recompute every key with this agent.")
 @click.option("--first", is_flag=True, help="Stop at the first game that differs.")
 @WORKERS
 @AS_JSON
 def verify(
     folder: Path, agent: str | None, first: bool, workers: int | None, as_json: bool
 ) -> None:
-    """Replay every game of a result folder and compare all that it claims.
+    """Replay every game of a result and compare all it claims.
 
-    With --audit AGENT every key is also computed anew from that agent's weights. A game of a
-    protocol has one legal trace: another player's games, or the best of several tries, are found.
+    With --audit AGENT, every key is also recomputed from that agent's weights. A game of a protocol
+    has one legal trace, so an audit finds games of another player and the best of several tries.
 
     \b
     Example: nhzoo verify results/bc-lstm-1m --audit bc-lstm-1m
@@ -155,10 +159,10 @@ def _audited(folder: Path, agent: str, workers: int | None) -> Any:
 
 @click.command()
 @click.argument("folders", nargs=-1, required=True, type=FOLDER)
-@click.option("--out", type=FOLDER, required=True, help="The new result folder.")
+@click.option("--out", type=FOLDER, required=True, help="New result folder.")
 @AS_JSON
 def merge(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
-    """Join the shards of `evaluate --shard i/n` into one result.
+    """Join the shards of evaluate --shard i/n into one result.
 
     \b
     Example: nhzoo merge results/part-0 results/part-1 --out results/whole
@@ -171,9 +175,9 @@ def merge(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("agent")
-@click.option("--data", required=True, help="A dataset's name, its folder, or a result's.")
-@click.option("--split", help="Only the games of this split (train, validation).")
-@click.option("--games", "most", type=click.IntRange(1), help="Only the first so many games.")
+@click.option("--data", required=True, help="Name or folder of a dataset, or a result folder.")
+@click.option("--split", help="Use only this split (train, validation).")
+@click.option("--games", "most", type=click.IntRange(1), help="Use only the first N games.")
 @WORKERS
 @AS_JSON
 def loss(
@@ -184,9 +188,10 @@ def loss(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Cross-entropy (nats per key) and accuracy of an agent on demonstrations.
+    """Compute an agent's cross-entropy on demonstrations.
 
-    Every key of every game counts; the state is carried from each game's first frame.
+    The loss is in nats per key, with the accuracy beside it. Every key of every game counts. The
+    agent's state is carried from the first frame of each game.
 
     \b
     Example: nhzoo loss bc-lstm-1m --data autoascend-monk-v1 --split validation
@@ -335,9 +340,10 @@ def _evaluate(
 @click.argument("b", type=FOLDER)
 @AS_JSON
 def compare(a: Path, b: Path, as_json: bool) -> None:
-    """Which of two results under one protocol scores higher, and how sure that is.
+    """Compare two results of one protocol, with intervals.
 
-    Games are paired by their number where both played the same protocol on the same machine type.
+    It says which scores higher and how certain that is. Games are paired by number where both
+    results are of the same machine type.
 
     \b
     Example: nhzoo compare results/mine results/theirs
@@ -381,13 +387,19 @@ def compare(a: Path, b: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--game", "games", type=int, multiple=True, help="A game to show. Repeatable.")
-@click.option("--out", type=click.Path(path_type=Path), help="Default: report.html in the folder.")
+@click.option(
+    "--game", "games", type=int, multiple=True, help="Number of a game to show. Repeatable."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="File to write (default: report.html in the folder).",
+)
 @WORKERS
 def report(folder: Path, games: tuple[int, ...], out: Path | None, workers: int | None) -> None:
-    """One page of a result, with its best, median and worst game to watch.
+    """Write one page about a result, with games to watch.
 
-    The page is a single file that needs no network.
+    The page shows the best, the median and the worst game. It is one file and needs no network.
 
     \b
     Example: nhzoo report results/bc-lstm-1m

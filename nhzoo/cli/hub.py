@@ -17,17 +17,23 @@ if TYPE_CHECKING:
     from nhzoo.hub.upload import Plan, Pushed
 
 RESULTS = click.option(
-    "--results", "played", type=FOLDER, multiple=True, help="A result folder of it; repeatable."
+    "--results",
+    "played",
+    type=FOLDER,
+    multiple=True,
+    help="Result folder of the entry. Repeatable.",
 )
 
 
 @click.command()
 @click.argument("what")
-@click.option("--repo", help="ORG/NAME; by default your own name and the folder's.")
+@click.option("--repo", help="ORG/NAME (default: your name and the folder's).")
 @RESULTS
-@click.option("--pr", "pull_request", is_flag=True, help="Open a pull request instead.")
+@click.option(
+    "--pr", "pull_request", is_flag=True, help="Open a pull request instead of committing."
+)
 @click.option("--private", is_flag=True, help="Make a new repository private.")
-@click.option("--dry-run", is_flag=True, help="Show files, sizes and the card; send nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the files, sizes and card; send nothing.")
 @AS_JSON
 def push(
     what: str,
@@ -38,10 +44,10 @@ def push(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Publish an entry on the hub, in one commit; or a dataset, results, a site.
+    """Publish an entry, dataset, result or site on the hub.
 
-    WHAT is an entry's name or a folder. Its card is written from facts. What the hub has already is
-    not sent again.
+    The push is one commit. WHAT is the name of an entry, or a folder. The card is written from the
+    facts of the entry. Files that the hub already has are not sent again.
 
     \b
     Example: nhzoo push agents/mine --results results/mine --dry-run
@@ -72,13 +78,16 @@ def push(
 
 @click.command()
 @click.argument("name")
-@click.option("--dataset", is_flag=True, help="NAME is a dataset's.")
-@click.option("--out", type=FOLDER, help="Copy it to this new folder as well, to be changed.")
+@click.option("--dataset", is_flag=True, help="NAME is a dataset.")
+@click.option(
+    "--out", type=FOLDER, help="Also copy it to this new folder, where you may change it."
+)
 @AS_JSON
 def pull(name: str, dataset: bool, out: Path | None, as_json: bool) -> None:
-    """Fetch an entry or a dataset: NAME, ORG/NAME or hf://..., with @revision if need be.
+    """Fetch an entry or a dataset from the hub and check it.
 
-    It is checked, and from then on loaded without the network.
+    Give NAME, ORG/NAME or hf://..., with @revision if you need one. It then loads without the
+    network.
 
     \b
     Example: nhzoo pull nhzoo/bc-lstm-1m@main
@@ -112,11 +121,11 @@ def pull(name: str, dataset: bool, out: Path | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("entry")
-@click.option("--repo", help="ORG/NAME on the hub that it is written for.")
+@click.option("--repo", help="Repository ORG/NAME that the card is for.")
 @RESULTS
-@click.option("--write", is_flag=True, help="Write it to the entry's README.md.")
+@click.option("--write", is_flag=True, help="Write the card to the entry's README.md.")
 def card(entry: str, repo: str | None, played: tuple[Path, ...], write: bool) -> None:
-    """The model card of an entry, written from its facts and its results.
+    """Write the model card of an entry from its facts and results.
 
     \b
     Example: nhzoo card bc-lstm-1m --results leaderboard/results/bc-lstm-1m/monk-lite-v1
@@ -133,11 +142,13 @@ def card(entry: str, repo: str | None, played: tuple[Path, ...], write: bool) ->
 
 @click.command()
 @click.argument("root", type=FOLDER, default=".")
-@click.option("--org", help="Whose repositories (default: the zoo's organisation).")
-@click.option("--yes", is_flag=True, help="Do it; without, only say what would change.")
+@click.option("--org", help="Organisation on the hub (default: the zoo's).")
+@click.option("--yes", is_flag=True, help="Publish. Without it, only show what would change.")
 @AS_JSON
 def publish(root: Path, org: str | None, yes: bool, as_json: bool) -> None:
-    """Everything of a checkout to the organisation: entries, datasets, results, the site.
+    """Publish a whole checkout to the organisation on the hub.
+
+    That is its entries, datasets, results and site. Without --yes, it only shows what would change.
 
     \b
     Example: nhzoo publish . --yes

@@ -20,49 +20,57 @@ if TYPE_CHECKING:
     from nhzoo.leaderboard.claims import Subject
 
 ROOT = click.option(
-    "--root", type=FOLDER, default=".", show_default=True, help="The checkout with leaderboard/."
+    "--root",
+    type=FOLDER,
+    default=".",
+    show_default=True,
+    help="Checkout with the folder leaderboard/.",
 )
-REASON = click.option("--reason", required=True, help="Why, for the log: one line.")
-AUDIT = click.option("--audit", metavar="AGENT|auto", help="Also compute every key anew.")
+REASON = click.option("--reason", required=True, help="Reason for the log, in one line.")
+AUDIT = click.option(
+    "--audit", metavar="AGENT|auto", help="Also recompute every key from these weights."
+)
 AUTHOR = click.option(
     "--author",
     default="",
     metavar="hf:NAME|github:NAME",
-    help="The account that opened the pull request, as you saw it; on the hub it is asked for.",
+    help="Account that opened the pull request, as you saw it; the hub is asked for its own.",
 )
 ON_HUB = click.option(
     "--hub",
     "on_hub",
     is_flag=True,
-    help="Hold the weights against entries on the hub, too (always for a submission there).",
+    help="Also compare the weights with entries on the hub (always done for a submission there).",
 )
 SECRET = click.option(
     "--secret",
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
-    help="The file with the secret; keep it out of the repository.",
+    help="File of the secret; keep it out of the repository.",
 )
 
 
 @click.command()
 @click.argument("result", type=FOLDER)
-@click.option("--entry", help="The weights that played: a folder, a name or hf://org/name@commit.")
+@click.option("--entry", help="Weights that played: a folder, a name or hf://org/name@commit.")
 @click.option(
     "--to",
     default="submissions",
     show_default=True,
     metavar="FOLDER|hub",
-    help="Where to: a folder, for a git pull request, or a pull request on the hub.",
+    help="Target: a folder, for a git pull request; or hub, for a pull request there.",
 )
-@click.option("--contact", required=True, help="Who answers for it: a name, address or account.")
-@click.option("--licence", required=True, help="Of the games and the weights, for example MIT.")
+@click.option("--contact", required=True, help="Contact: a name, address or account.")
 @click.option(
-    "--name", help="What the agent is called on the board (default: as it was evaluated)."
+    "--licence", required=True, help="Licence of the games and the weights, for example MIT."
 )
+@click.option("--name", help="Name of the agent on the board (default: as evaluated).")
 @click.option("--description", default="", help="One line about the agent.")
-@click.option("--code", default="", help="Where a bot's code is.")
-@click.option("--reported-only", is_flag=True, help="List it as claimed, unranked; needs no games.")
-@click.option("--repo", help="Another dataset of results on the hub.")
+@click.option("--code", default="", help="Address of a bot's code.")
+@click.option(
+    "--reported-only", is_flag=True, help="List the score as claimed, unranked; needs no games."
+)
+@click.option("--repo", help="Dataset of results on the hub (default: the zoo's).")
 @AS_JSON
 def submit(
     result: Path,
@@ -77,7 +85,9 @@ def submit(
     repo: str | None,
     as_json: bool,
 ) -> None:
-    """Submit a finished result to the leaderboard: one folder with all that a check needs.
+    """Submit a finished result to the leaderboard.
+
+    The submission is one folder with everything that a check needs.
 
     \b
     Example: nhzoo submit results/mine --entry agents/mine --contact me@example.org --licence MIT
@@ -111,7 +121,7 @@ def submit(
 
 @click.group()
 def leaderboard() -> None:
-    """Check submissions, keep the board, and export it."""
+    """Check submissions; maintain, export and show the board."""
 
 
 @leaderboard.command()
@@ -120,7 +130,9 @@ def leaderboard() -> None:
 @AUTHOR
 @ON_HUB
 @ROOT
-@click.option("--hours", type=float, default=12.0, show_default=True, help="Give up after so long.")
+@click.option(
+    "--hours", type=float, default=12.0, show_default=True, help="Give up after this many hours."
+)
 @WORKERS
 @AS_JSON
 def check(
@@ -133,10 +145,11 @@ def check(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Say what a submission counts as: reported, replayed or audited, and why not more.
+    """Check a submission and say which tier it reaches.
 
-    SUBMISSION is a folder, or hf://datasets/ORG/results@refs/pr/N. Nothing of the submitter's is
-    run: games are replayed by NLE, and weights are only computed with.
+    The tier is reported, replayed or audited; the reasons say why not more. SUBMISSION is a folder,
+    or hf://datasets/ORG/results@refs/pr/N. No code of the submitter is run: NLE replays the games,
+    and the weights are only data.
 
     \b
     Example: nhzoo leaderboard check submissions/mine-monk-lite-v1-0a1b2c3d --audit auto
@@ -166,7 +179,9 @@ def accept(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Check a submission, or a result in leaderboard/results, and put it on the board.
+    """Check a submission and put it on the board.
+
+    SUBMISSION may also be a result in leaderboard/results.
 
     \b
     Example: nhzoo leaderboard accept leaderboard/results/random/monk-lite-v1 --reason first
@@ -190,7 +205,9 @@ def accept(
 @ROOT
 @AS_JSON
 def remove(row: str, reason: str, root: Path, as_json: bool) -> None:
-    """Take a row out of the ranking; it stays visible, with the reason.
+    """Remove a row from the ranking.
+
+    The row stays visible, with the reason.
 
     \b
     Example: nhzoo leaderboard remove mine-monk-lite-v1-0a1b2c3d --reason 'withdrawn by its author'
@@ -205,11 +222,15 @@ def remove(row: str, reason: str, root: Path, as_json: bool) -> None:
 @leaderboard.command()
 @click.argument("row")
 @REASON
-@click.option("--result", type=FOLDER, help="The games that count now; without, its re-run's.")
+@click.option(
+    "--result", type=FOLDER, help="Result that counts from now on (default: the row's re-run)."
+)
 @ROOT
 @AS_JSON
 def rescore(row: str, reason: str, result: Path | None, root: Path, as_json: bool) -> None:
-    """Give a row the figures of its re-run, or of another result; what was claimed stays visible.
+    """Give a row the score of its re-run or of another result.
+
+    The claimed score stays visible.
 
     \b
     Example: nhzoo leaderboard rescore mine-monk-lite-v1-0a1b2c3d --reason 'as on fresh seeds'
@@ -227,7 +248,9 @@ def rescore(row: str, reason: str, result: Path | None, root: Path, as_json: boo
 @ROOT
 @AS_JSON
 def commit(secret: Path, reason: str, root: Path, as_json: bool) -> None:
-    """Draw a secret for re-runs into a new file, and its hash into the log.
+    """Draw a secret for re-runs and log its hash.
+
+    The secret goes to a new file.
 
     \b
     Example: nhzoo leaderboard commit --secret ~/nhzoo-secret --reason 'for the coming month'
@@ -245,7 +268,7 @@ def commit(secret: Path, reason: str, root: Path, as_json: bool) -> None:
 @ROOT
 @AS_JSON
 def reveal(secret: Path, reason: str, root: Path, as_json: bool) -> None:
-    """Write a secret into the log, once its re-runs are done.
+    """Reveal a secret in the log, after its re-runs.
 
     \b
     Example: nhzoo leaderboard reveal --secret ~/nhzoo-secret --reason 'the month is over'
@@ -262,15 +285,17 @@ def reveal(secret: Path, reason: str, root: Path, as_json: bool) -> None:
 @click.option(
     "--secret",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The file with the secret that was committed to.",
+    help="File of the secret that was committed to.",
 )
-@click.option("--episodes", type=int, default=128, show_default=True, help="Fresh games.")
-@click.option("--agent", help="What to run for a row without weights: its code, which you trust.")
+@click.option("--episodes", type=int, default=128, show_default=True, help="Number of fresh games.")
+@click.option(
+    "--agent", help="Agent to run for a row without weights; its code runs here, so trust it."
+)
 @click.option(
     "--check",
     "only_check",
     is_flag=True,
-    help="Run nothing: replay the re-run on the seeds of the revealed secret.",
+    help="Play nothing; replay the re-run on the seeds of the revealed secret.",
 )
 @ROOT
 @WORKERS
@@ -285,10 +310,10 @@ def rerun(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Play an accepted row's agent on seeds drawn after it was submitted, and compare.
+    """Re-run a row's agent on seeds drawn after its submission.
 
-    The seeds come from SHA-256 of the secret, the submission's digest and the game. Exit code 1
-    when the submitted games are better than the fresh ones by more than chance.
+    The seeds are SHA-256 of the secret, the submission's digest and the game. The exit code is 1 if
+    the submitted games are better than the fresh ones by more than chance.
 
     \b
     Example: nhzoo leaderboard rerun bc-lstm-1m-monk-lite-v1 --secret ~/nhzoo-secret
@@ -326,9 +351,10 @@ def rerun(
 @ROOT
 @AS_JSON
 def seal(reason: str, root: Path, as_json: bool) -> None:
-    """Bind every file of what was accepted before the log did so, and pin the log's last line.
+    """Bind every file of older rows in the log.
 
-    Newer lines need it not. Only files that are still as they were accepted are bound.
+    Rows accepted since the log binds all files do not need it. Only files that are as they were
+    accepted are bound. The command also pins the last line of the log.
 
     \b
     Example: nhzoo leaderboard seal --reason 'every file counts from now on'
@@ -345,10 +371,10 @@ def seal(reason: str, root: Path, as_json: bool) -> None:
 
 @leaderboard.command()
 @ROOT
-@click.option("--head", help="A hash that was once the last: is it still in the chain?")
+@click.option("--head", help="Check that this earlier last hash is still in the chain.")
 @AS_JSON
 def log(root: Path, head: str | None, as_json: bool) -> None:
-    """Show the log, after checking that no line was changed, and its last hash.
+    """Check the log and show it, with its last hash.
 
     \b
     Example: nhzoo leaderboard log
@@ -372,7 +398,9 @@ def log(root: Path, head: str | None, as_json: bool) -> None:
 @ROOT
 @AS_JSON
 def export(root: Path, as_json: bool) -> None:
-    """The board as CSV on stdout; with --json all of it, roles, references and log included.
+    """Print the board as CSV on stdout.
+
+    With --json, print all of it, with roles, references and the log.
 
     \b
     Example: nhzoo leaderboard export > board.csv

@@ -24,43 +24,54 @@ FILE = click.Path(path_type=Path)
 
 @click.command("fit")
 @click.argument("runs", type=FILE)
-@click.option("-o", "--out", type=FILE, help="Write the fit there, for forecast and plots.")
+@click.option("-o", "--out", type=FILE, help="File for the fit, which forecast and plot read.")
 @click.option(
     "--methods",
     default="vp,parabola",
     show_default=True,
-    help="Of vp, parabola, huber, joint, argmin.",
+    help="Methods, of vp, parabola, huber, joint, argmin.",
 )
-@click.option("--only", default="*", show_default=True, help="Run ids to fit, a pattern: 'iso1*'.")
-@click.option("--flop-model", help="Fit rows with this flop_model_hash alone (none: without).")
+@click.option(
+    "--only", default="*", show_default=True, help="Pattern of the run ids to fit: 'iso1*'."
+)
+@click.option(
+    "--flop-model", help="Fit only rows with this flop_model_hash (none: rows without one)."
+)
 @click.option(
     "--cost",
     default="auto",
     show_default=True,
-    help="FLOPs a sample of a size: auto, rows, nhzoo, or a number k for k x params.",
+    help="FLOPs per sample of a size: auto, rows, nhzoo, or a number k for k x params.",
 )
-@click.option("--window", default=8.0, show_default=True, help="Sizes within it of the best.")
+@click.option(
+    "--window", default=8.0, show_default=True, help="Fit sizes within this factor of the best."
+)
 @click.option(
     "--duplicates",
     type=click.Choice(["auto", "all", "best"]),
     default="auto",
     show_default=True,
-    help="Rows of one size and budget: best learning rate and all seeds, all, or the best.",
+    help="Rows of one size and budget: all seeds of the best learning rate (auto), all, or best.",
 )
-@click.option("--checkpoints", is_flag=True, help="Take in rows of runs not yet at their end.")
+@click.option("--checkpoints", is_flag=True, help="Include rows measured during a run.")
 @click.option(
     "--metric",
     type=click.Choice(["loss", "return"]),
     default="loss",
     show_default=True,
-    help="What to fit; return: 1 / mean_return, as its law has the same form.",
+    help="Metric to fit: loss, or return (fitted as 1 / mean_return).",
 )
-@click.option("--skip-incomplete", is_flag=True, help="Leave out rows that lack a value.")
-@click.option("--interval", default=0.9, show_default=True, help="Of all intervals.")
-@click.option("--resamples", default=400, show_default=True, help="Of the bootstrap.")
-@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
-@click.option("--holdout", default=3, show_default=True, help="Top budgets forecast as a test.")
-@click.option("--strict", is_flag=True, help="Exit with 1 when a diagnostic is an error.")
+@click.option("--skip-incomplete", is_flag=True, help="Skip rows that lack a value.")
+@click.option("--interval", default=0.9, show_default=True, help="Coverage of all intervals.")
+@click.option("--resamples", default=400, show_default=True, help="Bootstrap resamples.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option(
+    "--holdout",
+    default=3,
+    show_default=True,
+    help="Number of top budgets to hold out and forecast.",
+)
+@click.option("--strict", is_flag=True, help="Exit with 1 if a diagnostic is an error.")
 @AS_JSON
 def fit_command(
     runs: Path,
@@ -72,7 +83,9 @@ def fit_command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Fit scaling laws to a table of runs (CSV, JSON), say how sure and what is wrong.
+    """Fit scaling laws to a table of runs.
+
+    The table is CSV, JSON or JSON Lines. The fit has intervals, hold-outs and named diagnostics.
 
     \b
     Example: nhzoo fit training/runs.jsonl --only 'iso1*' -o fit.json
@@ -116,13 +129,23 @@ def fit_command(
 
 @click.command("forecast")
 @click.argument("fit_file", metavar="FIT", type=FILE)
-@click.option("--flops", type=float, help="The budget, for example 1e15.")
-@click.option("--return", "target", type=float, help="Instead: what it takes to reach this score.")
-@click.option("-o", "--out", type=FILE, help="Freeze the forecast there, under its hash.")
-@click.option("--params", type=click.IntRange(1), help="Another size than the optimal one.")
-@click.option("--data-limit", type=float, help="Unique samples (default: the most of the rows).")
-@click.option("--epochs", type=float, help="How often data may be seen; else a larger size.")
-@click.option("--force", is_flag=True, help="However far out, however often data is repeated.")
+@click.option("--flops", type=float, help="Budget in training FLOPs, for example 1e15.")
+@click.option(
+    "--return", "target", type=float, help="Forecast the compute that reaches this score instead."
+)
+@click.option("-o", "--out", type=FILE, help="File to freeze the forecast in, under its hash.")
+@click.option(
+    "--params", type=click.IntRange(1), help="Number of parameters (default: the optimal one)."
+)
+@click.option(
+    "--data-limit", type=float, help="Unique samples available (default: the largest of the rows)."
+)
+@click.option(
+    "--epochs", type=float, help="Most epochs over the data; beyond them, the size grows instead."
+)
+@click.option(
+    "--force", is_flag=True, help="Forecast at any distance and with any number of epochs."
+)
 @AS_JSON
 def forecast_command(
     fit_file: Path,
@@ -135,10 +158,11 @@ def forecast_command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """The size, data, loss and return of a budget, with intervals, frozen before training.
+    """Forecast the size, data, loss and return of a budget.
 
-    With --return the compute at which the law of the return comes to a score: people's mean in
-    NetHack is about 127,000.
+    Each has an interval; -o freezes the forecast before training. With --return, it forecasts the
+    compute at which the law of the return reaches a score. The mean score of people in NetHack is
+    about 127,000.
 
     \b
     Example: nhzoo forecast fit.json --flops 5e13 -o forecast.json
@@ -213,9 +237,11 @@ def _show_reach(fit_file: Path, target: float, as_json: bool) -> None:
 @click.command("grade")
 @click.argument("forecast_file", metavar="FORECAST", type=FILE)
 @click.argument("run")
-@click.option("--result", type=FILE, help="A result folder of the trained agent, for the return.")
-@click.option("-o", "--out", type=FILE, help="Keep the grade there: grade.json beside it.")
-@click.option("--strict", is_flag=True, help="Exit with 1 when an interval was missed.")
+@click.option(
+    "--result", type=FILE, help="Result folder of the trained agent, to grade the return."
+)
+@click.option("-o", "--out", type=FILE, help="File for the grade, for example grade.json.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if an interval was missed.")
 @AS_JSON
 def grade_command(
     forecast_file: Path,
@@ -225,7 +251,9 @@ def grade_command(
     strict: bool,
     as_json: bool,
 ) -> None:
-    """Hold a frozen forecast against the trained run: TABLE:RUN_ID, one row, or a zoo entry.
+    """Grade a frozen forecast against the trained run.
+
+    RUN is TABLE:RUN_ID, a table with one row, or a zoo entry.
 
     \b
     Example: nhzoo grade forecast.json training/runs.jsonl:bc-lstm-1410k
@@ -272,10 +300,14 @@ def grade_command(
 
 @click.command("plot")
 @click.argument("fit_file", metavar="FIT", type=FILE)
-@click.option("--forecast", "forecasts", type=FILE, multiple=True, help="To draw. Repeatable.")
-@click.option("--out", type=FILE, required=True, help="The folder of the figures.")
+@click.option(
+    "--forecast", "forecasts", type=FILE, multiple=True, help="Forecast to draw. Repeatable."
+)
+@click.option("--out", type=FILE, required=True, help="Folder for the figures.")
 def plot_command(fit_file: Path, forecasts: tuple[Path, ...], out: Path) -> None:
-    """Figures of a fit: profiles, optima, frontiers, residuals; SVG and PNG.
+    """Draw the figures of a fit, as SVG and PNG.
+
+    They show profiles, optima, frontiers and residuals.
 
     \b
     Example: nhzoo plot fit.json --forecast forecast.json --out figures

@@ -15,22 +15,26 @@ _SITE = Path("leaderboard/site")
 
 
 @click.command()
-@click.option("--out", type=FOLDER, default=_SITE, show_default=True, help="Where the site goes.")
+@click.option("--out", type=FOLDER, default=_SITE, show_default=True, help="Folder for the site.")
 @click.option(
     "--results",
     "leaderboard",
     type=FOLDER,
     default=Path("leaderboard"),
     show_default=True,
-    help="The leaderboard's folder: results, submissions, log, forecasts.",
+    help="Folder of the leaderboard: results, submissions, log, forecasts.",
 )
 @click.option(
-    "--agents", type=FOLDER, default=Path("agents"), show_default=True, help="The zoo's entries."
+    "--agents",
+    type=FOLDER,
+    default=Path("agents"),
+    show_default=True,
+    help="Folder of the zoo's entries.",
 )
 @click.option(
     "--published",
     type=FOLDER,
-    help="The paper's table of runs. It has no licence: do not publish a site with it.",
+    help="Published table of runs of the paper. It has no licence: do not publish a site with it.",
 )
 @WORKERS
 @AS_JSON
@@ -42,10 +46,11 @@ def build(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Build the site: boards, charts, a page for each agent, with games to watch.
+    """Build the static site of the leaderboard.
 
-    It needs no network and no server. Fits are looked for in the leaderboard's folder and in
-    training/ beside it; games are replayed, and those of an earlier build are kept.
+    The site has boards, charts, and a page for each agent with games to watch. It needs no network
+    and no server. Fits are read from the leaderboard's folder and from training/ beside it. Games
+    are replayed; those of an earlier build are kept.
 
     \b
     Example: nhzoo leaderboard build --out leaderboard/site
@@ -77,16 +82,18 @@ def build(
 
 
 @click.command()
-@click.option("--site", type=FOLDER, default=_SITE, show_default=True, help="What to show.")
+@click.option("--site", type=FOLDER, default=_SITE, show_default=True, help="Folder of the site.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8000,
     show_default=True,
-    help="0 takes any that is free.",
+    help="Port; 0 takes any free one.",
 )
 def serve(site: Path, port: int) -> None:
-    """Show the site on this machine, to this machine alone, until Ctrl-C.
+    """Serve the site to this machine alone.
+
+    Ctrl-C stops.
 
     \b
     Example: nhzoo leaderboard serve --port 8000

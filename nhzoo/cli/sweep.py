@@ -16,22 +16,35 @@ from nhzoo.runtime import console
 
 @click.group()
 def sweep() -> None:
-    """An isoFLOP grid of runs."""
+    """Plan, run and measure an isoFLOP grid of runs."""
 
 
 @sweep.command("plan")
-@click.option("--budgets", required=True, help="FLOPs: 1e12,3e12,1e13 or 1e12:1e14:5.")
 @click.option(
-    "--center", required=True, help="A fit's file, or PARAMS@FLOPS^EXPONENT: 100000@1e12^0.5."
+    "--budgets",
+    required=True,
+    help="Budgets in FLOPs: 1e12,3e12,1e13, or 5 of them as 1e12:1e14:5.",
 )
-@click.option("--sizes", default=7, show_default=True, help="Sizes of each budget.")
-@click.option("--step", default=2.0, show_default=True, help="Factor between sizes.")
-@click.option("--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations.")
-@click.option("--unique", type=float, help="Unique samples there are, instead of --data's.")
-@click.option("--cost", default="nhzoo", show_default=True, help="nhzoo, or k for k x params.")
-@click.option("--ledger", type=FILE, help="A table of runs, for the speed it measured.")
-@click.option("--prefix", default="sweep", show_default=True, help="Of the run ids.")
-@click.option("-o", "--out", type=FILE, help="Write the plan there.")
+@click.option(
+    "--center",
+    required=True,
+    help="Optimal sizes: a fit's file, or PARAMS@FLOPS^EXPONENT: 100000@1e12^0.5.",
+)
+@click.option("--sizes", default=7, show_default=True, help="Number of sizes for each budget.")
+@click.option("--step", default=2.0, show_default=True, help="Factor between neighbouring sizes.")
+@click.option(
+    "--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations to imitate."
+)
+@click.option("--unique", type=float, help="Unique samples available, instead of those of --data.")
+@click.option(
+    "--cost",
+    default="nhzoo",
+    show_default=True,
+    help="FLOPs per sample: nhzoo, or a number k for k x params.",
+)
+@click.option("--ledger", type=FILE, help="Table of runs to estimate the speed from.")
+@click.option("--prefix", default="sweep", show_default=True, help="Prefix of the run ids.")
+@click.option("-o", "--out", type=FILE, help="File for the plan.")
 @AS_JSON
 def sweep_plan(
     budgets: str,
@@ -46,7 +59,9 @@ def sweep_plan(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Budgets x sizes round the optimum of each budget, what they cost and how long they take.
+    """Plan a grid of sizes around the optimum of each budget.
+
+    The plan states the cost and the time of every run.
 
     \b
     Example: nhzoo sweep plan --budgets 1e12:1e14:5 --center 100000@1e12 -o plan.json
@@ -100,16 +115,20 @@ def sweep_plan(
 @sweep.command("run")
 @click.argument("plan_file", metavar="PLAN", type=FILE)
 @click.option(
-    "--ledger", type=FILE, required=True, help="The table of runs: what it holds is done."
+    "--ledger", type=FILE, required=True, help="Table of runs; runs that it has are done."
 )
-@click.option("--out", type=FOLDER, required=True, help="Where the zoo entries go.")
-@click.option("--runs", type=FOLDER, required=True, help="Where runs keep their state.")
-@click.option("--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations.")
-@click.option("--jobs", default=1, show_default=True, help="Runs at a time on this machine.")
-@click.option("--cluster", help="Run on a Ray cluster instead: its address, or auto.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for the zoo entries.")
+@click.option("--runs", type=FOLDER, required=True, help="Folder for the states of the runs.")
+@click.option(
+    "--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations to imitate."
+)
+@click.option("--jobs", default=1, show_default=True, help="Runs at the same time on this machine.")
+@click.option("--cluster", help="Address of a Ray cluster to run on, or auto.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads of each run.")
-@click.option("--temperature", default=1.0, show_default=True, help="At which agents sample.")
-@click.option("--budget", type=float, help="Only the cells of this budget.")
+@click.option(
+    "--temperature", default=1.0, show_default=True, help="Sampling temperature of the agents."
+)
+@click.option("--budget", type=float, help="Run only the cells of this budget.")
 @WORKERS
 @AS_JSON
 def sweep_run(
@@ -126,7 +145,9 @@ def sweep_run(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Train the cells of a plan that the ledger does not hold yet; run again to go on.
+    """Train the runs of a plan that the ledger lacks.
+
+    Run again to resume.
 
     \b
     Example: nhzoo sweep run plan.json --ledger runs.jsonl --out entries --runs runs --jobs 2
@@ -173,14 +194,20 @@ def sweep_run(
 
 @sweep.command("measure")
 @click.argument("ledger", metavar="RUNS", type=FILE)
-@click.option("--only", default="*", show_default=True, help="Run ids to measure: sweep-*.")
-@click.option("--entries", type=FOLDER, required=True, help="Where the runs' zoo entries are.")
-@click.option("--data", required=True, help="Demonstrations, or a result of the expert.")
-@click.option("--split", help="Only the games of this split.")
-@click.option("--games", "most", type=click.IntRange(1), help="Only the first so many games.")
-@click.option("--results", type=FOLDER, help="Results as RUN/PROTOCOL, for returns.")
-@click.option("--protocol", default="monk-lite-v1", show_default=True, help="Of those results.")
-@click.option("-o", "--out", type=FILE, required=True, help="The new table: what it holds is done.")
+@click.option(
+    "--only", default="*", show_default=True, help="Pattern of the run ids to measure: sweep-*."
+)
+@click.option(
+    "--entries", type=FOLDER, required=True, help="Folder with the zoo entries of the runs."
+)
+@click.option("--data", required=True, help="Demonstrations, or a result folder of the expert.")
+@click.option("--split", help="Use only this split.")
+@click.option("--games", "most", type=click.IntRange(1), help="Use only the first N games.")
+@click.option("--results", type=FOLDER, help="Folder of results as RUN/PROTOCOL, for the returns.")
+@click.option(
+    "--protocol", default="monk-lite-v1", show_default=True, help="Protocol of those results."
+)
+@click.option("-o", "--out", type=FILE, required=True, help="New table; runs that it has are done.")
 @WORKERS
 def sweep_measure(
     ledger: Path,
@@ -194,9 +221,9 @@ def sweep_measure(
     out: Path,
     workers: int | None,
 ) -> None:
-    """Runs again, with their loss on other demonstrations and their return.
+    """Measure finished runs on other games, and their returns.
 
-    A loss of many games leaves less to chance than that of the few that training can spare.
+    A loss over many games has less noise than one over the few games that training holds out.
 
     \b
     Example: nhzoo sweep measure runs.jsonl --only 'sweep-*' --entries build/sweep

@@ -18,28 +18,31 @@ from nhzoo.runtime import console
 
 
 def _outcome(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what becomes of a run, of every command that trains."""
+    """Add the options that every training command shares: where the run and its entry go."""
     path = click.Path(path_type=Path)
     for option in (
-        click.option("--ledger", type=path, help="Add the run's rows to this table of runs."),
-        click.option("--out", type=FOLDER, required=True, help="Where the zoo entry goes."),
+        click.option("--ledger", type=path, help="Table of runs to append the run's rows to."),
+        click.option("--out", type=FOLDER, required=True, help="Folder for the trained zoo entry."),
         click.option(
             "--run",
             "--run-folder",  # torchrun takes --run for an abbreviation of an option of its own
             "folder",
             type=FOLDER,
             required=True,
-            help="State and logs of the run.",
+            help="Folder for the state and logs of the run.",
         ),
-        click.option("--description", default="", help="A line for `nhzoo list`."),
+        click.option("--description", default="", help="One line for nhzoo list."),
         click.option(
             "--patience",
             default=0,
             show_default=True,
-            help="Screens without a turn after which the temperature doubles; 0 is never.",
+            help="Double the temperature after this many screens without a game turn; 0: never.",
         ),
         click.option(
-            "--temperature", default=1.0, show_default=True, help="At which the agent samples."
+            "--temperature",
+            default=1.0,
+            show_default=True,
+            help="Sampling temperature of the agent.",
         ),
     ):
         command = option(command)
@@ -48,37 +51,46 @@ def _outcome(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def train() -> None:
-    """Train one agent; run again to resume."""
+    """Train one agent. Run again to resume."""
 
 
 @train.command("bc")
-@click.option("--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations.")
-@click.option("--params", type=int, required=True, help="Parameters, all counted.")
-@click.option("--flops", type=float, help="Budget in exact training FLOPs, for example 2e13.")
-@click.option("--minutes", type=float, help="Budget in minutes instead.")
 @click.option(
-    "--batch", default=4, show_default=True, help="Games in a batch, all processes together."
+    "--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations to imitate."
 )
-@click.option("--time", default=64, show_default=True, help="Steps in a batch.")
-@click.option("--streams", default=512, show_default=True, help="Games open at once.")
-@click.option("--accumulate", default=1, show_default=True, help="Batches in an update.")
-@click.option("--lr", default=0.0, help="Peak learning rate; by default a rule for the size.")
-@click.option("--warmup", default=100, show_default=True, help="Updates of warm-up.")
-@click.option("--weight-decay", default=0.01, show_default=True, help="AdamW's.")
+@click.option("--params", type=int, required=True, help="Number of parameters, all counted.")
+@click.option("--flops", type=float, help="Budget in training FLOPs, for example 2e13.")
+@click.option("--minutes", type=float, help="Budget in minutes, instead of --flops.")
+@click.option("--batch", default=4, show_default=True, help="Games in a batch, over all processes.")
+@click.option("--time", default=64, show_default=True, help="Time steps in a batch.")
+@click.option("--streams", default=512, show_default=True, help="Games read side by side.")
 @click.option(
-    "--seed", default=0, show_default=True, help="Decides the start and the data's order."
+    "--accumulate",
+    default=1,
+    show_default=True,
+    help="Batches in an update (gradient accumulation).",
+)
+@click.option("--lr", default=0.0, help="Peak learning rate (default: by a rule for the size).")
+@click.option("--warmup", default=100, show_default=True, help="Updates of learning-rate warm-up.")
+@click.option("--weight-decay", default=0.01, show_default=True, help="Weight decay of AdamW.")
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of the weights and of the data order."
 )
 @click.option("--threads", default=1, show_default=True, help="CPU threads of each process.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or auto.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16 autocast.")
-@click.option("--compile", is_flag=True, default=False, help="torch.compile: minutes to begin.")
+@click.option(
+    "--device", default="cpu", show_default=True, help="Device: cpu, cuda, cuda:N or auto."
+)
+@click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16 (autocast).")
+@click.option(
+    "--compile", is_flag=True, default=False, help="Use torch.compile; it takes minutes to start."
+)
 @click.option(
     "--checkpoints",
     default="",
-    help="Measure on the way: 3 is after 1/2, 1/4, 1/8 of the run; or shares, 0.1,0.5.",
+    help="Validate during the run: 3 means after 1/2, 1/4 and 1/8 of it; or give shares: 0.1,0.5.",
 )
 @click.option("--save-every", default=1_000, show_default=True, help="Updates between saves.")
-@click.option("--dropout", default=0.0, show_default=True, help="Of what the encoders give.")
+@click.option("--dropout", default=0.0, show_default=True, help="Dropout on the encoders' output.")
 @_outcome
 @WORKERS
 @AS_JSON
@@ -94,10 +106,11 @@ def train_bc(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Behavioural cloning on demonstrations, within a FLOPs or time budget.
+    """Clone behaviour from demonstrations within a budget.
 
-    Run again with the same options to resume after Ctrl-C or a crash. In several processes:
-    torchrun --standalone --nproc-per-node 2 -m nhzoo train bc ... (with --run-folder for --run).
+    The budget is in FLOPs or minutes. Run again with the same options to resume after Ctrl-C or a
+    crash. In several processes (with --run-folder instead of --run):
+    torchrun --standalone --nproc-per-node 2 -m nhzoo train bc ...
 
     \b
     Example: nhzoo train bc --params 100000 --flops 1e12 --run runs/100k --out agents/my-100k
@@ -156,7 +169,9 @@ def train_bc(
 
 @train.command("next")
 @click.argument("forecast_file", metavar="FORECAST", type=click.Path(path_type=Path))
-@click.option("--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations.")
+@click.option(
+    "--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations to imitate."
+)
 @click.option("--seed", default=0, show_default=True, help="As for train bc.")
 @click.option("--threads", default=1, show_default=True, help="As for train bc.")
 @click.option("--save-every", default=1_000, show_default=True, help="As for train bc.")
@@ -165,9 +180,10 @@ def train_bc(
 @AS_JSON
 @click.pass_context
 def train_next(context: click.Context, /, forecast_file: Path, **options: Any) -> None:
-    """Train the agent that a forecast names: its size and its FLOPs, all else by the rules.
+    """Train the agent that a forecast names.
 
-    Then hold the forecast against it: nhzoo grade FORECAST TABLE:RUN.
+    The forecast gives its size and its FLOPs; everything else follows the rules of train bc. Then
+    grade the forecast: nhzoo grade FORECAST TABLE:RUN.
 
     \b
     Example: nhzoo train next forecast.json --run runs/next --out agents/next --ledger runs.jsonl
@@ -191,51 +207,86 @@ def train_next(context: click.Context, /, forecast_file: Path, **options: Any) -
 
 
 @train.command("impala")
-@click.option("--steps", type=float, required=True, help="Budget in steps of games.")
-@click.option("--params", default=0, help="Parameters, all counted; without --start.")
-@click.option("--start", default="", help="Entry to start from: a name or a folder.")
-@click.option("--teacher", default="", help="Entry that the policy is held to (KL).")
-@click.option("--teacher-cost", default=0.5, show_default=True, help="Of that, at first.")
-@click.option("--demonstrations", default="", help="Dataset to learn from besides.")
-@click.option("--demonstration-cost", default=0.1, show_default=True, help="Of that, at first.")
+@click.option("--steps", type=float, required=True, help="Budget in environment steps.")
+@click.option("--params", default=0, help="Number of parameters, all counted; not with --start.")
+@click.option("--start", default="", help="Entry to start from: name or folder.")
+@click.option("--teacher", default="", help="Entry to distil from, by a KL cost.")
+@click.option("--teacher-cost", default=0.5, show_default=True, help="Initial weight of that cost.")
+@click.option("--demonstrations", default="", help="Dataset to imitate as well.")
 @click.option(
-    "--half-life", default=5e6, show_default=True, help="Steps in which both costs halve, ..."
-)
-@click.option("--floor", default=0.1, show_default=True, help="... down to this share of them.")
-@click.option("--actors", default=1, show_default=True, help="Processes that play.")
-@click.option("--inline", is_flag=True, default=False, help="Actors in one process: exact, slow.")
-@click.option("--cluster", default="", help="Actors on the Ray cluster at this address, or auto.")
-@click.option("--games", default=16, show_default=True, help="Games of each actor side by side.")
-@click.option("--time", default=32, show_default=True, help="Steps of an unroll.")
-@click.option("--unrolls", default=2, show_default=True, help="Unrolls in an update.")
-@click.option("--discount", default=0.999, show_default=True, help="Of rewards, each step.")
-@click.option(
-    "--rewards", default="scaled", show_default=True, help="The score's growth: scaled or clipped."
+    "--demonstration-cost", default=0.1, show_default=True, help="Initial weight of that cost."
 )
 @click.option(
-    "--extras", default="", help="Potentials in points: depth=50,level=20; never in evaluation."
+    "--half-life", default=5e6, show_default=True, help="Steps in which both costs halve."
+)
+@click.option("--floor", default=0.1, show_default=True, help="Lowest share that they fall to.")
+@click.option("--actors", default=1, show_default=True, help="Number of actor processes.")
+@click.option(
+    "--inline",
+    is_flag=True,
+    default=False,
+    help="Run actors in the learner's process: exactly resumable, slow.",
+)
+@click.option("--cluster", default="", help="Address of the Ray cluster for the actors, or auto.")
+@click.option("--games", default=16, show_default=True, help="Games side by side in each actor.")
+@click.option("--time", default=32, show_default=True, help="Time steps in an unroll.")
+@click.option("--unrolls", default=2, show_default=True, help="Unrolls in a learner update.")
+@click.option("--discount", default=0.999, show_default=True, help="Discount of rewards per step.")
+@click.option(
+    "--rewards",
+    default="scaled",
+    show_default=True,
+    help="Rewards from score differences: scaled or clipped.",
 )
 @click.option(
-    "--advantages", default="scaled", show_default=True, help="By their running size, or raw."
+    "--extras", default="", help="Reward shaping in points, in training only: depth=50,level=20."
 )
-@click.option("--entropy-cost", default=1e-3, show_default=True, help="Reward of uncertainty.")
-@click.option("--value-cost", default=0.5, show_default=True, help="Of the value's error.")
-@click.option("--lr", default=5e-4, show_default=True, help="Adam's rate.")
-@click.option("--warmup", default=100, show_default=True, help="Updates until it is reached.")
 @click.option(
-    "--value-warmup", default=0, show_default=True, help="Updates that learn the value alone."
+    "--advantages",
+    default="scaled",
+    show_default=True,
+    help="Advantages: scaled (by their running RMS) or raw.",
 )
-@click.option("--clip", default=4.0, show_default=True, help="Largest norm of a gradient.")
 @click.option(
-    "--character", default="mon-hum-neu-mal", show_default=True, help="Who plays; @ is drawn."
+    "--entropy-cost", default=1e-3, show_default=True, help="Weight of the entropy bonus."
 )
-@click.option("--no-progress", default=1_000, show_default=True, help="Steps of a turn; then cut.")
-@click.option("--step-cap", default=100_000, show_default=True, help="Steps of a game; then cut.")
-@click.option("--world", default="nethack", show_default=True, help="Or a tiny one, to try things.")
-@click.option("--seed", default=0, show_default=True, help="Decides the start and the games.")
+@click.option("--value-cost", default=0.5, show_default=True, help="Weight of the value loss.")
+@click.option("--lr", default=5e-4, show_default=True, help="Learning rate of Adam.")
+@click.option("--warmup", default=100, show_default=True, help="Updates of learning-rate warm-up.")
+@click.option(
+    "--value-warmup",
+    default=0,
+    show_default=True,
+    help="Updates that train the value head alone, first.",
+)
+@click.option("--clip", default=4.0, show_default=True, help="Largest gradient norm.")
+@click.option(
+    "--character",
+    default="mon-hum-neu-mal",
+    show_default=True,
+    help="Character to play; @ draws one for each game.",
+)
+@click.option(
+    "--no-progress",
+    default=1_000,
+    show_default=True,
+    help="Truncate a game after this many steps without a game turn.",
+)
+@click.option(
+    "--step-cap", default=100_000, show_default=True, help="Truncate a game after this many steps."
+)
+@click.option(
+    "--world",
+    default="nethack",
+    show_default=True,
+    help="Environment: nethack; for tests tiny-walk or tiny-memory.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the weights and of the games.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads of the learner.")
-@click.option("--device", default="cpu", show_default=True, help="The learner's; as of train bc.")
-@click.option("--checkpoints", default="", help="Rows on the way, as of train bc.")
+@click.option(
+    "--device", default="cpu", show_default=True, help="Device of the learner, as for train bc."
+)
+@click.option("--checkpoints", default="", help="Rows during the run, as for train bc.")
 @click.option("--save-every", default=500, show_default=True, help="Updates between saves.")
 @_outcome
 @WORKERS
@@ -252,9 +303,9 @@ def train_impala(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Learn by playing: IMPALA, from scratch or from an entry that cloning gave.
+    """Train by playing (IMPALA), from scratch or from a clone.
 
-    Run again to go on; with more --steps, or another number of actors, as well.
+    Run again to resume, also with more --steps or another number of actors.
 
     \b
     Example: nhzoo train impala --params 100000 --steps 5e6 --actors 2 --run runs/i --out agents/i

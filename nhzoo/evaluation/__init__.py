@@ -1,4 +1,4 @@
-"""Playing a protocol, and what the games say: verify, audit, measure, compare."""
+"""Evaluation: play a protocol, verify, audit, compute statistics, compare."""
 
 import lazy_loader
 

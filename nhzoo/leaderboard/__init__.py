@@ -1,4 +1,4 @@
-"""Submissions, their checks, the board and its log."""
+"""The leaderboard: submissions, their checks, the board, its log, its site."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""A screen becomes logits: features, network, inference, checkpoints."""
+"""From screen to logits: features, network, inference, checkpoints."""
 
 import lazy_loader
 

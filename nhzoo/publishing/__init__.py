@@ -1,4 +1,4 @@
-"""What others see of a result or an entry: recordings, charts, pages, cards."""
+"""Results and entries for readers: recordings, charts, reports, model cards."""
 
 import lazy_loader
 

@@ -1,1 +1,1 @@
-"""Files, processes and the console: what knows nothing of NetHack."""
+"""Files, worker processes and the console, independent of NetHack."""

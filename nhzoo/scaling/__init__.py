@@ -1,4 +1,4 @@
-"""A table of runs becomes laws, forecasts and grades; sweeps."""
+"""Scaling laws: fits, forecasts, grades and sweeps over a table of runs."""
 
 import lazy_loader
 

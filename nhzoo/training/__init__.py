@@ -1,4 +1,4 @@
-"""Behavioural cloning, and the table of runs."""
+"""Training: behavioural cloning, IMPALA (training/rl) and the table of runs."""
 
 import lazy_loader
 

@@ -168,8 +168,8 @@ def data_record(
 ) -> None:
     """Record an agent's games as a trace set to train on.
 
-    Recording into an existing trace set adds to it. With --max-steps, its games stay as they are, and
-    the line of each new game states the limit. The agent autoascend needs the extra expert.
+    Recording into an existing trace set adds to it. With --max-steps, its games stay as they are,
+    and the line of each new game states the limit. The agent autoascend needs the extra expert.
 
     \b
     Example: nhzoo data record autoascend --protocol monk-v1 --episodes 20 --out data/my-monks

@@ -46,24 +46,12 @@ def test_committed_intervals_stay_what_they_were(folder):
     assert ci95(values) == mean_ci95(values)
 
 
-def test_against_another_implementation():
-    """SciPy's BCa, with resamples of its own."""
-    x = np.random.default_rng(1).lognormal(size=60)
-    for statistic, function in (("mean", np.mean), ("median", np.median)):
-        theirs = stats.bootstrap(
-            (x,), function, n_resamples=10_000, method="BCa", rng=np.random.default_rng(2)
-        ).confidence_interval
-        assert ci95(x, statistic) == pytest.approx(tuple(theirs), rel=0.03)
-    pair = (x, np.random.default_rng(3).lognormal(size=40))
-    theirs = stats.bootstrap(
-        pair,
-        lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
-        n_resamples=10_000,
-        method="BCa",
-        rng=np.random.default_rng(2),
-    ).confidence_interval
-    ours = unpaired_difference(*pair)
-    assert (ours.low, ours.high) == pytest.approx(tuple(theirs), abs=0.15)
+def test_a_median_of_ties_has_an_interval():
+    """No value left out changes it, so there is no BCa interval, but resamples differ."""
+    assert ci95([1.0] * 3 + [2.0] * 6 + [5.0] * 4, "median") == (2.0, 5.0)
+    one, other = [1.0] * 3 + [2.0] * 6 + [5.0] * 4, [2.0] * 7 + [3.0]
+    low, high = unpaired_difference(one, other, "median").ends
+    assert low <= 0 <= high and low < high
 
 
 def test_estimates_by_hand():
@@ -184,8 +172,7 @@ def test_drawn_p_values_agree_with_exact_ones():
     exact_split = permutation_test(a, b)
     assert exact.exact and exact_split.exact
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(statistics, "_EXACT_FLIPS", 0)
-        patch.setattr(statistics, "_EXACT_SPLITS", 0)
+        patch.setattr(statistics, "_EXACT", 0)
         drawn, drawn_split = sign_flip_test(d), permutation_test(a, b)
     assert not drawn.exact and not drawn_split.exact
     assert drawn.value == pytest.approx(exact.value, abs=0.02)
@@ -243,17 +230,6 @@ def test_intervals_are_read_from_json_of_before_and_now():
             known_interval(junk)
     assert ends_text(None) == "-"
     assert ends_text((0.5, 0.75), scale=100) == "[50.0, 75.0]"
-
-
-def test_published_intervals_are_what_they_were():
-    """Every result of the leaderboard: its interval, computed anew, is the one it was given."""
-    folders = sorted((Path(__file__).parents[1] / "leaderboard" / "results").glob("*/*/"))
-    assert len(folders) >= 19
-    for folder in folders:
-        summary = json.loads((folder / "result.json").read_text())["summary"]
-        rows = (folder / "episodes.jsonl").read_text().splitlines()
-        scores = [float(json.loads(row)["score"]) for row in rows]
-        assert mean_ci95(scores) == pytest.approx(summary["mean_score_ci95"], rel=1e-12), folder
 
 
 def test_ratio():

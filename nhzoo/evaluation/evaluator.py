@@ -254,7 +254,9 @@ def _finish(folder: Path, result: dict[str, Any], rows: list[results.Row], playe
         before = files.read_json(path)
         summary, kept = result["summary"], before["summary"]
         summary["env_steps_per_second"] = kept["env_steps_per_second"]
-        if results.completed(kept, summary) == summary:  # it may be older: its bytes stay
+        if results.same(
+            results.completed(kept, summary), summary
+        ):  # it may be older: its bytes stay
             result["summary"] = kept
         result["workers"] = before["workers"]
     files.atomic_write(path, files.dump_json(result))

@@ -8,17 +8,17 @@ Survival curves say how long games last when not every game was seen to its end.
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 
 from nhzoo.evaluation.results import Row
 from nhzoo.evaluation.statistics import Interval, iqm, mean_ci95
-
-_Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -59,26 +59,27 @@ def kaplan_meier(times: Sequence[float], died: Sequence[bool]) -> Survival:
     time, event = np.asarray(times, np.float64), np.asarray(died, bool)
     if time.shape != event.shape or time.ndim != 1 or not len(time):
         raise ValueError("as many times as outcomes are needed, at least one")
-    curve = Survival([], [], [], [], [], [], sorted(time[~event].tolist()), float(time.max()))
-    alive, variance = 1.0, 0.0
-    for moment in np.unique(time[event]).tolist():
-        at_risk = int(np.count_nonzero(time >= moment))
-        deaths = int(np.count_nonzero((time == moment) & event))
-        alive *= 1 - deaths / at_risk
-        low, high = 0.0, curve.high[-1] if curve.high else 1.0
-        if deaths < at_risk:
-            variance += deaths / (at_risk * (at_risk - deaths))
-            spread = _Z95 * np.sqrt(variance) / abs(np.log(alive))
-            low, high = float(alive ** np.exp(spread)), float(alive ** np.exp(-spread))
-        else:
-            alive = 0.0
-        curve.times.append(moment)
-        curve.at_risk.append(at_risk)
-        curve.deaths.append(deaths)
-        curve.alive.append(alive)
-        curve.low.append(low)
-        curve.high.append(high)
-    return curve
+    moments, deaths = np.unique(time[event], return_counts=True)
+    alive = low = high = np.empty(0)
+    if len(moments):
+        curve = scipy.stats.ecdf(scipy.stats.CensoredData.right_censored(time, ~event)).sf
+        with warnings.catch_warnings():  # where nobody is alive there is no interval
+            warnings.simplefilter("ignore")
+            ends: Any = curve.confidence_interval(method="log-log")
+        kept = np.searchsorted(curve.quantiles, moments)
+        alive, low, high = (part.probabilities[kept] for part in (curve, ends.low, ends.high))
+        if alive[-1] <= 0:
+            alive[-1], low[-1], high[-1] = 0, 0, high[-2] if len(high) > 1 else 1
+    return Survival(
+        times=moments.tolist(),
+        at_risk=[int(np.count_nonzero(time >= moment)) for moment in moments],
+        deaths=deaths.tolist(),
+        alive=alive.tolist(),
+        low=low.tolist(),
+        high=high.tolist(),
+        censored=sorted(time[~event].tolist()),
+        end=float(time.max()),
+    )
 
 
 UNKNOWN = "unknown"

@@ -295,6 +295,29 @@ def completed(claimed: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
     return {"voided": 0, "faults": given["faults"], **claimed}
 
 
+def same(claimed: Any, value: Any) -> bool:
+    """Equal up to the last digits of floating point, which differ between versions of libraries."""
+    if value is None or isinstance(value, str):
+        return bool(claimed == value)
+    if isinstance(value, dict):
+        return (
+            isinstance(claimed, dict)
+            and claimed.keys() == value.keys()
+            and all(same(claimed[name], item) for name, item in value.items())
+        )
+    if isinstance(value, list):
+        return (
+            isinstance(claimed, list)
+            and len(claimed) == len(value)
+            and all(same(a, b) for a, b in zip(claimed, value, strict=True))
+        )
+    if isinstance(claimed, bool) or not isinstance(claimed, (int, float)):
+        return False
+    if isinstance(claimed, int) and not -(1 << 63) < claimed < 1 << 63:
+        return False
+    return bool(abs(claimed - value) <= 1e-9 * max(1.0, abs(value)))
+
+
 def _summarize(rows: Sequence[Row]) -> dict[str, Any]:
     scores = [float(row["score"]) for row in rows]
 

@@ -24,9 +24,9 @@ percentile intervals hold 90 to 95 % at 8 games and 94 to 96 % from 32 on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -41,9 +41,9 @@ ALPHA, POWER = 0.05, 0.8
 """Error rate of a verdict, and how likely a difference should be settled, in questions of power."""
 
 _BLOCK = 500  # resamples drawn at a time, to bound memory
-_EXACT_FLIPS = 14  # differences: 16,384 sign patterns, no more than are drawn otherwise
-_EXACT_SPLITS = 20_000
-_ROUNDING = 1e-9  # sums that are equal but for rounding count as equal
+_EXACT = 20_000  # rearrangements, up to which all are looked at
+_DIGITS = 9
+_ROUNDING = 10.0**-_DIGITS  # sums that are equal but for rounding count as equal
 
 Array = npt.NDArray[np.float64]
 Values = Sequence[float] | Array
@@ -94,12 +94,7 @@ def mean_ci95(values: Values, seed: int = 0) -> Ends | None:
 
 def resampled_mean_ci95(values: Values, seed: int = 0) -> Ends | None:
     """The BCa interval for the mean whatever the number of values; None where it has no width."""
-    x = _sample(values)
-    if np.ptp(x) == 0:
-        return None
-    means = _replicates(x, "mean", np.random.default_rng(seed), RESAMPLES)
-    centre = x.mean()
-    return _bca(means, centre, centre - x)  # proportional to jackknife mean minus its average
+    return _bootstrap([_sample(values)], _STATISTICS["mean"], seed)
 
 
 def known_interval(value: object) -> Ends | None:
@@ -134,7 +129,7 @@ def iqm(values: Values) -> float:
 
 def estimate(values: Values, statistic: Statistic = "mean") -> float:
     """The mean, median or interquartile mean of `values`."""
-    return float(_rows(_sample(values), statistic))
+    return float(_named(statistic)(_sample(values)))
 
 
 def ci95(
@@ -167,16 +162,9 @@ def ci95(
         return _student(x)
     if few or np.ptp(x) == 0:
         return None
-    random = np.random.default_rng(seed)
     if method == "bootstrap-t":
-        return _bootstrap_t(x, random, resamples)
-    replicates = _replicates(x, statistic, random, resamples)
-    if method == "percentile":
-        low, high = np.quantile(replicates, [ALPHA / 2, 1 - ALPHA / 2])
-        return _with_width(float(low), float(high))
-    centre = _rows(x, statistic)
-    left_out = centre - x if statistic == "mean" else _influence(_jackknife(x, statistic))
-    return _bca(replicates, centre, left_out)
+        return _bootstrap_t(x, seed, resamples)
+    return _bootstrap([x], _named(statistic), seed, method, resamples)
 
 
 def paired_difference(
@@ -195,15 +183,11 @@ def paired_difference(
         raise ValueError(f"{len(x)} and {len(y)} values cannot be paired")
     if statistic == "mean":
         return Interval.of((x - y).mean(), mean_ci95(x - y, seed))
-    centre = float(_rows(x, statistic) - _rows(y, statistic))
-    if len(x) < LEAST_VALUES:
-        return Interval.of(centre, None)
-    draws = (np.random.default_rng(seed) for _ in range(2))  # the same games for both
-    first, second = (
-        _replicates(z, statistic, d, RESAMPLES) for z, d in zip((x, y), draws, strict=True)
-    )
-    left_out = _influence(_jackknife(x, statistic) - _jackknife(y, statistic))
-    return Interval.of(centre, _bca(first - second, centre, left_out))
+    difference = _combined(np.subtract, statistic)
+    ends = None
+    if len(x) >= LEAST_VALUES:
+        ends = _bootstrap([x, y], difference, seed, paired=True)
+    return Interval.of(difference(x, y), ends)
 
 
 def unpaired_difference(
@@ -221,10 +205,12 @@ def unpaired_difference(
         other = unpaired_difference(b, a, statistic, seed)
         turned = None if other.ends is None else (0.0 - other.ends[1], 0.0 - other.ends[0])
         return Interval.of(0.0 - other.estimate, turned)
-    if min(len(x), len(y)) < LEAST_VALUES:
+    difference = _combined(np.subtract, statistic)
+    if min(len(x), len(y)) >= LEAST_VALUES:
+        ends = _bootstrap([x, y], difference, seed)
+    else:
         ends = _welch_ends(x, y) if statistic == "mean" else None
-        return Interval.of(_rows(x, statistic) - _rows(y, statistic), ends)
-    return _two_samples(x, y, statistic, np.subtract, seed)
+    return Interval.of(difference(x, y), ends)
 
 
 def ratio_of_means(a: Values, b: Values, seed: int = 0) -> Interval:
@@ -238,9 +224,9 @@ def ratio_of_means(a: Values, b: Values, seed: int = 0) -> Interval:
     x, y = _sample(a), _sample(b)
     if y.min() < 0 or np.count_nonzero(y) * 2 < len(y):
         raise ValueError("the reference has negative values, or more zeros than others")
-    if min(len(x), len(y)) < LEAST_VALUES:
-        return Interval.of(x.mean() / y.mean(), None)
-    return _two_samples(x, y, "mean", np.divide, seed)
+    ratio = _combined(np.divide, "mean")
+    few = min(len(x), len(y)) < LEAST_VALUES
+    return Interval.of(ratio(x, y), None if few else _bootstrap([x, y], ratio, seed))
 
 
 def sign_flip_test(differences: Values, seed: int = 0) -> PValue:
@@ -252,18 +238,14 @@ def sign_flip_test(differences: Values, seed: int = 0) -> PValue:
     """
     d = _sample(differences)
     d = d[d != 0]
-    if len(d) == 0:
+    if len(d) < 2:
         return PValue(1.0, True)
-    bound = abs(d.sum()) - _ROUNDING * np.abs(d).sum()
-    if len(d) <= _EXACT_FLIPS:
-        bits = np.arange(1 << len(d))[:, None] >> np.arange(len(d)) & 1
-        sums = (2.0 * bits - 1) @ d
-        return PValue(float(np.mean(np.abs(sums) >= bound)), True)
-    random, count = np.random.default_rng(seed), 0
-    for size in _blocks(RESAMPLES):
-        signs = random.integers(0, 2, (size, len(d)), dtype=np.int8) * 2.0 - 1
-        count += int(np.count_nonzero(np.abs(signs @ d) >= bound))
-    return PValue((1 + count) / (1 + RESAMPLES), False)
+    scale = np.abs(d).sum()
+
+    def distance(flipped: Array, axis: int = -1) -> Any:
+        return np.abs(flipped.sum(axis=axis) / scale).round(_DIGITS)
+
+    return _permuted([d], distance, "samples", 2 ** len(d), seed)
 
 
 def permutation_test(a: Values, b: Values, seed: int = 0) -> PValue:
@@ -276,19 +258,19 @@ def permutation_test(a: Values, b: Values, seed: int = 0) -> PValue:
     x, y = _sample(a), _sample(b)
     if _swapped(x, y):
         return permutation_test(b, a, seed)
-    n, pooled = len(x), np.concatenate([x, y])
-    bound = float(_welch(pooled[None], n)[0]) * (1 - _ROUNDING)
-    if bound == 0:
+    if len(x) == 1:  # as far from the mean as any one of them
+        pooled = np.concatenate([x, y])
+        alone = np.abs(pooled - pooled.mean())
+        bound = alone[0] - _ROUNDING * np.abs(pooled).max()
+        return PValue(float(np.mean(alone >= bound)), True)
+    observed = _welch(x, y)
+    if observed == 0:
         return PValue(1.0, True)
-    if math.comb(len(pooled), n) <= _EXACT_SPLITS:
-        everyone = set(range(len(pooled)))
-        orders = [[*c, *sorted(everyone - set(c))] for c in combinations(range(len(pooled)), n)]
-        return PValue(float(np.mean(_welch(pooled[np.array(orders)], n) >= bound)), True)
-    random, count = np.random.default_rng(seed), 0
-    for size in _blocks(RESAMPLES):
-        shuffled = random.permuted(np.tile(pooled, (size, 1)), axis=1)
-        count += int(np.count_nonzero(_welch(shuffled, n) >= bound))
-    return PValue((1 + count) / (1 + RESAMPLES), False)
+
+    def distance(left: Array, right: Array, axis: int = -1) -> Any:
+        return (_welch(left, right) / observed).round(_DIGITS)
+
+    return _permuted([x, y], distance, "independent", math.comb(len(x) + len(y), len(x)), seed)
 
 
 def games_to_settle(difference: float, *deviations: float) -> int | None:
@@ -330,52 +312,85 @@ def _sample(values: Values) -> Array:
     return x
 
 
-def _rows(x: Array, statistic: Statistic) -> Any:
-    """The statistic of each row: of the last axis."""
-    if statistic == "mean":
-        return x.mean(axis=-1)
-    if statistic == "median":
-        return np.median(x, axis=-1)
-    if statistic == "iqm":
-        return scipy.stats.trim_mean(x, 0.25, axis=-1)
-    raise ValueError(f"unknown statistic {statistic!r}")
+def _iqm(x: Array, axis: int = -1) -> Any:
+    return scipy.stats.trim_mean(x, 0.25, axis=axis)
 
 
-def _blocks(total: int) -> Iterator[int]:
-    for start in range(0, total, _BLOCK):
-        yield min(_BLOCK, total - start)
+_STATISTICS: dict[str, Callable[..., Any]] = {"mean": np.mean, "median": np.median, "iqm": _iqm}
 
 
-def _replicates(
-    x: Array, statistic: Statistic, random: np.random.Generator, resamples: int
-) -> Array:
-    """The statistic of `resamples` samples of the same size, drawn with replacement."""
-    n = len(x)
-    return np.concatenate(
-        [_rows(x[random.integers(0, n, (size, n))], statistic) for size in _blocks(resamples)]
+def _named(statistic: str) -> Callable[..., Any]:
+    if statistic not in _STATISTICS:
+        raise ValueError(f"unknown statistic {statistic!r}")
+    return _STATISTICS[statistic]
+
+
+def _combined(combine: Callable[..., Any], statistic: str) -> Callable[..., Any]:
+    """A function of the statistics of two samples, each along `axis`."""
+    of = _named(statistic)
+    return lambda x, y, axis=-1: combine(of(x, axis=axis), of(y, axis=axis))
+
+
+def _bootstrap(
+    samples: Sequence[Array],
+    statistic: Callable[..., Any],
+    seed: int,
+    method: Literal["bca", "percentile"] = "bca",
+    resamples: int = RESAMPLES,
+    paired: bool = False,
+) -> Ends | None:
+    """A bootstrap interval, None where it has no width: every resample gives the same."""
+    if all(np.ptp(x) == 0 for x in samples):
+        return None
+    found = _resampled(samples, statistic, seed, method, resamples, paired)
+    low, high = found.confidence_interval
+    if not math.isfinite(low + high):  # no value left out changes a median of ties: no BCa
+        low, high = np.quantile(found.bootstrap_distribution, [ALPHA / 2, 1 - ALPHA / 2])
+    return _with_width(float(low), float(high))
+
+
+def _resampled(
+    samples: Sequence[Array],
+    statistic: Callable[..., Any],
+    seed: int,
+    method: Literal["bca", "percentile"],
+    resamples: int,
+    paired: bool = False,
+) -> Any:
+    with warnings.catch_warnings():  # of samples without spread: what has no value is NaN
+        warnings.simplefilter("ignore")
+        return scipy.stats.bootstrap(
+            samples,
+            statistic,
+            n_resamples=resamples,
+            batch=_BLOCK,
+            vectorized=True,
+            paired=paired,
+            method="BCa" if method == "bca" else "percentile",
+            rng=np.random.default_rng(seed),
+        )
+
+
+def _permuted(
+    samples: Sequence[Array],
+    statistic: Callable[..., Any],
+    kind: Literal["samples", "independent"],
+    rearrangements: int,
+    seed: int,
+) -> PValue:
+    """How often a statistic is as great as seen: of all rearrangements if few, else of 10,000."""
+    exact = rearrangements <= _EXACT
+    found = scipy.stats.permutation_test(
+        samples,
+        statistic,
+        permutation_type=kind,
+        vectorized=True,
+        n_resamples=rearrangements if exact else RESAMPLES,
+        batch=_BLOCK,
+        alternative="greater",
+        rng=np.random.default_rng(seed),
     )
-
-
-def _jackknife(x: Array, statistic: Statistic) -> Array:
-    """The statistic without each value in turn; of a single value, with it."""
-    n = len(x)
-    if n == 1:
-        return np.array([_rows(x, statistic)])
-    if statistic == "mean":
-        means: Array = (x.sum() - x) / (n - 1)
-        return means
-    others = np.arange(n - 1)
-    blocks = np.array_split(np.arange(n), max(1, n // _BLOCK))
-    return np.concatenate(
-        [_rows(x[others + (others >= block[:, None])], statistic) for block in blocks]
-    )
-
-
-def _influence(left_out: Array) -> Array:
-    """Jackknife values on a scale on which those of two samples can stand together."""
-    n = len(left_out)
-    influence: Array = (left_out - left_out.mean()) * ((n - 1) / n)
-    return influence
+    return PValue(float(found.pvalue), exact)
 
 
 def _student(x: Array) -> Ends | None:
@@ -398,54 +413,16 @@ def _with_width(low: float, high: float) -> Ends | None:
     return (low, high) if low < high else None
 
 
-def _bca(replicates: Array, centre: float, left_out: Array) -> Ends | None:
-    """BCa interval, None where it has no width.
+def _bootstrap_t(x: Array, seed: int, resamples: int) -> Ends | None:
+    centre, error = x.mean(), _standard_error(x)
 
-    `left_out`: what the statistic changes by without each value, any scale.
-    """
-    count = len(replicates)
-    equal = np.count_nonzero(replicates == centre)
-    below = (np.count_nonzero(replicates < centre) + 0.5 * equal) / count
-    bias = scipy.stats.norm.ppf(np.clip(below, 1 / count, 1 - 1 / count))
-    spread = (left_out**2).sum() ** 1.5
-    acceleration = -(left_out**3).sum() / (6 * spread) if spread > 0 else 0.0
-    z = scipy.stats.norm.ppf([0.025, 0.975])
-    shifted = bias + (bias + z) / (1 - acceleration * (bias + z))
-    ends: Any = np.quantile(replicates, scipy.stats.norm.cdf(shifted))
-    return _with_width(float(ends[0]), float(ends[1]))
-
-
-def _two_samples(
-    x: Array, y: Array, statistic: Statistic, combine: Callable[..., Any], seed: int
-) -> Interval:
-    """BCa of a function of the statistics of two samples, each resampled by itself."""
-    first, second = np.random.default_rng(seed).spawn(2)
-    of_x, of_y = _rows(x, statistic), _rows(y, statistic)
-    centre = float(combine(of_x, of_y))
-    if np.ptp(x) == 0 and np.ptp(y) == 0:
-        return Interval.of(centre, None)
-    replicates = combine(
-        _replicates(x, statistic, first, RESAMPLES), _replicates(y, statistic, second, RESAMPLES)
-    )
-    left_out = np.concatenate(
-        [
-            _influence(combine(_jackknife(x, statistic), of_y)),
-            _influence(combine(of_x, _jackknife(y, statistic))),
-        ]
-    )
-    return Interval.of(centre, _bca(replicates, centre, left_out))
-
-
-def _bootstrap_t(x: Array, random: np.random.Generator, resamples: int) -> Ends | None:
-    n, centre, error = len(x), x.mean(), _standard_error(x)
-    found: list[Array] = []
-    for size in _blocks(resamples):
-        drawn = x[random.integers(0, n, (size, n))]
+    def t(drawn: Array, axis: int = -1) -> Any:
         errors = _standard_error(drawn)
         usable = errors > _ROUNDING * error
-        found.append((drawn.mean(axis=-1)[usable] - centre) / errors[usable])
-    t: Array = np.concatenate(found)
-    low, high = (float(np.quantile(t, share)) for share in (ALPHA / 2, 1 - ALPHA / 2))
+        return np.where(usable, drawn.mean(axis=-1) - centre, np.nan) / np.where(usable, errors, 1)
+
+    drawn = _resampled([x], t, seed, "percentile", resamples).bootstrap_distribution
+    low, high = np.nanquantile(drawn, [ALPHA / 2, 1 - ALPHA / 2])
     return _with_width(float(centre - high * error), float(centre - low * error))
 
 
@@ -453,21 +430,15 @@ def _standard_error(x: Array) -> Any:
     return x.std(axis=-1, ddof=1) / math.sqrt(x.shape[-1])
 
 
-def _welch(pooled: Array, n: int) -> Array:
-    """|Welch's t| of the first `n` values of each row against the others; infinite without spread.
-
-    With a single value on one side it is the absolute difference of means.
-    """
-    left, right = pooled[:, :n], pooled[:, n:]
-    difference: Array = np.abs(left.mean(axis=1) - right.mean(axis=1))
-    difference[difference <= _ROUNDING * np.abs(pooled).max(axis=1)] = 0
-    if min(left.shape[1], right.shape[1]) < 2:
-        return difference
+def _welch(left: Array, right: Array) -> Array:
+    """|Welch's t| along the last axis; 1e200 without spread, 0 without a difference."""
+    scale = max(np.abs(left).max(), np.abs(right).max())
+    difference: Array = np.abs(left.mean(axis=-1) - right.mean(axis=-1))
+    difference = np.where(difference <= _ROUNDING * scale, 0.0, difference)
     error = np.hypot(_standard_error(left), _standard_error(right))
-    spread = error > _ROUNDING * np.abs(pooled).max(axis=1)
-    t = np.where(difference > 0, np.inf, 0.0)
-    t[spread] = difference[spread] / error[spread]
-    return t
+    spread = error > _ROUNDING * scale
+    t = np.where(difference > 0, 1e200, 0.0)
+    return np.where(spread, difference / np.where(spread, error, 1), t)
 
 
 def _swapped(x: Array, y: Array) -> bool:

@@ -162,8 +162,8 @@ def summary_problems(result: Mapping[str, Any], rows: list[results.Row]) -> list
     return [
         f"result.json: {name} is {claimed.get(name)!r}, its games give {value!r}"
         for name, value in given.items()
-        if not _same(claimed.get(name), value)
-        and not (name in before and _same(claimed.get(name), before[name]))
+        if not results.same(claimed.get(name), value)
+        and not (name in before and results.same(claimed.get(name), before[name]))
     ]
 
 
@@ -175,20 +175,3 @@ def _written_before(rows: list[results.Row]) -> dict[str, Any]:
         ends = statistics.resampled_mean_ci95(scores) or (scores[0], scores[0])
         found["mean_score_ci95"] = list(ends)
     return found
-
-
-def _same(claimed: Any, value: Any) -> bool:
-    """Equal up to the last digits of floating point, which other numpy versions may round."""
-    if value is None or isinstance(value, (str, dict)):
-        return bool(claimed == value)
-    if isinstance(value, list):
-        return (
-            isinstance(claimed, list)
-            and len(claimed) == len(value)
-            and all(_same(a, b) for a, b in zip(claimed, value, strict=True))
-        )
-    if isinstance(claimed, bool) or not isinstance(claimed, (int, float)):
-        return False
-    if isinstance(claimed, int) and not -(1 << 63) < claimed < 1 << 63:
-        return False
-    return bool(abs(claimed - value) <= 1e-9 * max(1.0, abs(value)))

@@ -231,7 +231,9 @@ def hold(leaderboard: Path, log: Sequence[LogLine], id: str, protocol: str, fold
         raise CheckFailed(f"{out}: {where}")
     agreement = _agreement(folder, row_digest, out, str(facts.get("result")), fresh)
     said = facts.get("fresh")
-    same = isinstance(said, dict) and results.completed(said, agreement.fresh) == agreement.fresh
+    same = isinstance(said, dict) and results.same(
+        results.completed(said, agreement.fresh), agreement.fresh
+    )
     if not same or agreement.agrees is not facts.get("agrees"):
         raise CheckFailed(f"{out}: its games do not come to what line {line.number + 1} has")
     return Held(line, out, fresh, agreement.agrees)

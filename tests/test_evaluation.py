@@ -33,7 +33,7 @@ from nhzoo.evaluation.results import merge
 from nhzoo.evaluation.statistics import iqm, mean_ci95
 from nhzoo.policy import arithmetic
 from nhzoo.runtime import files
-from tests import by_hand
+from tests import by_hand, commands
 from tests.conftest import make_entry, read_rows
 from tests.saboteurs import Hanger, Killer, Raiser, Vandal
 
@@ -167,7 +167,8 @@ def test_killed_half_way_and_resumed_it_is_byte_identical(shared_entry, played, 
     assert not (folder / "result.json").exists()
     with open(log, "ab") as file:
         file.write(b'{"index": 3, "core": 12')  # a line that the kill cut short
-    subprocess.run(command, check=True, capture_output=True)
+    done = commands.run(*command[len(NHZOO) :])
+    assert done.returncode == 0, done.stderr
     assert contents(folder) == contents(played)
     assert verify(folder).ok
 
@@ -599,7 +600,7 @@ def test_the_audit_knows_an_agents_own_games_from_anothers(shared_entry, played,
     other = make_entry(tmp_path / "other", seed=5)
     forged = tmp_path / "forged"
     evaluate(other, "smoke-v1", 2, 1, forged, batch=4)
-    assert audit(forged, shared_entry).problems == [
+    assert audit(forged, shared_entry, 1).problems == [
         "the result is of other weights than those of tiny-agent"
     ]
     result = files.read_json(forged / "result.json")
@@ -607,7 +608,7 @@ def test_the_audit_knows_an_agents_own_games_from_anothers(shared_entry, played,
     files.atomic_write(
         forged / "result.json", files.dump_json(result | {"weights_sha256": claimed})
     )
-    found = audit(forged, shared_entry)
+    found = audit(forged, shared_entry, 1)
     assert not found.ok and not found.problems
     assert set(found.wrong) == {0, 1}
     assert min(found.wrong.values()) < 50  # at once, not at the end
@@ -645,7 +646,7 @@ def test_the_best_of_several_tries_is_no_agents_game(shared_entry, played, tmp_p
     folder = tmp_path / "picked"
     hand_in(folder, played, episode.result, bytes(episode.game.keys))
     assert verify(folder).ok  # it is a game of NetHack's
-    found = audit(folder, shared_entry)
+    found = audit(folder, shared_entry, 1)
     assert list(found.wrong) == [0]
 
 
@@ -674,17 +675,17 @@ def test_one_key_chosen_beside_a_boundary_is_found(shared_entry, played, tmp_pat
     folder = tmp_path / "picked"
     hand_in(folder, played, episode.result, bytes(episode.game.keys))
     assert verify(folder).ok
-    found = audit(folder, shared_entry)
+    found = audit(folder, shared_entry, 1)
     assert (found.ok, found.exact, found.wrong) == (False, True, {0: chosen})
     # Results from before numerics were named keep the tolerance; none of them is audited anew.
     result = files.read_json(folder / "result.json")
     del result["numerics"]
     files.atomic_write(folder / "result.json", files.dump_json(result))
-    found = audit(folder, shared_entry)
+    found = audit(folder, shared_entry, 1)
     assert (found.ok, found.exact, found.near) == (True, False, 1)
     files.atomic_write(folder / "result.json", files.dump_json(result | {"numerics": "x-2"}))
     with pytest.raises(InputError, match="its numerics are 'x-2'; this version of nhzoo computes"):
-        audit(folder, shared_entry)
+        audit(folder, shared_entry, 1)
 
 
 @pytest.mark.slow
@@ -703,12 +704,11 @@ def test_a_game_played_by_hand_is_no_networks_game(shared_entry, played, tmp_pat
     hand_in(alone, played, result, keys, games=1, **name)
     for folder, agent in ((among, shared_entry), (alone, "bc-lstm-1m")):
         assert verify(folder).ok
-        found = audit(folder, agent)
+        found = audit(folder, agent, 1)
         assert not found.ok and not found.problems
         assert list(found.wrong) == [0]
         assert found.wrong[0] < 20
-    command = [*NHZOO, "verify", os.fspath(alone), "--audit", "bc-lstm-1m"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = commands.run("verify", alone, "--audit", "bc-lstm-1m", "--workers", 1)
     assert done.returncode == 1
     assert "game 0: bc-lstm-1m presses another key at its step" in done.stderr
 

@@ -77,9 +77,9 @@ def test_a_bot_is_whole_and_nothing_is_written_over(exported, shared_entry, tmp_
     with pytest.raises(InputError, match="--as minihack: known is nethackers"):
         export_bot(shared_entry, "minihack", tmp_path / "x")
     for code in ("random", "scripted", "autoascend", "my.module:make_agent", exported):
-        with pytest.raises(InputError, match="is code, not weights"):
+        with pytest.raises(InputError, match="is code and has no weights"):
             export_bot(code, "nethackers", tmp_path / "x")
-    with pytest.raises(InputError, match="no entry 'nobody'"):
+    with pytest.raises(InputError, match="'nobody': is no entry"):
         export_bot("nobody", "nethackers", tmp_path / "x")
     broken = make_entry(tmp_path / "broken")
     (broken / "parity.safetensors").write_bytes(b"")

@@ -410,7 +410,7 @@ def test_teachers_that_cannot_be_used(tmp_path):
         with pytest.raises(InputError, match=f"--teacher .*: {field} is") as error:
             hold(replace(TINY, teacher=str(entry)), [])
         assert "\n" not in str(error.value)
-    with pytest.raises(InputError, match="--start nobody: is no zoo entry"):
+    with pytest.raises(InputError, match="--start .nobody.: is no entry"):
         hold(replace(TINY, params=0, start="nobody"), [])
 
 
@@ -453,7 +453,7 @@ def test_the_command_line(tmp_path):
     assert "nhzoo train impala" in (tmp_path / "agent" / "README.md").read_text()
     for words, wanted in (
         (("--actors", 1_000), "--actors 1000: this machine has"),
-        (("--teacher", "nobody"), "--teacher nobody: is no zoo entry"),
+        (("--teacher", "nobody"), "--teacher 'nobody': is no entry"),
         (("--inline", "--extras", "gold=1"), "--extras gold=1"),
     ):
         done = run(*where[2:], "--run", tmp_path / "other", *words)

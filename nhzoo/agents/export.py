@@ -73,7 +73,7 @@ def export_bot(entry: str | Path, system: str, out: Path) -> list[str]:
     """
     if system not in SYSTEMS:
         raise InputError(f"--as {system}: known is {', '.join(SYSTEMS)}")
-    folder = _entry_folder(entry)
+    folder = registry.find_entry(entry).folder
     name = folder.resolve().name
     if not files.is_plain_name(name):
         raise InputError(f"{folder}: give the folder a name of letters, digits, '.', '_' and '-'")
@@ -94,20 +94,3 @@ def export_bot(entry: str | Path, system: str, out: Path) -> list[str]:
     for part, data in written.items():
         files.atomic_write(out / part, data)
     return list(written)
-
-
-def _entry_folder(entry: str | Path) -> Path:
-    """Where an entry's files are; agents that are code have none."""
-    folder = registry.find(str(entry))
-    if folder is None and str(entry).startswith("hf://"):
-        folder = registry.pull_entry(str(entry)).folder
-    if folder is None and (Path(entry) / "config.json").is_file():
-        folder = Path(entry)
-    if folder is None:
-        text = str(entry)
-        if text in registry.BUILT_IN or ":" in text or (Path(entry) / "bot.py").is_file():
-            raise InputError(f"{text}: is code, not weights; only entries can be exported")
-        raise InputError(
-            f"no entry {text!r}; `nhzoo list` shows the entries (those with parameters)"
-        )
-    return folder

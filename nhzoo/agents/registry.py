@@ -15,7 +15,7 @@ from nhzoo.errors import InputError
 from nhzoo.hub import download
 from nhzoo.hub.download import Progress, Pulled
 from nhzoo.hub.errors import NotThere
-from nhzoo.hub.repos import is_name, parse
+from nhzoo.hub.repos import Ref, is_name, parse
 from nhzoo.runtime import files
 from nhzoo.runtime.system import CHECKOUT, PACKAGE
 
@@ -38,6 +38,19 @@ class Listed:
     path: Path | None
     params: int | None
     description: str
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where an entry's files are. `ref` is its pinned name on the hub, None for local folders."""
+
+    folder: Path
+    ref: Ref | None = None
+
+    @property
+    def source(self) -> str | None:
+        """`ref` as text."""
+        return None if self.ref is None else str(self.ref)
 
 
 def folders() -> list[Path]:
@@ -73,6 +86,27 @@ def list_agents() -> list[Listed]:
             found[name] = replace(_listed(path), name=name)
     code = [Listed(name, None, None, text) for name, text in BUILT_IN.items()]
     return [*found.values(), *code]
+
+
+def find_entry(source: str | Path, option: str = "") -> Located:
+    """The entry by its name, its folder, or hf://org/name@revision, which is fetched.
+
+    InputError, which names `option`, for what is none: agents that are code have no weights.
+    """
+    text = str(source)
+    if text.startswith("hf://"):
+        pulled = pull_entry(text)
+        return Located(pulled.folder, pulled.ref)
+    folder = find(text) or Path(source)
+    if (folder / "config.json").is_file():
+        return Located(folder)
+    said = f"{option} {text[:200]!r}" if option else f"{text[:200]!r}"
+    if text in BUILT_IN or ":" in text or (folder / "bot.py").is_file():
+        raise InputError(f"{said}: is code and has no weights; give an entry (see nhzoo list)")
+    raise InputError(
+        f"{said}: is no entry; give a name that `nhzoo list` shows with its parameters, the folder "
+        "of one (with config.json), or hf://org/name"
+    )
 
 
 def pull_entry(text: str, progress: Progress = lambda done, total: None) -> Pulled:

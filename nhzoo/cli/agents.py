@@ -66,13 +66,7 @@ def info(agent: str, as_json: bool) -> None:
     """
     from nhzoo.agents import registry
 
-    path = registry.find(agent) or (Path(agent) if Path(agent).is_dir() else None)
-    if path is None and agent.startswith("hf://"):
-        path = registry.pull_entry(agent).folder
-    if path is None:
-        raise InputError(
-            f"no entry {agent!r}; `nhzoo list` shows the entries (those with parameters)"
-        )
+    path = registry.find_entry(agent).folder
     config = registry.read_config(path)
     if as_json:
         console.print_json({"name": path.name, "path": str(path), **config})

@@ -404,7 +404,7 @@ def weights_of(subject: Subject, named: str, agents: Path | None) -> Weights:
     """
     from nhzoo.policy import checkpoint
 
-    manifest, source = subject.manifest, None
+    manifest = subject.manifest
     if named == "auto" and manifest is None:
         if agents is None or not files.is_plain_name(subject.agent):
             raise InputError(f"{subject.folder}: whose games these are has to be said: --audit")
@@ -420,13 +420,8 @@ def weights_of(subject: Subject, named: str, agents: Path | None) -> Weights:
             named = str(files.inside(subject.folder, ENTRY_FOLDER))
     else:
         manifest = None  # somebody else says which, wherever the submission points to
-    if named.startswith("hf://"):
-        pulled = registry.pull_entry(named)
-        folder, source = pulled.folder, str(pulled.ref)
-    else:
-        folder = registry.find(named) or Path(named)
-        if not (folder / "config.json").is_file():
-            raise InputError(f"--audit {named[:200]!a}: is no entry (a folder with config.json)")
+    found = registry.find_entry(named, "--audit")
+    folder, source = found.folder, found.source
     if manifest is not None and manifest.entry is not None:
         data = files.read_bounded(files.inside(folder, "config.json"), files.MEGABYTE)
         if hashlib.sha256(data).hexdigest() != manifest.entry.config_sha256:

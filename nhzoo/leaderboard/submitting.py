@@ -171,15 +171,9 @@ def _pointer(entry: str, on_hub: bool) -> tuple[EntryPointer, Path | None, str, 
     from nhzoo.leaderboard.entry_checks import training_problems
     from nhzoo.policy.checkpoint import load_entry
 
-    if entry.startswith("hf://"):
-        pulled = registry.pull_entry(entry)
-        folder, source, bundled = pulled.folder, str(pulled.ref), None
-    else:
-        folder = registry.find(entry) or Path(entry)
-        if not (folder / "config.json").is_file():
-            raise InputError(
-                f"--entry {entry}: is no entry; give its folder, name or hf:// reference"
-            )
+    found = registry.find_entry(entry, "--entry")
+    folder, source, bundled = found.folder, found.source, None
+    if source is None:
         if on_hub:
             raise InputError(f"--entry {entry}: push it first (nhzoo push), then --entry hf://...")
         source, bundled = ENTRY_FOLDER, folder

@@ -256,9 +256,7 @@ def probe(world: WorldConfig) -> dict[str, Any]:
 
 
 def _entry(option: str, source: str) -> tuple[Entry, Path]:
-    path = registry.find(source) or Path(source)
-    if not (path / "config.json").is_file():
-        raise InputError(f"{option} {source}: is no zoo entry; give a name or a folder of one")
+    path = registry.find_entry(source, option).folder
     try:
         return load_entry(path), path
     except InputError as error:

@@ -240,6 +240,7 @@ def test_batches_accumulate_to_the_update_of_a_larger_batch(games, tmp_path):
         np.testing.assert_allclose(tensor, summed.policy.state_dict()[name], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_reading_ahead_changes_no_bit_and_resumes_exactly(games, tmp_path):
     plain = bc.Run(DEBUG, games[0], tmp_path / "plain")
     ahead = bc.Run(DEBUG, games[0], tmp_path / "ahead", ahead=3)
@@ -264,6 +265,7 @@ def test_what_goes_wrong_in_the_thread_that_reads_is_heard(games, tmp_path):
             run.step()
 
 
+@pytest.mark.slow
 def test_half_precision_learns_about_the_same(games, tmp_path):
     config = replace(DEBUG, dropout=0.0)
     whole = bc.train(config, *games, tmp_path / "fp32")

@@ -126,6 +126,7 @@ words = st.sampled_from(HOSTILE) | st.text(max_size=80)
 values = words | st.integers(-(10**400), 10**400) | st.none() | st.booleans() | st.lists(words)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     config=st.fixed_dictionaries(

@@ -259,6 +259,7 @@ def test_recorded_games_are_packed_exported_named_and_looked_at(
     assert "3 games" in shown.stdout
 
 
+@pytest.mark.slow
 def test_a_game_that_diverges_is_refused_in_a_line_and_the_rest_is_packed(small_set, tmp_path):
     folder = tmp_path / "set"
     shutil.copytree(small_set, folder)

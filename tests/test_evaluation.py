@@ -382,6 +382,7 @@ class Stuck:
         return np.full(len(uniform), list(ACTION_KEYS).index(27)), state
 
 
+@pytest.mark.slow
 def test_an_agent_object_plays_and_stalls():
     done = evaluate(Stuck(), "monk-v1", episodes=2, workers=1, batch=2)
     assert [row["end_status"] for row in done.episodes] == ["stalled", "stalled"]

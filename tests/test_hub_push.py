@@ -398,6 +398,7 @@ def test_a_site_is_a_static_space(hub, alice, tmp_path):
     assert push(site, "hf://spaces/nhzoo/leaderboard").plan.removed == ("agents/one.html",)
 
 
+@pytest.mark.slow
 def test_everything_of_a_checkout(entry, played, tmp_path):
     root = tmp_path / "checkout"
     shutil.copytree(entry, root / "agents" / "tiny-agent")

@@ -100,6 +100,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(tmp_path, config):
         assert steady(folder)[-1] == steady(tmp_path / "whole")[-1]
 
 
+@pytest.mark.slow
 def test_more_steps_prolong_a_run(tmp_path):
     whole = train(replace(TINY, steps=2 * TINY.steps), tmp_path / "whole")
     train(TINY, tmp_path / "run")
@@ -410,7 +411,7 @@ def test_teachers_that_cannot_be_used(tmp_path):
         with pytest.raises(InputError, match=f"--teacher .*: {field} is") as error:
             hold(replace(TINY, teacher=str(entry)), [])
         assert "\n" not in str(error.value)
-    with pytest.raises(InputError, match="--start .nobody.: is no entry"):
+    with pytest.raises(InputError, match=r"--start .nobody.: is no entry"):
         hold(replace(TINY, params=0, start="nobody"), [])
 
 

@@ -311,6 +311,7 @@ def test_one_agent_may_stand_on_several_boards_if_its_account_is_one(net):
         assert report.tier == "" and "on the board already" in report.problems[0]
 
 
+@pytest.mark.slow
 def test_the_hub_is_asked_for_entries_of_the_same_size(hub, net, monkeypatch, tmp_path):
     from nhzoo.hub import upload
 

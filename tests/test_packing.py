@@ -276,6 +276,7 @@ def test_datasets_of_one_name_do_not_meet_in_the_cache(small_set, tmp_path):
     assert packing.pack(small_set, workers=1, cache=tmp_path / "cache").already == 4
 
 
+@pytest.mark.slow
 def test_a_dataset_that_grew_packs_only_what_is_new(small_set, tmp_path):
     folder = tmp_path / "set"
     shutil.copytree(small_set, folder)
@@ -345,6 +346,7 @@ def test_splits_are_exported_together_and_other_games_never_over_them(small_set,
         packed_set.export("small", strange, out)
 
 
+@pytest.mark.slow
 def test_a_damaged_chunk_is_packed_again_and_never_exported(small_set, tmp_path):
     report = packing.pack(small_set, workers=1, cache=tmp_path / "cache")
     data = bytearray(report.games[1].read_bytes())

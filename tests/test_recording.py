@@ -280,6 +280,7 @@ def test_games_may_be_stopped_early_and_say_so(recorded, tmp_path, in_process):
     assert contents(folder) == again
 
 
+@pytest.mark.slow
 def test_limits_that_do_not_go_together_are_refused(recorded, tmp_path, monkeypatch, in_process):
     folder = tmp_path / "walks"
     shutil.copytree(recorded, folder)

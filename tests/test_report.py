@@ -120,6 +120,7 @@ def test_colours_and_cursor_reach_a_terminal():
         assert painter.draw(chars, colors, cursor) == ""
 
 
+@pytest.mark.slow
 def test_a_recording_is_an_asciicast_with_steps_and_keys(played):
     row = read_rows(played)[0]
     text = record_cast(played, row, SMOKE, agent="tiny").text

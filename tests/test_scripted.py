@@ -67,6 +67,7 @@ def question(text):
     return screen(ROOM, text, cursor=(0, len(text)))
 
 
+@pytest.mark.slow
 def test_it_answers_what_is_asked():
     assert keys(question("You see here a newt.--More--")) == "\r"
     assert keys(question("Are you sure you want to pray? [yn] (n)")) == "y"

@@ -270,7 +270,9 @@ def test_no_code_is_run_for_any_tier(net, tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "bot.py").write_text(f"open({os.fspath(marker)!r}, 'w')\n")
     for name in ("evil:make", os.fspath(folder), "random", "autoascend"):
-        with pytest.raises((InputError, CheckFailed), match=r"is code and has no weights|other weights"):
+        with pytest.raises(
+            (InputError, CheckFailed), match=r"is code and has no weights|other weights"
+        ):
             judged(net, audit=name)
     assert not marker.exists()
     value = files.read_json(net.folder / NAME)

@@ -1,4 +1,4 @@
-"""Equal, faster parts for AutoAscend's items: what they are, weigh and may be called."""
+"""Faster, equivalent replacements for AutoAscend's item code: kinds, weights and names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets of glyphs as tables, and what of AutoAscend's arithmetic on a level is compiled.
+"""Compiled kernels for AutoAscend: sets of glyphs as tables, and its arithmetic on a level.
 
 Arrays of a level are [21, 79]: glyphs and objects int16, counts and distances int32, marks bool. A
 set of glyphs is bool [65536], so that any int16, -1 too, selects a place in it.

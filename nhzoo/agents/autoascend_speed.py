@@ -1,4 +1,4 @@
-"""Equal, faster parts for AutoAscend: it presses the same keys in less time.
+"""Faster, equivalent replacements for parts of AutoAscend: the same keys in less time.
 
 Most of its time goes into a few small functions that are called several times a step. `prepare`
 puts ours in their places, in the process of a game and for the one version that they were held

@@ -1,4 +1,4 @@
-"""Agents: anything that maps observations to actions; those of networks, and the blind ones."""
+"""The interface of an agent, and agents that play by a network or by chance."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ Array = np.ndarray[Any, Any]
 
 @runtime_checkable
 class Agent(Protocol):
-    """All there is to implement.
+    """The interface of an agent: these two methods are all it must have.
 
-    A state is an array, or tuples, lists and dicts of arrays, whose first axis is the batch: rows
-    are replaced when a game ends and another begins.
+    A state is an array, or tuples, lists and dicts of arrays, whose first axis is the batch. A row
+    is replaced when its game ends and another begins.
 
-    An agent that sees nothing, remembers nothing and chooses by `uniform` alone may say so with the
-    attribute `blind = True`: its rows are then many steps of one game.
+    An agent that uses neither observation nor state, only `uniform`, may set `blind = True`. Its
+    rows are then many steps of one game.
 
-    An agent that has an attribute `rows` finds in it before each `act` which rows are games, and
-    looks at no other. It is shown the games' own memory, not copies, and must leave it as it is.
+    If the agent has an attribute `rows`, it is set before each `act` to the rows that are games; the
+    agent must read no others. Observations are then the games' own memory, not copies: do not
+    change them.
     """
 
     def initial_state(self, batch: int) -> Any:
@@ -67,15 +68,15 @@ def cumulative(logits: Array, temperature: float) -> Array:
 
 
 class PolicyAgent:
-    """A zoo entry that plays: the same keys on every machine, in every batch (`arithmetic`).
+    """An agent that plays a zoo entry: the same keys on every machine and in every batch.
 
-    Torch is imported with the entry, not with this module: workers of other agents do without.
+    Torch is imported with the entry, not with this module: workers of other agents do not need it.
     Not thread-safe. Weights are read at the first step: change none after it.
     """
 
     observation_keys = TTY
     best_batch = 64
-    """Weights leave the caches while the games are played: many games share their coming back."""
+    """The games evict the weights from the caches, so many games share the cost of loading them."""
 
     def __init__(self, entry: checkpoint.Entry, source: str | None = None) -> None:
         self.entry = entry
@@ -135,7 +136,7 @@ class PolicyAgent:
         return actions, after
 
     def press(self, state: tuple[Array, ...], row: int, key: int) -> None:
-        """Another key was pressed in `row` than the one chosen: remember that one."""
+        """Record in the state of `row` that another key than the chosen one was pressed."""
         from nhzoo.policy import walking
 
         state[-1][row, walking.KEYS] = key
@@ -157,7 +158,7 @@ class PolicyAgent:
 
 
 class RandomAgent:
-    """Presses any of the 121 keys, each as likely as any other."""
+    """An agent that chooses each of the 121 actions with the same probability."""
 
     name, revision = "random", "1"
     observation_keys = ()
@@ -165,7 +166,7 @@ class RandomAgent:
     _sums = cumulative(np.zeros((1, len(ACTION_KEYS))), 1.0)[0]
 
     def initial_state(self, batch: int) -> None:
-        """Nothing to remember."""
+        """An empty state."""
 
     def act(
         self, observation: Mapping[str, Array], state: None, uniform: Array
@@ -194,7 +195,7 @@ _COUNTS = (
 
 
 class FrequencyAgent(RandomAgent):
-    """Presses each key as often as the expert did, whatever it sees: the least to be learnt."""
+    """An agent that presses each key as often as the expert does, whatever it observes."""
 
     name, revision = "frequency", "1"
 

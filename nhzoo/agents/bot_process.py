@@ -1,4 +1,4 @@
-"""The process that a bot plays in, seen from inside: one game, its observations in, actions out.
+"""The process of a bot, on the inside: it receives the observations of one game, sends actions.
 
 A template process makes the bot's imports once and forks a child for every game. A game's two
 ends talk over a socket: observations cross as one block of bytes, answers as a small struct. None
@@ -49,12 +49,12 @@ Layout = Sequence[tuple[str, str, Sequence[int]]]
 
 
 class GameEnded(Exception):
-    """The game that a blocking player plays is over: it should return."""
+    """Raised in a blocking player when its game is over: it should return."""
 
 
 @dataclass(frozen=True)
 class BotSource:
-    """Where a bot's code is: `function` of `module` makes the bot, once a game, without arguments.
+    """The source of a bot: `function` of `module` makes it, once a game, without arguments.
 
     `folder` goes first on sys.path; the function `prepare` of the module, if any, is called once
     in the template, so that what it imports is there in every game.
@@ -67,7 +67,7 @@ class BotSource:
 
 
 class BotEnv:
-    """A bot's end of its game. `observation` is the latest; its arrays are the bot's own copies."""
+    """A game as a bot sees it. `observation` is the latest; its arrays are the bot's own copies."""
 
     def __init__(self, connection: socket.socket, layout: Layout) -> None:
         self._connection = connection
@@ -183,7 +183,7 @@ def _play(connection: socket.socket, make: Callable[[], Any]) -> None:
 
 
 def template(control: int, parent: int, settings: dict[str, Any]) -> None:
-    """The life of a template process: it imports the bot's code and forks a child for each game."""
+    """Run a template process: it imports the bot's code and forks a child for each game."""
     processes.end_with(parent)
     processes.keep_handles()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""A zoo entry as a bot of another system: a folder of a few lines of code and the entry itself."""
+"""Export of a zoo entry as a bot of another system: a folder of a little code and the entry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An agent by name: built in, of the zoo, of a folder, from the hub, or somebody's own code."""
+"""Loading an agent: built in, of the zoo, from a folder, from the hub, or your own code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nhzoo.policy import checkpoint
 
 
 def load(source: str | Path) -> Agent:
-    """Get an agent: a name, a folder, "hf://org/repo@revision", or "package.module:make_agent".
+    """Load an agent: a name, a folder, "hf://org/repo@revision", or "package.module:make_agent".
 
     A name is looked for in the registry and then on the hub, in the zoo's organisation; with
     "@revision", on the hub alone. What was fetched once is loaded without a request when the

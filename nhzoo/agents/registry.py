@@ -1,4 +1,4 @@
-"""Which agents there are, by name: what the package carries, and folders the user has added.
+"""The registry: agents by name, bundled with the package or in folders that the user has added.
 
 An entry is a folder with `config.json`. Bundled ones lie in the package (installed from a wheel) or
 in `agents/` beside it (a checkout); $NHZOO_AGENTS names further folders of entries, joined by ":".
@@ -54,7 +54,7 @@ class Located:
 
 
 def folders() -> list[Path]:
-    """Where entries are looked for, first come first served."""
+    """The folders that are searched for entries, in this order."""
     named = [Path(part) for part in os.environ.get("NHZOO_AGENTS", "").split(":") if part]
     bundled = [PACKAGE / "agents" / "bundled"]
     if CHECKOUT:
@@ -71,9 +71,9 @@ def find(name: str) -> Path | None:
 
 
 def list_agents() -> list[Listed]:
-    """Every agent that `load` knows by name, without loading weights (or torch).
+    """List every agent that `load` knows by name, without loading weights (or torch).
 
-    What was fetched from the hub is named by its commit; no request is made.
+    Entries fetched from the hub are named by their commit. No request is made.
     """
     found: dict[str, Listed] = {}
     for folder in folders():
@@ -89,7 +89,7 @@ def list_agents() -> list[Listed]:
 
 
 def find_entry(source: str | Path, option: str = "") -> Located:
-    """The entry by its name, its folder, or hf://org/name@revision, which is fetched.
+    """Find an entry by its name, its folder, or hf://org/name@revision, which is fetched.
 
     InputError, which names `option`, for what is none: agents that are code have no weights.
     """

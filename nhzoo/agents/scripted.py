@@ -1,4 +1,4 @@
-"""A scripted agent: rules of thumb, the baseline that a network should beat.
+"""The scripted agent: rules of thumb, a baseline that a network should beat.
 
 It fights what is beside it, prays and drinks when it is about to die, rests, eats, explores each
 level to its end, looks for what is hidden, and goes down when it is strong enough.
@@ -72,13 +72,13 @@ class State(NamedTuple):
 
 
 class ScriptedAgent:
-    """Rules of thumb, see the module. It draws lots when it is stuck, and now and then."""
+    """An agent of rules of thumb, see the module. When stuck, and now and then, it moves at random."""
 
     name, revision = "scripted", "1"
     observation_keys = Screen._fields
 
     def initial_state(self, batch: int) -> State:
-        """Nothing known yet."""
+        """A state that knows nothing yet."""
         map_types = (np.uint8, np.int32, np.bool_, np.int32)
         terrain, shut, visited, searched = (
             np.zeros((batch, _ROWS, _COLS), kind) for kind in map_types

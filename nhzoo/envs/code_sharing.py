@@ -1,4 +1,4 @@
-"""Where in memory the copies of NLE's library lie: 4 GiB apart, so that they share predictions.
+"""Placement of the copies of NLE's library: 4 GiB apart, so that they share branch predictions.
 
 A processor predicts branches by the low 32 bits of their addresses (measured on Intel's Sapphire
 Rapids: distances of 2 and 3 GiB do nothing, those of 4 GiB do). Copies that agree in these bits

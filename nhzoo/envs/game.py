@@ -1,4 +1,4 @@
-"""NetHack games that do what they say: seeded, clock pinned, counted once a step.
+"""NetHack games that are fully seeded, with a fixed clock and each step counted once.
 
 `Game` is one NLE process image stepped by raw keys; `Episode` adds limits and the score. NLE 1.3.0
 by itself ignores `reset(seed=)`, halves its no-progress timeout, reports an abort as a death, lets
@@ -49,7 +49,7 @@ _EXTRAORDINARY = WIZARD | EXPLORE
 
 
 class Game:
-    """One NetHack game at a time, stepped by raw keys; its trace is taken as it is played.
+    """One NetHack game at a time, stepped by raw keys; its keys are recorded as a trace.
 
     `observation` maps each name to the array that NLE writes into: read it before the next step,
     copy to keep. `rows` gives NLE arrays of the caller's for some names: of its shapes, contiguous.
@@ -116,7 +116,7 @@ class Game:
 
     @property
     def voided(self) -> str:
-        """Why this is no ordinary game, in words; "" of an ordinary one. NetHack's flags say so."""
+        """Why the game is voided, in words; "" for an ordinary game. Read from NetHack's flags."""
         if self._nle is None:
             return ""
         modes = self.flags.modes[0]
@@ -257,7 +257,7 @@ def _cause(folder: Path) -> str:
 
 @dataclass
 class EpisodeResult:
-    """What one game came to. `depth` and `experience_level` are the last seen, in game.
+    """The result of one game. `depth` and `experience_level` are the last values in the game.
 
     `score` is the sum of NLE's score reward: the in-game score before the step that ended the game
     (NLE's reward of that step is 0). `end_status` is death, ascended, step_cap, stalled, crashed or
@@ -278,7 +278,7 @@ class EpisodeResult:
 
 
 class Episode:
-    """A game under a protocol's limits, with its score. The one place where these are counted."""
+    """A game under a protocol's limits, with its score. Steps and score are counted here alone."""
 
     def __init__(self, game: Game) -> None:
         self.game = game

@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 
 
 class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):
-    """NetHackChallenge's interface (121 keys, nothing skipped) on games that are really seeded.
+    """A fully seeded environment with NetHackChallenge's interface (121 keys, nothing skipped).
 
     `reset(seed=s)` decides the whole game, and the whole sequence of later `reset()` games.
     `reset(options={"protocol": id, "episode": i})` plays exactly that game of a protocol, under its

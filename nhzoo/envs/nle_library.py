@@ -1,4 +1,4 @@
-"""NLE's C library as it lies in memory: its clock pinned, its flags read, its code shared.
+"""NLE's C library in memory: fix its clock, read its flags, share its code.
 
 NLE loads a copy of libnethack.so for every game, and loads it anew at every reset.
 """

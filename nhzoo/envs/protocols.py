@@ -62,7 +62,7 @@ def _is_character(text: str) -> bool:
 
 @dataclass(frozen=True)
 class GameSpec:
-    """All that decides a game before its first key.
+    """Everything that decides a game before its first key: seeds, character, clock.
 
     `core` and `disp` seed NetHack's two random number generators; `lgen` gives the level generator
     one of its own (None: levels come from core). `ubirthday` is in seconds since 1970. `character`
@@ -92,7 +92,7 @@ class GameSpec:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One frozen evaluation.
+    """One frozen evaluation: character, number of games, limits, and a rule for the seeds.
 
     `step_cap` counts the agent's keys; a game is `stalled` when the game turn has not changed for
     `no_progress` of them.
@@ -140,7 +140,7 @@ PROTOCOLS = {
 
 
 def get_protocol(protocol: str | Protocol) -> Protocol:
-    """The protocol of that id."""
+    """Return the protocol with that id."""
     if isinstance(protocol, Protocol):
         return protocol
     try:

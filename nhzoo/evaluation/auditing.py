@@ -1,4 +1,4 @@
-"""The audit: are these the games that this agent plays? Every key is computed anew.
+"""The audit: whether an agent played these games. Every key is recomputed.
 
 Sampling is seeded and arithmetic has one order on every machine, so a game of a protocol has one
 legal trace for each agent. The agent plays along the recorded game, its own key beside the recorded
@@ -41,7 +41,7 @@ _HANG_SECONDS = 120.0
 
 @dataclass
 class Audit:
-    """What computing every key anew came to.
+    """The result of an audit.
 
     `keys` of the agent's in all, `matched` the same, `near` others that rounding explains, `wrong`
     the first key of each game (index: step) that nothing explains. `exact`: the result names its
@@ -136,9 +136,9 @@ def audit(
     progress: Callable[[int, int], None] = lambda done, total: None,
     protocol: Protocol | None = None,
 ) -> Audit:
-    """Compute every key of a result anew with `agent`; whether it replays is `verify`'s to say.
+    """Recompute every key of a result with `agent`. `verify` checks that the games replay.
 
-    `protocol` is needed for games that are of none of the known ones.
+    Give `protocol` for games of an unregistered protocol.
     """
     result, protocol, rows = results.read_result(folder, protocol)
     player = load(str(agent)) if isinstance(agent, (str, Path)) else agent

@@ -1,4 +1,4 @@
-"""Two results under one protocol: which agent scores higher, and whether that is settled.
+"""Comparison of two results of one protocol: which agent scores higher, and how certain that is.
 
 Game i of a protocol is the same dungeon for every agent, so games are compared in pairs. Where the
 dungeons are not the same (another machine type or NLE version), whole samples are compared.
@@ -77,7 +77,7 @@ class Power:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two results under one protocol say of each other. All differences are a minus b.
+    """The comparison of two results of one protocol. All differences are a minus b.
 
     `difference` has the mean, median and interquartile mean of scores, `progression` that of mean
     progression (0 to 1), each with a 95 % BCa bootstrap interval (Student's t of means below five
@@ -125,8 +125,7 @@ class _Result:
 def compare(a: Path, b: Path) -> Comparison:
     """Compare two result folders under the same protocol.
 
-    Summaries are not believed but computed from the games; that the games were played is what
-    `nhzoo verify` checks.
+    Summaries are recomputed from the games. `nhzoo verify` checks that the games were played.
     """
     (protocol_a, first), (protocol_b, second) = _read(Path(a)), _read(Path(b))
     if protocol_a.id != protocol_b.id:

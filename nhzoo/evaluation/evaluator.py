@@ -1,4 +1,4 @@
-"""Evaluation: an agent plays the games of a protocol, and every game is kept as it was played.
+"""Evaluation: an agent plays the games of a protocol; every game is kept with all its keys.
 
 Games are keyed by index and decided by it alone, each has its own sampling stream, and networks
 compute the same bits in every batch on every processor (`arithmetic`); other agents compute on
@@ -68,14 +68,14 @@ def evaluate(
 ) -> Evaluation:
     """Play games 0 to `episodes` - 1 of a protocol (all by default) and measure them.
 
-    With `out`, games are written there as they end and a second call goes on where the first
+    With `out`, games are written there as they end, and a second call resumes where the first
     stopped. `agent` is what `nhzoo.load` takes, or an agent that can be pickled. A worker plays
     `batch` games at once: by default the agent's `best_batch`, at most its `max_batch`. Games in
-    `skip` are left out: they are somewhere else already. A `shard` "i/n" plays only the games whose
-    index leaves i when divided by n; see `merging`.
+    `skip` are left out: another result has them. A `shard` "i/n" plays only the games whose index
+    is i modulo n; see `results.merge`.
 
-    When an agent takes longer than `agent_seconds` for a step, its games are begun anew, each by
-    itself; one in which that happens twice is recorded as crashed. Bots have their own limits.
+    When an agent takes longer than `agent_seconds` for a step, its games are restarted, each by
+    itself; a game in which that happens twice is recorded as crashed. Bots have their own limits.
     """
     protocol = get_protocol(protocol)
     episodes = protocol.games if episodes is None else episodes

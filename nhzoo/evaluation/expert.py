@@ -1,4 +1,4 @@
-"""Scores as a share of AutoAscend's: 1.0 is the expert's mean score with the same role.
+"""Normalised scores: 1.0 is AutoAscend's mean score with the same role.
 
 A reference, not a result under a protocol: AutoAscend's bundled games have seeds of their own, and
 more than half of them other limits, so the share says how far an agent is from its expert, not
@@ -117,7 +117,7 @@ def normalize_rows(
 ) -> Normalized:
     """Normalise the games of a result: rows of `episodes.jsonl`, all with one role.
 
-    Without `role` it is the rows' own. Of several roles there is no ratio: see `by_role`.
+    `role` is by default the rows' own. With several roles there is no ratio: see `by_role`.
     """
     if role is None:
         roles = {row_role(row) for row in rows}

@@ -112,7 +112,7 @@ def measure_agent(
     games: Sequence[Path],
     progress: Callable[[int, int], None] = lambda frames, total: None,
 ) -> Loss:
-    """The loss of any agent whose probabilities are known: a zoo entry, or the random agent.
+    """Measure the loss of an agent with known probabilities: a zoo entry, or the random agent.
 
     Logits are taken as the network gives them, at temperature 1, whatever the agent plays at.
     """

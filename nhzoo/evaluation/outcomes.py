@@ -1,4 +1,4 @@
-"""What a mean score hides: what games died of, how they ended, which roles they were, ranks.
+"""Breakdowns of a result: causes of death, ends, roles, survival curves and ranks.
 
 Everything is computed from rows of `episodes.jsonl`, nothing is replayed.
 
@@ -151,7 +151,10 @@ class Breakdown:
 
 
 def breakdown(rows: Sequence[Row], role_of: Callable[[Row], str | None] | None = None) -> Breakdown:
-    """Break the games of a result down. `role_of` gives a row's role where `row_role` cannot."""
+    """Group the games of a result by cause, end and role.
+
+    `role_of` gives the role of a row where `row_role` cannot.
+    """
     causes = _grouped(rows, lambda row: cause_group(row["cause"], row["end_status"]))
     roles = _grouped(rows, lambda row: row_role(row, role_of) or UNKNOWN)
     return Breakdown(

@@ -1,4 +1,4 @@
-"""Playing: what a worker of an evaluation does, an agent and a batch of games side by side."""
+"""The work of an evaluation's worker: one agent plays a batch of games side by side."""
 
 from __future__ import annotations
 

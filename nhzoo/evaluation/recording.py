@@ -39,7 +39,7 @@ MAX_EPISODES = 100_000
 
 @dataclass
 class RecordReport:
-    """What a recording came to. `games` counts all of it that the set holds, `played` this call's.
+    """The result of a recording. `games` counts all of it that the set holds, `played` this call's.
 
     `without_keys` are games in which not one key was pressed: the agent or NLE failed at once. They
     cannot be in a trace set. Games that were `voided` are left out as well: nobody is to learn from
@@ -73,11 +73,11 @@ def record(
     progress: Callable[[str, Progress], None] = lambda stage, progress: None,
     max_steps: int | None = None,
 ) -> RecordReport:
-    """Have an agent play games 0 to `episodes` - 1 of the recording `name` into a trace set.
+    """Record games 0 to `episodes` - 1 of an agent into the trace set `name`.
 
     Character and limits are the protocol's, seeds those of the recording (`name` is by default the
     folder's). Games that the set already holds are not played again, and rows of other origin are
-    kept as they are; run again to go on after an interruption. About `held_out` of the games are
+    kept as they are; run again to resume after an interruption. About `held_out` of the games are
     of the split "validation", decided by the game's name alone. Games that are played now end after
     `max_steps`, if given, and say so in their lines; those that are there stay as they are.
     `progress` is told the stage, "play" or "replay", and how far it is. InputError when the set

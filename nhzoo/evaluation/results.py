@@ -1,4 +1,4 @@
-"""Result folders: one game a line in `episodes.jsonl`, its keys in `traces/`, a summary on top.
+"""Result folders: `episodes.jsonl` with one game a line, keys in `traces/`, `result.json`.
 
 `merge` joins the shards of one evaluation, played in different places, into one result.
 """
@@ -370,8 +370,8 @@ _OWN = ("summary", "workers", "shard")
 def merge(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     """Join results into the new folder `out` and return its `result.json`.
 
-    They have to be of the same agent, protocol, versions and batch; a game that is in several of
-    them has to be the same game. Every trace is checked against its hash.
+    They must have the same agent, protocol, versions and batch. A game that several of them have
+    must be the same game. Every trace is checked against its hash.
     """
     if not folders:
         raise InputError("nothing to merge: give the folders of at least one result")

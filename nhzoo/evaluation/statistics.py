@@ -1,4 +1,4 @@
-"""Statistics of heavy-tailed scores, seeded, so that the same input gives the same numbers.
+"""Statistics of heavy-tailed scores: bootstrap intervals and permutation tests, seeded.
 
 Intervals are bootstrap intervals: bias-corrected and accelerated (BCa, Efron 1987) unless another
 method is asked for. How often, in %, nominal 95 % intervals hold the mean of the 128 scores of
@@ -54,7 +54,7 @@ Method = Literal["bca", "percentile", "t", "bootstrap-t"]
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and the ends of its 95 % interval, both None where there is no interval."""
+    """An estimate and the ends of its 95 % interval; both ends are None without an interval."""
 
     estimate: float
     low: float | None
@@ -80,7 +80,7 @@ class PValue:
 
 
 def mean_ci95(values: Values, seed: int = 0) -> Ends | None:
-    """A 95 % interval for the mean: bias-corrected and accelerated bootstrap, 10,000 resamples.
+    """Compute the 95 % interval of a mean by the BCa bootstrap, with 10,000 resamples.
 
     (Efron 1987.) It holds the mean of scores like AutoAscend's in 87 % of samples of 8 games, 93 %
     of 32 or 128 and 95 % of 1,024; see the module. Of two to four values it is Student's t
@@ -139,7 +139,7 @@ def ci95(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Ends | None:
-    """A 95 % interval for a statistic of one sample.
+    """Compute a 95 % interval for a statistic of one sample.
 
     `bca` and `percentile` are for all statistics, `t` (Student's) and `bootstrap-t` (Efron 1982,
     studentised by each resample's own standard error) for the mean. With the mean and `bca` this
@@ -193,7 +193,7 @@ def paired_difference(
 def unpaired_difference(
     a: Values, b: Values, statistic: Statistic = "mean", seed: int = 0
 ) -> Interval:
-    """Statistic of `a` minus that of `b`, for samples that have nothing to do with each other.
+    """Statistic of `a` minus that of `b`, for independent samples.
 
     Each is resampled by itself, so that sizes and spreads may differ, as in Welch's test. Of means
     that do not differ the interval holds 0 in 88 to 89 % of samples of 8 games and 93 to 94 % of 32

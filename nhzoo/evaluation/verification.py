@@ -1,4 +1,4 @@
-"""Verification: every game of a result is replayed from its seeds and keys, without the agent."""
+"""Verification: replay every game of a result from its seeds and keys, without the agent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SLOTS = 2  # one game to replay, one that waits, so that a worker never does
 
 @dataclass
 class Verification:
-    """What replaying came to. `reasons` names, by game index, what is wrong with a mismatch.
+    """The result of a verification. `reasons` names, by game index, what is wrong with a mismatch.
 
     `problems` are those of the result as a whole: a summary that its games do not give, or that
     there is no score. `faults` are those of `results.faults`: games may be true and have crashed.
@@ -105,10 +105,10 @@ def verify(
     stop_at_first: bool = False,
     protocol: Protocol | None = None,
 ) -> Verification:
-    """Replay every game of a result folder and compare all that it claims.
+    """Replay every game of a result folder and compare everything that it claims.
 
-    With `stop_at_first` it ends at the first game that differs. `protocol` is needed for games that
-    are of none of the known ones. A game that NLE does not come back from differs as well.
+    With `stop_at_first` it ends at the first game that differs. Give `protocol` for games of an
+    unregistered protocol. A game from which NLE does not return differs as well.
     """
     folder = Path(folder)
     result, protocol, rows = results.read_result(folder, protocol)

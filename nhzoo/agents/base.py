@@ -25,9 +25,9 @@ class Agent(Protocol):
     An agent that uses neither observation nor state, only `uniform`, may set `blind = True`. Its
     rows are then many steps of one game.
 
-    If the agent has an attribute `rows`, it is set before each `act` to the rows that are games; the
-    agent must read no others. Observations are then the games' own memory, not copies: do not
-    change them.
+    If the agent has an attribute `rows`, it is set before each `act` to the rows that are games,
+    and the agent must read no others. Observations are then the games' own memory, not copies: do
+    not change them.
     """
 
     def initial_state(self, batch: int) -> Any:

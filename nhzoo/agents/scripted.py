@@ -72,7 +72,7 @@ class State(NamedTuple):
 
 
 class ScriptedAgent:
-    """An agent of rules of thumb, see the module. When stuck, and now and then, it moves at random."""
+    """An agent of rules of thumb, see the module. When stuck, or rarely, it moves at random."""
 
     name, revision = "scripted", "1"
     observation_keys = Screen._fields

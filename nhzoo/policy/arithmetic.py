@@ -1,4 +1,4 @@
-"""Products and exponentials whose bits are the same on every processor.
+"""Matrix products and exponentials with the same bits on every processor.
 
 A BLAS chooses its kernels, and with them the order of its additions, by the make of the processor,
 by the shape, and by a row's place in it. Here an element of a matrix product is one chain of fused
@@ -207,7 +207,7 @@ def exp64(x: Any) -> Any:
 
 @functools.cache
 def check() -> None:
-    """Prove the rules on this machine, once a process; NhzooError where its bits are other ones."""
+    """Check this machine's bits, once a process; NhzooError where they differ."""
     found = probe()
     if found != DIGEST:
         raise NhzooError(

@@ -47,11 +47,11 @@ ACTION_TABLE = hashlib.sha256(ACTION_KEYS.tobytes()).hexdigest()
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an agent picks: `temperature` divides the logits; 0 takes the largest (greedy).
+    """How an agent samples: `temperature` divides the logits; 0 takes the largest (greedy).
 
-    With `patience` n > 0 that temperature is doubled when the game's turn has stood still for n
-    screens, tripled after 2 n, and so on: a network that has come where no demonstration leads
-    would say the same for ever.
+    With `patience` n > 0, the temperature is doubled when the game turn has not changed for n
+    screens, tripled after 2 n, and so on: a network outside the demonstrated states could repeat
+    one action for ever.
     """
 
     temperature: float = 1.0
@@ -84,7 +84,10 @@ def save_entry(
     card: str,
     probe: Mapping[str, np.ndarray[Any, Any]],
 ) -> None:
-    """Write an entry. `probe`: chars, colors, cursor, previous [T, B, ...], the parity input."""
+    """Write a zoo entry.
+
+    `probe` is the input of the self-test: chars, colors, cursor, previous [T, B, ...].
+    """
     config = {
         "schema_version": SCHEMA,
         "library": "nhzoo",
@@ -111,7 +114,7 @@ def save_entry(
 
 
 def load_entry(folder: Path) -> Entry:
-    """Read an entry and run its self-test; InputError says in one line what is wrong with it."""
+    """Read a zoo entry and run its self-test; InputError states in one line what is wrong."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     where = folder / "config.json"

@@ -1,4 +1,4 @@
-"""What a policy reads of a screen: small symbols that select rows of tables. Preprocessing v3.
+"""Features of a screen: small integer symbols that select rows of tables. Preprocessing v3.
 
 Only what a terminal shows goes in (characters, colours, cursor) and the keys that were pressed, so
 recorded ttyrecs, replays and live games are one input. What earlier screens showed comes in through
@@ -56,7 +56,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Features:
-    """What a policy reads of frames [...]; a batch of demonstrations has [T, B].
+    """The features of frames [...], which a policy reads; a batch of demonstrations has [T, B].
 
     `crop` uint8 [..., 3, 121]: characters, colours and footprints round the cursor. `map` uint8
     [..., 21, 76]: characters of the map, the cursor in the middle. `status` uint8 [..., 80]: the
@@ -188,7 +188,7 @@ def no_recall(n: int) -> Array:
 def encode(
     chars: Array, colors: Array, cursor: Array, recall: Array, out: Features | None = None
 ) -> Features:
-    """Encode n screens: [n, 24, 80] characters and colours, [n, 2] cursors, each of its own game.
+    """Encode n screens of n games: characters and colours [n, 24, 80], cursors [n, 2].
 
     `recall` uint16 [n, 1912] is brought up to these screens in place; what is pressed next is for
     `walking.press` to tell it. `out`: contiguous arrays of n frames to write into.

@@ -1,4 +1,4 @@
-"""One step of a policy for many games at once, in few calls: what plays, when nothing is learned.
+"""Inference: one step of a policy for many games at once, in few calls, without gradients.
 
 `Policy.forward` is a hundred operations for each step, most of them too small to be worth a call.
 Here a step is a few loops over whole rows with one matrix product between them for each layer, in
@@ -46,7 +46,7 @@ class _Product:
 
 
 class Inference:
-    """A policy's weights laid out for playing, and the buffers of a step of up to `batch` games.
+    """A policy's weights laid out for inference, and the buffers of a step of up to `batch` games.
 
     Not thread-safe. NhzooError where this machine's arithmetic gives other bits.
     """

@@ -1,4 +1,4 @@
-"""What the hero has done that the screen no longer shows: kills, by place and turn, and prayers.
+"""Memory of events that the screen no longer shows: kills, by place and turn, and prayers.
 
 A corpse may be eaten while it is fresh, and a god be asked for help when the last prayer is long
 ago; neither is on the screen. Messages say when it happened, the bottom line says at which turn.

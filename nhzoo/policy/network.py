@@ -1,4 +1,4 @@
-"""The policy whose size is one number: tables, readers of the map and of a compass, minimal LSTMs.
+"""The policy network: table embeddings, map and direction encoders, a core of minimal LSTMs.
 
 The compass is what lies in each of the eight directions, read by one set of weights for all eight;
 what it gives enters the core, and gives the keys of the eight moves their logits together with what
@@ -123,7 +123,7 @@ EPSILON = 1e-6
 
 
 class Policy(nn.Module):
-    """Screens in, action logits out, a state carried in between."""
+    """The recurrent policy network: features of screens in, action logits out."""
 
     crop: nn.Linear
     map: nn.Linear

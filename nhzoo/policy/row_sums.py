@@ -1,4 +1,4 @@
-"""The table sums of whole screens, for playing: every table in one pass, forward alone.
+"""Table sums of whole screens for inference: every table in one pass, forward only.
 
 `tables` is their other half, for training: there each sum is a step of its own, with a backward.
 """

@@ -1,4 +1,4 @@
-"""What the bottom line of a screen says, in numbers."""
+"""Parsing of a screen's bottom line into numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sums of table rows, the cheapest layer there is: forward and backward as plain loops.
+"""The layer that sums table rows (an embedding bag): forward and backward as plain loops.
 
 torch's `embedding_bag` spends most of its backward in sorting indices; a loop that adds a gradient
 row to the row it came from does only the additions, in a fixed order. A bias and a ReLU are done in

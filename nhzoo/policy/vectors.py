@@ -1,4 +1,4 @@
-"""Two loops over table rows that numba alone would leave scalar: rows are shorter than its blocks.
+"""Two vectorised loops over table rows; numba alone would leave such short rows scalar.
 
 LLVM's loop vectorizer works in blocks of 32 numbers and does what is left one at a time, and rows
 of small networks are 3 to 48 wide. Here a row is one or a few masked vectors, and a sum of rows

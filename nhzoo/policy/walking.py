@@ -1,4 +1,4 @@
-"""Where the hero has been, and which first steps lead where: what a screen alone does not say.
+"""Map search: where the hero has been, and what lies in each direction on a shortest path.
 
 An agent carries a `Recall` from screen to screen: the keys pressed last, and for each cell of the
 present level for how many turns the hero has stood there. With it, `look` walks breadth first over

@@ -1,4 +1,4 @@
-"""The top budgets forecast from those below them: how far a forecast may be trusted.
+"""Backtest: forecast the top budgets from those below, to measure a forecast's error.
 
 Rolling origin: the top one, two and three budgets are left out in turn while three remain, and each
 is forecast. The error of the loss grows with how far out the budget lies; a forecast's interval is

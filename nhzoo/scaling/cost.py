@@ -1,4 +1,4 @@
-"""What a frame of training costs at each size, so that optima are found on the real cost.
+"""Training FLOPs per sample at each size, so that optima are found on the real cost.
 
 6 x params is wrong for small agents: tables are looked up, not multiplied, and convolutions use a
 weight many times. Where the rows say that FLOPs are not proportional to params x samples, N_opt is

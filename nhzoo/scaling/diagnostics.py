@@ -1,4 +1,4 @@
-"""What fitted laws say against themselves or the design of their runs: more diagnostics.
+"""Diagnostics of fitted laws and of the design of their runs.
 
 The thresholds are those of the simulations and sources in training/SCALING.md.
 """

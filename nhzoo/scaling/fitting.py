@@ -1,4 +1,4 @@
-"""Scaling laws of a table of runs: choose the rows, fit, say how sure and what is wrong.
+"""Fit scaling laws to a table of runs: choose rows, fit, compute intervals and diagnostics.
 
 `fit` is what `nhzoo fit` does. Its file holds all that was found and the rows it rests on, under a
 hash: a forecast or a figure needs nothing else.
@@ -68,7 +68,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Fit:
-    """All that was found. `points` are the rows fitted, `others` the rows left out.
+    """The result of a fit. `points` are the rows fitted, `others` the rows left out.
 
     `reference` is the geometric middle of the fitted rows' FLOPs: where an exponent that is not
     constant is stated. `outliers` are rows (numbers in the table) that Huber's loss downweights
@@ -200,12 +200,12 @@ def fit(
     holdout: int = 3,
     source: str = "the table",
 ) -> Fit:
-    """Fit scaling laws to rows of a table of runs, chosen as `run_selection.select` says.
+    """Fit scaling laws to rows of a table of runs, chosen by `runs.select`.
 
     `methods`: of `laws.METHODS`. `cost`: FLOPs a sample at each size; by default as in the rows.
     `holdout`: at most so many of the top budgets are forecast from those below. The same rows,
-    options and seed give the same fit. InputError for what cannot be used at all; what can be used
-    but not fitted gives a `Fit` without laws whose diagnostics say why.
+    options and seed give the same fit. InputError for rows that cannot be used; rows that can be
+    used but not fitted give a `Fit` without laws, whose diagnostics say why.
     """
     unknown = [name for name in methods if name not in METHODS]
     if unknown or not methods:
@@ -403,12 +403,12 @@ def _law_json(law: Law) -> dict[str, Any]:
 
 
 def write_fit(path: Path, fitted: Fit) -> None:
-    """Write `fit.json`, whole or not at all."""
+    """Write a fit to `fit.json`, atomically."""
     files.atomic_write(path, files.dump_json(fit_json(fitted)))
 
 
 def read_fit(path: Path) -> Fit:
-    """A fit from its file; InputError when it is damaged, altered or of another version."""
+    """Read a fit from its file; InputError if it is damaged, altered or of another version."""
     value = files.read_json(path, _LIMIT)
     if value.get("schema") != SCHEMA:
         raise InputError(f"{path}: not a fit of this version; make it with nhzoo fit")

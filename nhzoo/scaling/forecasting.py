@@ -1,4 +1,4 @@
-"""A forecast: size, data, loss and return for a budget, frozen before the run is trained.
+"""Forecasts: size, data, loss and return of a budget, frozen before the run is trained.
 
 The file names the fit and the rows it rests on by their hashes, and itself by its own, so that what
 is graded later is what was said before.
@@ -131,13 +131,13 @@ def forecast(
     epochs: float | None = None,
     force: bool = False,
 ) -> Forecast:
-    """What to train with `flops`, and what will come of it.
+    """Forecast the optimal size for `flops`, its data, loss and return, with intervals.
 
-    `params`: another size than the optimal one; the loss is then that of the optimum times what the
-    surface says the deviation costs. `data_limit`: unique samples there are (of the rows, the most
-    that any names, by default). `epochs`: how often each may be seen; where the optimum would see
-    them more often it is the least size that does not. CheckFailed, with the reason, when the fit
-    cannot carry it; `force` overrides the limits of distance and repetition, not those of the fit.
+    `params`: another size than the optimal one; the loss is then that of the optimum times the cost
+    of the deviation on the surface. `data_limit`: unique samples available (default: the largest of
+    the rows). `epochs`: most epochs over them; where the optimum would need more, the size is the
+    smallest that does not. CheckFailed, with the reason, if the fit does not allow a forecast;
+    `force` overrides the limits of distance and repetition, not those of the fit.
     """
     if not (math.isfinite(flops) and flops > 0):
         raise InputError(f"--flops {flops}: must be a number larger than zero")
@@ -351,14 +351,14 @@ def _returns(fit: Fit, flops: float, loss: Interval, level: float) -> dict[str, 
 
 
 def write_forecast(path: Path, said: Forecast) -> None:
-    """Write it, whole or not at all; never over another forecast, which may have been frozen."""
+    """Write a forecast, atomically; InputError if the file has another, which may be frozen."""
     if path.exists():
         raise InputError(f"{path}: is there already, and a forecast is never changed; give another")
     files.atomic_write(path, files.dump_json(said.as_json()))
 
 
 def read_forecast(path: Path) -> Forecast:
-    """A forecast from its file; InputError when it was changed after it was frozen."""
+    """Read a forecast from its file; InputError if it was changed after it was frozen."""
     value = files.read_json(path, 4 * files.MEGABYTE)
     if value.get("schema") != SCHEMA or "sha256" not in value:
         raise InputError(f"{path}: not a forecast of this version; make it with nhzoo forecast")
@@ -442,10 +442,9 @@ class Reach:
 
 
 def compute_for(fit: Fit, target: float) -> Reach:
-    """Solve the fit's law of return against compute for a return.
+    """Compute the FLOPs at which the fit's law of return reaches the return `target`.
 
-    InputError for a target that is none; CheckFailed where there is no such law, or it does not
-    rise.
+    InputError for an invalid target; CheckFailed if there is no such law, or it does not rise.
     """
     if not (math.isfinite(target) and target > 0):
         raise InputError(f"--return {target}: must be a number larger than zero")

@@ -1,4 +1,4 @@
-"""A frozen forecast held against the run that was trained for it.
+"""Grading of a frozen forecast against the run that was trained for it.
 
 The ledger of forecasts holds every forecast ever frozen, a folder each.
 `FOLDER/NAME/forecast.json` is the forecast, `FOLDER/NAME/grade.json` what came of it. Neither is
@@ -83,9 +83,9 @@ class Grade:
 
 
 def grade(said: Forecast, run: RunRow, result: Path | None = None) -> Grade:
-    """Hold a forecast against a run, and its return against a result folder or the run's own.
+    """Grade a forecast against a run, and its return against a result folder or the run's own.
 
-    CheckFailed when the run cannot be the one that was forecast (its FLOPs differ by 10 % or more).
+    CheckFailed if the run cannot be the one that was forecast (its FLOPs differ by 10 % or more).
     """
     if run.loss is None:
         raise InputError(f"{run.run_id}: has no loss, as no game of it had ended; train longer")

@@ -1,4 +1,4 @@
-"""How sure a fitted law is: covariances (delta method) or draws (bootstrap), and intervals of both.
+"""Uncertainty of a fitted law: covariances (delta method), bootstrap draws, and their intervals.
 
 One run a row: the delta method with a t quantile, or rows resampled within their budget. One run in
 several rows, as when checkpoints are fitted: whole runs are resampled, for its rows share what went

@@ -1,4 +1,4 @@
-"""Laws of loss against compute, fitted by several methods, each with how sure it is.
+"""Laws of loss and size against compute, fitted by several methods, each with its uncertainty.
 
 Methods: `vp` (variable projection of the surface, the default), `huber` (Hoffmann's approach 3),
 `parabola` (per-budget parabolas and a power law), `joint` (one curvature for all), `argmin` (the

@@ -1,4 +1,4 @@
-"""What all figures share: colours, ticks, bands, the look of what is extrapolated."""
+"""The style of all figures: colours, ticks, bands, and the look of extrapolations."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ Array = npt.NDArray[np.float64]
 
 
 def plot_fit(fit: Fit, folder: Path, said: Sequence[Forecast] = ()) -> list[Path]:
-    """Draw what the fit has data for; the files written, two of each figure.
+    """Draw the figures that the fit has data for; returns the files, an SVG and a PNG of each.
 
     InputError when matplotlib is not installed (it is the extra `plots`).
     """

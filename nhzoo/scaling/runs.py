@@ -1,4 +1,4 @@
-"""Which rows of a table of runs a law is fitted to: budgets, duplicates, the window.
+"""Selection of the rows that a law is fitted to: budgets, duplicates, the window.
 
 Everything is float64: 6 x params x samples leaves int64 above 9.2e18.
 
@@ -168,7 +168,7 @@ def select(
     metric: Metric = "loss",
     where: str = "the table",
 ) -> Selection:
-    """Choose what to fit.
+    """Choose the rows to fit.
 
     Rows: run_id matches the pattern `only`; FLOPs counted by `flop_model` (a hash) if given;
     moments of our trainer's runs before their end only with `checkpoints`, but for kind rl, whose

@@ -1,4 +1,4 @@
-"""Works off the plan of a sweep: each cell a job that can be repeated, here or on a cluster.
+"""Running a sweep: each cell is a repeatable job, on this machine or on a Ray cluster.
 
 A job trains one network and gives back its rows and its entry, so that nothing need be shared but
 what the driver writes: the table of runs and the entries. A job whose process or machine is gone is
@@ -83,7 +83,7 @@ def run_sweep(
     cluster: str | None = None,
     progress: Callable[[LedgerRow], None] = lambda row: None,
 ) -> list[LedgerRow]:
-    """Train every cell that `ledger` does not hold; rows of the whole plan, cheapest cell first.
+    """Train every cell that `ledger` lacks; returns the rows of the whole plan, cheapest first.
 
     `jobs` processes on this machine; or, with `cluster` (an address, or "auto"), as many Ray tasks
     as that has room for. Entries go to `entries`/<run id>. `progress` is told of each finished run.
@@ -148,7 +148,7 @@ def train_cell(
     packed: Games | None = None,
     going_on: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """The job: train one cell to its end, or go on with it where its state lies in `folder`."""
+    """The job: train one cell to its end, resuming from the state in `folder` if there is one."""
     from nhzoo.training import bc as training
     from nhzoo.training import outputs
     from nhzoo.training.config import BCConfig

@@ -1,4 +1,4 @@
-"""An isoFLOP sweep as a list of runs: budgets x sizes, centred on a law, with cost and time.
+"""The plan of an isoFLOP sweep: budgets x sizes, centred on a law, with cost and time.
 
 Sizes go in steps of 2 round the optimum of each budget, so that every profile is centred: on a
 fixed ladder the parabola's exponent has three times the error. What cannot be trained well (data
@@ -116,7 +116,7 @@ def plan_sweep(
     rows: Sequence[RunRow] = (),
     prefix: str = "sweep",
 ) -> Plan:
-    """Plan `sizes` sizes, a factor `step` apart, round center(flops) at each budget.
+    """Plan `sizes` sizes, a factor `step` apart, around center(flops) at each budget.
 
     `rows`: a ledger, for the speed of its latest machine. The most central cell of the lowest
     and of the middle budget gets three seeds. InputError when no cell is left.
@@ -203,12 +203,12 @@ def parse_budgets(text: str) -> list[float]:
 
 
 def write_plan(path: Path, plan: Plan) -> None:
-    """Write it, whole or not at all."""
+    """Write a plan to its file, atomically."""
     files.atomic_write(path, files.dump_json(plan.as_json()))
 
 
 def read_plan(path: Path) -> Plan:
-    """A plan from its file; InputError when it is damaged or was changed by hand."""
+    """Read a plan from its file; InputError if it is damaged or was changed by hand."""
     value = files.read_json(path, 16 * files.MEGABYTE)
     if value.get("schema") != SCHEMA or "cells" not in value:
         raise InputError(f"{path}: not a plan of this version; make it with nhzoo sweep plan")

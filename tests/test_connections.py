@@ -120,11 +120,20 @@ def _fail(seconds):
     raise AssertionError("tried again")
 
 
-def test_a_download_through_a_proxy_that_cannot_be_used_names_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("http_proxy", "socks5://user:secret@127.0.0.1:9")
+@pytest.mark.parametrize(
+    ("proxy", "says"),
+    [
+        ("socks5://user:secret@127.0.0.1:9", "proxy in http_proxy .*: pip install socksio"),
+        ("foo://user:secret@127.0.0.1:9", "proxy in http_proxy .*give http://host:port"),
+    ],
+)
+def test_a_download_through_a_proxy_that_cannot_be_used_names_it(
+    proxy, says, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("http_proxy", proxy)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    with pytest.raises(InputError, match=r"proxy in http_proxy .*give http://host:port") as told:
+    with pytest.raises(InputError, match=says) as told:
         download.download("http://127.0.0.1:9/file", tmp_path / "file")
     assert "secret" not in str(told.value)
 

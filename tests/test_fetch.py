@@ -147,7 +147,7 @@ def test_a_lost_connection_goes_on_where_it_was(site, tmp_path):
 def test_it_gives_up_and_a_later_call_goes_on(site, tmp_path):
     site.cuts = [1_000_000, 0, 0]
     path = tmp_path / "set.zip"
-    fails("connection was lost after 1,000,000 of 3,000,000.*run again", site.url, path, tries=3)
+    fails("connection was lost after 1,000,000 bytes.*run again", site.url, path, tries=3)
     assert not path.exists()
     download(site.url, path)
     assert site.asked[-1] == "bytes=1000000-"
@@ -243,7 +243,7 @@ def test_redirects_stay_on_the_web(site, tmp_path):
     path = tmp_path / "got"
     for location in (f"file://{secret}", f"ftp://127.0.0.1/{secret}"):
         site.statuses, site.location = [302] * 3, location
-        fails("302|unknown url type|no connection", site.url, path, tries=2)
+        fails("no connection .*unsupported protocol", site.url, path, tries=2)
         assert not path.exists()
     for url in (f"file://{secret}", "ftp://127.0.0.1/x", "set.zip", ""):
         fails("only http and https", url, path)

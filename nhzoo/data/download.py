@@ -9,27 +9,26 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import http.client
 import lzma
 import os
-import re
 import shutil
 import stat
 import struct
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from nhzoo.errors import InputError, refusal
 from nhzoo.hub.errors import obstacle
 from nhzoo.runtime import files
+
+if TYPE_CHECKING:  # takes a while to import
+    import httpx2
 
 Progress = Callable[[float, float], None]
 """Called with (bytes done, bytes in all); the second is 0 where it is not known."""
@@ -73,7 +72,7 @@ def download(
     doubled each time; `timeout` is in seconds without a byte. InputError, one line, for everything
     that can go wrong.
     """
-    if urllib.parse.urlsplit(url).scheme.lower() not in ("http", "https"):
+    if urlsplit(url).scheme.lower() not in ("http", "https"):
         raise InputError(f"{url}: only http and https addresses are fetched")
     if path.is_file() and size in (None, path.stat().st_size) and _hash_is(path, sha256):
         return path
@@ -140,63 +139,71 @@ def _insist(transfer: _Transfer, tries: int, pause: float) -> None:
 
 def _attempt(transfer: _Transfer) -> None:
     """Fetch what is missing; _Lost when that may be tried again."""
-    url, size, held = transfer.url, transfer.size, transfer.held()
+    import httpx2
+
+    held, mark = transfer.held(), _noted_mark(transfer)
     headers = {"User-Agent": "nhzoo", "Accept-Encoding": "identity"}
-    mark = _noted_mark(transfer)
     if held and mark:
         headers |= {"Range": f"bytes={held}-", "If-Range": mark}
-    try:
-        request = urllib.request.Request(url, headers=headers)
-        response = _opener().open(request, timeout=transfer.timeout)
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code == 416 and held:  # nothing after what is held, or that is longer than all
-                if _length_of(error) == held and size in (None, held):
-                    return
-                raise transfer.drop(_Lost("the half file did not fit the server's")) from None
-            if error.code in _AGAIN:
-                raise _Lost(f"the server says {error.code} {error.reason}") from None
-            raise InputError(
-                f"{url}: the server says {error.code} {error.reason}; check the address, or fetch "
-                "the file by other means"
-            ) from None
-    except (OSError, http.client.HTTPException) as error:
-        if cause := obstacle(error):
-            raise InputError(f"{url}: {cause}") from None
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise _Lost(f"no connection ({_words(reason)})") from None
-    with response:
-        if response.status != 206:
-            transfer.file.truncate(0)
-            held = transfer.held()
-            found = {"url": url, "mark": _mark_of(response)}
-            files.atomic_write(transfer.note, files.dump_json(found))
-        elif not re.match(rf"bytes {held}-", response.headers.get("Content-Range", "")):
-            raise transfer.drop(_Lost("the server sent another part than the one asked for"))
-        elif _mark_of(response) not in (None, mark):  # a server that knows no If-Range
-            raise transfer.drop(_Lost("the server's file has changed"))
-        length = response.headers.get("Content-Length", "")
-        announced = held + int(length) if length.isdecimal() else None
-        if announced is not None and (announced > transfer.limit or size not in (None, announced)):
-            wanted = f"{size:,}" if size is not None else f"at most {transfer.limit:,}"
-            reason = f"the server's file has {announced:,} bytes, {wanted} are expected"
-            raise transfer.drop(InputError(f"{url}: {reason}; check the address"))
-        _room(transfer.file, (announced or size or held) - held)
-        _receive(transfer, response, announced)
-
-
-def _receive(transfer: _Transfer, response: Any, announced: int | None) -> None:
-    url, size = transfer.url, transfer.size
-    total = announced or size or 0
-    done = transfer.held()
-    transfer.progress(done, total)
-    while True:
+    with contextlib.ExitStack() as stack:
         try:
-            block = response.read1(_BLOCK)
-        except (OSError, http.client.HTTPException) as error:
-            raise _Lost(f"the connection was lost ({_words(error)})") from None
-        if not block:
-            break
+            stream = httpx2.stream(
+                "GET",
+                transfer.url,
+                headers=headers,
+                timeout=transfer.timeout,
+                follow_redirects=True,
+            )
+            response = stack.enter_context(stream)
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ImportError, ValueError) as error:
+            if cause := obstacle(error):
+                raise InputError(f"{transfer.url}: {cause}") from None
+            raise _Lost(f"no connection ({_words(error)})") from None
+        if _goes_on(transfer, response, held, mark):
+            try:
+                _receive(transfer, response)
+            except httpx2.HTTPError as error:
+                reason = f"the connection was lost after {transfer.held():,} bytes"
+                raise _Lost(f"{reason} ({_words(error)})") from None
+
+
+def _goes_on(transfer: _Transfer, response: httpx2.Response, held: int, mark: str | None) -> bool:
+    """Make the half file fit the answer; False when it is whole already."""
+    status, found = response.status_code, response.headers.get("Content-Range", "")
+    if status == 416 and held:  # nothing after what is held, or that is longer than all
+        if found == f"bytes */{held}" and transfer.size in (None, held):
+            return False
+        raise transfer.drop(_Lost("the half file did not fit the server's"))
+    if status not in (200, 206):
+        reason = f"the server says {status} {response.reason_phrase}"
+        if status in _AGAIN:
+            raise _Lost(reason)
+        raise InputError(
+            f"{transfer.url}: {reason}; check the address, or fetch the file by other means"
+        )
+    if status == 200:
+        transfer.file.truncate(0)
+        noted = {"url": transfer.url, "mark": _mark_of(response)}
+        files.atomic_write(transfer.note, files.dump_json(noted))
+    elif not found.startswith(f"bytes {held}-"):
+        raise transfer.drop(_Lost("the server sent another part than the one asked for"))
+    elif _mark_of(response) not in (None, mark):  # a server that knows no If-Range
+        raise transfer.drop(_Lost("the server's file has changed"))
+    return True
+
+
+def _receive(transfer: _Transfer, response: httpx2.Response) -> None:
+    url, size, done = transfer.url, transfer.size, transfer.held()
+    length = response.headers.get("Content-Length", "")
+    announced = done + int(length) if length.isdecimal() else None
+    if announced is not None and (announced > transfer.limit or size not in (None, announced)):
+        wanted = f"{size:,}" if size is not None else f"at most {transfer.limit:,}"
+        reason = f"the server's file has {announced:,} bytes, {wanted} are expected"
+        raise transfer.drop(InputError(f"{url}: {reason}; check the address"))
+    total = announced or size or 0
+    _room(transfer.file, max(0, total - done))
+    transfer.progress(done, total)
+    for block in response.iter_raw():
         done += len(block)
         most = transfer.limit if size is None else size
         if done > most:
@@ -205,8 +212,6 @@ def _receive(transfer: _Transfer, response: Any, announced: int | None) -> None:
         transfer.file.write(block)
         transfer.progress(done, total)
     transfer.file.flush()
-    if announced is not None and done < announced:
-        raise _Lost(f"the connection was lost after {done:,} of {announced:,} bytes")
     if size is not None and done != size:
         reason = f"{done:,} bytes came, {size:,} are expected; what came was deleted"
         raise transfer.drop(InputError(f"{url}: {reason}, check the address"))
@@ -222,32 +227,10 @@ def _noted_mark(transfer: _Transfer) -> str | None:
     return mark if noted.get("url") == transfer.url and isinstance(mark, str) else None
 
 
-def _mark_of(response: Any) -> str | None:
+def _mark_of(response: httpx2.Response) -> str | None:
     etag = response.headers.get("ETag", "")
     # A weak ETag does not promise the same bytes, and If-Range refuses it.
-    mark: str | None = etag if etag.startswith('"') else response.headers.get("Last-Modified")
-    return mark
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Urllib without file: and ftp:, which a redirect could otherwise lead to."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.UnknownHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPRedirectHandler(),
-        urllib.request.HTTPErrorProcessor(),
-    ):
-        opener.add_handler(handler)
-    return opener
-
-
-def _length_of(error: urllib.error.HTTPError) -> int | None:
-    found = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-    return int(found[1]) if found else None
+    return etag if etag.startswith('"') else response.headers.get("Last-Modified")
 
 
 def _room(file: IO[bytes], needed: int) -> None:

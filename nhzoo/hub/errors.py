@@ -8,7 +8,6 @@ import importlib
 import os
 import re
 import ssl
-import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -212,10 +211,9 @@ def chain(error: BaseException | None) -> list[BaseException]:
     found: list[BaseException] = []
     while error is not None and len(found) < 20:
         found.append(error)
-        within = error.reason if isinstance(error, urllib.error.URLError) else None
-        if not isinstance(within, BaseException):
-            within = None if error.__suppress_context__ else error.__context__
-        error = error.__cause__ or within
+        within = next((each for each in error.args if isinstance(each, BaseException)), None)
+        before = None if error.__suppress_context__ else error.__context__
+        error = error.__cause__ or within or before
     return found
 
 

@@ -31,7 +31,7 @@ from nhzoo.envs.protocols import Protocol
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import auditing, results, verification
 from nhzoo.leaderboard.checks import check
-from nhzoo.leaderboard.claims import subject_of
+from nhzoo.leaderboard.claims import candidate_of
 from nhzoo.leaderboard.submission import NAME, make_id
 from nhzoo.leaderboard.submitting import make
 from nhzoo.runtime import files
@@ -409,8 +409,8 @@ def try_one(number: int, kind: str) -> str:
         said = ""
         signal.alarm(SECONDS)  # of this process: a writer that never comes would hold it for ever
         try:
-            subject = subject_of(folder, PROTOCOLS)
-            report = check(subject, audit="auto" if kind == "net" else None)
+            candidate = candidate_of(folder, PROTOCOLS)
+            report = check(candidate, audit="auto" if kind == "net" else None)
             outcome = "accepted" if report.ok else "refused"
         except (InputError, CheckFailed) as error:
             outcome, said = "refused", str(error)

@@ -23,13 +23,13 @@ from nhzoo.training.rl.actors import (
     unpack_states,
     weights_of,
 )
-from nhzoo.training.rl.envs import WorldConfig
+from nhzoo.training.rl.envs import TrainEnvConfig
 from nhzoo.training.rl.remote_actors import ProcessCrew
-from nhzoo.training.rl.rollouts import Potential, RewardScale, joined
+from nhzoo.training.rl.rollouts import RewardScale, RewardShaping, joined
 
 SHAPE = PolicyConfig.for_params(20_000)
-WALK = ActorConfig(SHAPE, WorldConfig("tiny-walk"), games=4, time=20, seed=1)
-NETHACK = replace(WALK, world=WorldConfig(step_cap=45, no_progress=30))
+WALK = ActorConfig(SHAPE, TrainEnvConfig("tiny-walk"), games=4, time=20, seed=1)
+NETHACK = replace(WALK, world=TrainEnvConfig(step_cap=45, no_progress=30))
 
 
 def policy(seed=0):
@@ -52,7 +52,9 @@ def same(a, b):
         np.testing.assert_array_equal(array, b.arrays[name], err_msg=name)
 
 
-@pytest.mark.parametrize("config", [WALK, replace(WALK, world=WorldConfig("tiny-memory")), NETHACK])
+@pytest.mark.parametrize(
+    "config", [WALK, replace(WALK, world=TrainEnvConfig("tiny-memory")), NETHACK]
+)
 @pytest.mark.slow
 def test_the_learner_computes_the_probabilities_that_the_actor_chose_by(config):
     """Games begin and are cut short within these unrolls, and the state goes on over their ends."""
@@ -197,15 +199,15 @@ def test_rewards_are_scaled_by_the_root_mean_square_of_the_discounted_return():
 
 def test_extras_sum_to_nothing_over_a_game():
     """With a discount of 1 a whole game brings minus its first potential, whatever was done."""
-    potential = Potential.parse("depth=50,level=20")
+    potential = RewardShaping.parse("depth=50,level=20")
     path = [(1, 1), (2, 1), (3, 2), (3, 2)]
     held = [potential.of(EpisodeResult(max_depth=d, max_experience_level=v)) for d, v in path]
     steps = [after - before for before, after in zip(held, [*held[1:], 0.0], strict=True)]
     assert sum(steps) == -held[0] == -70
-    assert Potential.parse("").of(EpisodeResult(max_depth=9)) == 0
+    assert RewardShaping.parse("").of(EpisodeResult(max_depth=9)) == 0
     for text in ("gold=3", "depth", "depth=nan", "depth=1,depht=2"):
         with pytest.raises(InputError, match=r"--extras .*depth, level"):
-            Potential.parse(text)
+            RewardShaping.parse(text)
 
 
 def test_nethacks_rewards_are_the_score_and_the_extras():

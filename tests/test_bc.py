@@ -22,7 +22,7 @@ from nhzoo.policy.config import PolicyConfig
 from nhzoo.runtime import files
 from nhzoo.training import bc, loop, outputs, run_table
 from nhzoo.training.config import BCConfig, checkpoint_fractions, learning_rate
-from nhzoo.training.loop import UPDATES, Alarm
+from nhzoo.training.loop import UPDATES, DivergenceDetector
 
 SHAPE = PolicyConfig.for_params(20_000)
 DEBUG = BCConfig(
@@ -214,15 +214,15 @@ def test_a_loss_that_explodes_stops_and_the_last_good_state_is_safe(games, tmp_p
 
 
 def test_the_alarm_knows_a_hard_stretch_from_the_end():
-    alarm = Alarm()
+    alarm = DivergenceDetector()
     for loss in (4.9, 3.0, 1.0, 0.5) * 100 + (6.0,) * (UPDATES - 1) + (0.5,):
         assert alarm.see(loss, 1.0) is None  # high, but not for long
-    restored = Alarm()
+    restored = DivergenceDetector()
     restored.restore(json.loads(json.dumps(alarm.state())))
     said = [restored.see(40.0, 1.0) for _ in range(UPDATES)]
     assert said[:-1] == [None] * (UPDATES - 1)
     assert "was 40" in said[-1]
-    assert "norm nan" in Alarm().see(1.0, float("nan"))
+    assert "norm nan" in DivergenceDetector().see(1.0, float("nan"))
 
 
 @pytest.mark.slow

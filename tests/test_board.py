@@ -51,9 +51,9 @@ def row(id: str, mean: float, low: float, high: float, **changes) -> Row:
     return Row(**values | changes)
 
 
-def place_of(tmp_path: Path, *agents: str) -> maintaining.Place:
+def place_of(tmp_path: Path, *agents: str) -> maintaining.Checkout:
     """A checkout of the test's own, with results of ours and no log."""
-    place = maintaining.Place(tmp_path / "checkout")
+    place = maintaining.Checkout(tmp_path / "checkout")
     for agent in agents:
         name = f"results/{agent}/monk-lite-v1"
         shutil.copytree(LEADERBOARD / name, place.leaderboard / name)
@@ -62,7 +62,7 @@ def place_of(tmp_path: Path, *agents: str) -> maintaining.Place:
     return place
 
 
-def accepted(place: maintaining.Place, id: str, tier: str = "replayed", **facts) -> None:
+def accepted(place: maintaining.Checkout, id: str, tier: str = "replayed", **facts) -> None:
     """As `accept` writes it, without the replay."""
     folder = place.row(id).folder
     facts = {"tier": tier, "digest": digest(folder), "files_sha256": whole_digest(folder)} | facts
@@ -413,7 +413,7 @@ def test_the_board_of_the_repository_can_be_read():
 
 def test_the_re_runs_in_the_log_are_those_of_revealed_secrets():
     """Seeds from the revealed secret are those of the games that are there."""
-    place = maintaining.Place(ROOT)
+    place = maintaining.Checkout(ROOT)
     log = board_log.read_log(LEADERBOARD)
     runs = {line.id for line in log if line.event == "rerun"}
     assert runs

@@ -26,9 +26,9 @@ from nhzoo.publishing.report import roles_table, summary_cards
 from nhzoo.runtime import files
 from nhzoo.scaling.sweep import with_return
 from nhzoo.training.rl.config import ImpalaConfig
-from nhzoo.training.rl.impala import Held
+from nhzoo.training.rl.impala import WarmStart
 from nhzoo.training.rl.objectives import Critic
-from nhzoo.training.rl.training import Played, played_row
+from nhzoo.training.rl.training import RLResult, played_row
 from tests.test_board import row as board_row
 from tests.test_comparison import row as game
 from tests.test_comparison import write
@@ -136,8 +136,13 @@ def test_standard_errors_of_one_game_or_of_equal_ones_are_not_known(tmp_path):
 )
 def test_a_run_whose_games_have_not_ended_has_no_loss(scores, loss, mean):
     policy = Policy(PolicyConfig.for_params(10_000))
-    played = Played(
-        *(policy, Critic(policy.config.hidden), ImpalaConfig(steps=1_000, params=10_000), Held()),
+    played = RLResult(
+        *(
+            policy,
+            Critic(policy.config.hidden),
+            ImpalaConfig(steps=1_000, params=10_000),
+            WarmStart(),
+        ),
         *(True, 3, 10, 1e9, len(scores), scores, 1.0, None, torch.device("cpu")),
     )
     row = played_row(played, "a run")

@@ -24,7 +24,7 @@ from nhzoo.leaderboard import claims as names
 from nhzoo.leaderboard import kinship, maintaining
 from nhzoo.leaderboard.board import as_csv, as_json, entry_claims, read_board
 from nhzoo.leaderboard.checks import check, name_problems
-from nhzoo.leaderboard.claims import subject_of
+from nhzoo.leaderboard.claims import candidate_of
 from nhzoo.leaderboard.entry_checks import Known, identity, training_problems
 from nhzoo.leaderboard.submission import NAME
 from nhzoo.leaderboard.submitting import make
@@ -275,7 +275,7 @@ def net(fuzz_root, tmp_path, quick) -> Altered:
 
 def refused(altered: Altered, match: str, rows=(), **options) -> None:
     for asked in (None, "auto"):  # whatever tier is asked for
-        report = check(subject_of(altered.folder, PROTOCOLS), rows, asked, **options)
+        report = check(candidate_of(altered.folder, PROTOCOLS), rows, asked, **options)
         assert not report.ok and report.tier == ""
         assert any(match in problem for problem in report.problems), report.problems
 
@@ -292,22 +292,22 @@ def test_stolen_weights_are_refused_across_protocols_and_files(net, tmp_path):
     refused(net, "its weights are those of victim-monk-v1", [accepted])
     refused(net, "its weights are those of victim", agents=agents)
     shutil.copytree(agents / "victim", tmp_path / "own/net")  # as `nhzoo train --out agents/net`
-    own = check(subject_of(net.folder, PROTOCOLS), (), "auto", tmp_path / "own")
+    own = check(candidate_of(net.folder, PROTOCOLS), (), "auto", tmp_path / "own")
     assert own.tier == "audited"
     reorder = variant(agents / "victim", tmp_path / "moved/victim", reordered)
     refused(net, "its weights were made of those of victim", agents=reorder.parent)
-    clean = check(subject_of(net.folder, PROTOCOLS), (), "auto")
+    clean = check(candidate_of(net.folder, PROTOCOLS), (), "auto")
     assert clean.tier == "audited" and len(clean.tensors_sha256) == 64
 
 
 @pytest.mark.slow
 def test_one_agent_may_stand_on_several_boards_if_its_account_is_one(net):
-    subject = replace(subject_of(net.folder, PROTOCOLS), author="hf:her")
+    candidate = replace(candidate_of(net.folder, PROTOCOLS), author="hf:her")
     first = row("net-monk-v1", 1, 0, 2, agent="net", protocol="monk-v1", author="hf:her")
-    first = replace(first, sha256=subject.weights, entry=net.folder / "entry")
-    assert check(subject, [first], "auto").tier == "audited"
+    first = replace(first, sha256=candidate.weights, entry=net.folder / "entry")
+    assert check(candidate, [first], "auto").tier == "audited"
     for author in ("", "hf:him", "github:her"):
-        report = check(replace(subject, author=author), [first], "auto")
+        report = check(replace(candidate, author=author), [first], "auto")
         assert report.tier == "" and "on the board already" in report.problems[0]
 
 
@@ -319,11 +319,11 @@ def test_the_hub_is_asked_for_entries_of_the_same_size(hub, net, monkeypatch, tm
         monkeypatch.setenv("HF_TOKEN", f"hf_{user}")
         place = shutil.copytree(net.folder / "entry", tmp_path / repo)
         upload.push(bundle.gather(place, repo))
-    subject = subject_of(net.folder, PROTOCOLS)
-    report = check(subject, on_hub=True)
+    candidate = candidate_of(net.folder, PROTOCOLS)
+    report = check(candidate, on_hub=True)
     assert report.problems == ["its weights are those of hf://nhzoo/victim"]
     assert any("hf://bob/first has these weights" in note for note in report.notes)
-    assert check(subject).tier == "replayed"
+    assert check(candidate).tier == "replayed"
 
 
 # Claims
@@ -399,7 +399,7 @@ def test_claims_that_fit_are_the_authors_word(net):
     shape = PolicyConfig.from_dict(files.read_json(net.folder / "entry/config.json")["policy"])
     flops = float(100 * (256 * shape.train_flops + shape.update_flops))
     claiming(net, method="bc", flops=flops, samples=25_000, updates=100, recipe=RECIPE)
-    assert check(subject_of(net.folder, PROTOCOLS), (), "auto").tier == "audited"
+    assert check(candidate_of(net.folder, PROTOCOLS), (), "auto").tier == "audited"
 
 
 def test_the_cost_of_a_start_and_the_curve_are_held_against_what_is_known(original, tmp_path):
@@ -463,15 +463,15 @@ def test_names_that_look_alike_are_one(name, taken):
 
 
 def test_names_that_are_taken_are_refused(net):
-    subject = subject_of(net.folder, PROTOCOLS)
+    candidate = candidate_of(net.folder, PROTOCOLS)
     rows = read_board(ROOT / "leaderboard", AGENTS).rows
     posing = ("bc-Istm-483k", "scr1pted", "autoascencl", "frequencv", "nhz00", "ks-lstm-1OOk")
     for name in posing:
         wanted = [] if name == "frequencv" else [name]
-        assert bool(name_problems(replace(subject, agent=name), rows)) == bool(wanted)
+        assert bool(name_problems(replace(candidate, agent=name), rows)) == bool(wanted)
     for name in ("deeper-monk", "bc-lstm-64k", "lstm", "random-forest"):
-        assert name_problems(replace(subject, agent=name), rows, AGENTS) == []
-    (problem,) = name_problems(replace(subject, agent="bc-lstm-3Ok"), (), AGENTS)
+        assert name_problems(replace(candidate, agent=name), rows, AGENTS) == []
+    (problem,) = name_problems(replace(candidate, agent="bc-lstm-3Ok"), (), AGENTS)
     assert "bc-lstm-30k is an entry of the zoo's" in problem
 
 
@@ -485,12 +485,12 @@ def test_a_contact_is_a_word_and_an_account_the_author(net):
     """Her name and her contact in a manifest of his."""
     hers = row("her", 1, 0, 2, agent="net", contact="me", author="hf:her")
     for author in ("", "hf:him", "github:her"):
-        subject = replace(subject_of(net.folder, PROTOCOLS), author=author)
-        report = check(subject, [hers])
+        candidate = replace(candidate_of(net.folder, PROTOCOLS), author=author)
+        report = check(candidate, [hers])
         assert report.tier == "" and "choose another name" in report.problems[0]
-    subject = replace(subject, agent="another", author="hf:him")
-    assert any("gives the contact of her" in n for n in check(subject, [hers]).notes)
-    mine = replace(subject_of(net.folder, PROTOCOLS), author="hf:her")
+    candidate = replace(candidate, agent="another", author="hf:him")
+    assert any("gives the contact of her" in n for n in check(candidate, [hers]).notes)
+    mine = replace(candidate_of(net.folder, PROTOCOLS), author="hf:her")
     assert check(mine, [hers]).tier == "replayed"
     assert not check(mine, [hers]).notes
     unseen = replace(hers, author="")  # nobody saw whose it was: nobody can follow
@@ -498,22 +498,22 @@ def test_a_contact_is_a_word_and_an_account_the_author(net):
 
 
 def test_the_account_is_in_the_log_and_shown(net, tmp_path):
-    place = maintaining.Place(tmp_path / "checkout")
+    place = maintaining.Checkout(tmp_path / "checkout")
     place.leaderboard.mkdir(parents=True)
     with pytest.raises(InputError, match="--author"):
-        maintaining.from_account(subject_of(net.folder, PROTOCOLS), "me")
-    subject = maintaining.from_account(subject_of(net.folder, PROTOCOLS), "github:her")
-    report = check(subject, (), "auto")
-    target = place.leaderboard / "submissions" / subject.id
+        maintaining.from_account(candidate_of(net.folder, PROTOCOLS), "me")
+    candidate = maintaining.from_account(candidate_of(net.folder, PROTOCOLS), "github:her")
+    report = check(candidate, (), "auto")
+    target = place.leaderboard / "submissions" / candidate.id
     shutil.copytree(net.folder, target)
-    subject = replace(subject, folder=target)
+    candidate = replace(candidate, folder=target)
     trace = target / "traces/0.xz"
     whole = trace.read_bytes()
     trace.write_bytes(b"")  # after the check
     with pytest.raises(CheckFailed, match="was changed since it was checked"):
-        maintaining.accept(place, subject, report, "first")
+        maintaining.accept(place, candidate, report, "first")
     trace.write_bytes(whole)
-    line = maintaining.accept(place, subject, report, "first")
+    line = maintaining.accept(place, candidate, report, "first")
     assert line.facts["files_sha256"] == report.files_sha256
     assert line.facts["author"] == "github:her"
     assert line.facts["tensors_sha256"] == report.tensors_sha256

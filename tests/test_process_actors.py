@@ -29,7 +29,7 @@ from nhzoo.training.rl.actors import (
     unpack_states,
     weights_of,
 )
-from nhzoo.training.rl.envs import WorldConfig
+from nhzoo.training.rl.envs import TrainEnvConfig
 from nhzoo.training.rl.impala import ImpalaRun
 from nhzoo.training.rl.remote_actors import ProcessCrew, SharedWeights
 from tests.test_actors import WALK, policy
@@ -269,7 +269,7 @@ def _die(*args):
 
 
 def test_what_an_actor_raises_is_said():
-    config = replace(WALK, world=WorldConfig("chess"))
+    config = replace(WALK, world=TrainEnvConfig("chess"))
     crew = ProcessCrew(config, 1, {})
     try:
         crew.publish(weights_of(policy()), 0)

@@ -106,7 +106,7 @@ def test_workers_and_going_on_do_not_matter(recorded, tmp_path):
         folder,
         workers=2,
         held_out=0.75,
-        progress=lambda *news: stages.append(news),
+        progress=lambda *metrics: stages.append(metrics),
     )
     assert (report.games, report.played) == (6, 4)
     assert [stage for stage, _ in stages][:: len(stages) - 1] == ["play", "replay"]

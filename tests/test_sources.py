@@ -246,7 +246,7 @@ def test_broken_entries_are_listed_with_a_note(small_set, tmp_path):
 def test_a_dataset_is_fetched_unpacked_and_named(site, zipped):
     site.data = zipped
     seen = []
-    source = add("nld-aa-taster", url=site.url, progress=lambda *news: seen.append(news))
+    source = add("nld-aa-taster", url=site.url, progress=lambda *metrics: seen.append(metrics))
     place = data_folder() / "downloads"
     data = place / "nld-aa-taster" / "nld-aa-taster" / "nle_data"
     assert source == Source("nld-aa-taster", "nld-aa", data, 1, None)

@@ -30,7 +30,7 @@ from nhzoo.hub.upload import push
 from nhzoo.leaderboard import board, checks
 from nhzoo.leaderboard import claims as submission_claims
 from nhzoo.leaderboard.checks import check
-from nhzoo.leaderboard.claims import subject_of
+from nhzoo.leaderboard.claims import candidate_of
 from nhzoo.leaderboard.submission import NAME, read_manifest, read_submission
 from nhzoo.leaderboard.submitting import from_hub, make, to_hub
 from nhzoo.publishing.bundle import gather
@@ -79,7 +79,7 @@ def copy_of(kind: str, tmp_path: Path) -> Altered:
 
 
 def judged(altered: Altered, rows=(), **options) -> checks.Report:
-    return check(subject_of(altered.folder, PROTOCOLS), rows, **options)
+    return check(candidate_of(altered.folder, PROTOCOLS), rows, **options)
 
 
 def refused(altered: Altered, match: str, rows=(), **options) -> None:
@@ -135,7 +135,7 @@ def test_what_would_be_refused_is_not_made(fuzz_root, quick, tmp_path):
     fails(InputError, "no such file", damaged, entry=os.fspath(fuzz_root / "tiny"))
     told = make(few, out, "me", "MIT", protocols=PROTOCOLS, reported_only=True, name="told")
     assert not (told / "traces").exists()
-    report = check(subject_of(told, PROTOCOLS))
+    report = check(candidate_of(told, PROTOCOLS))
     assert (report.ok, report.tier) == (True, "reported")
 
 
@@ -144,13 +144,13 @@ def test_every_altered_byte_is_noticed(bot):
         whole = path.read_bytes()
         path.write_bytes(whole.replace(b"0", b"1", 1) if b"0" in whole else whole[:-1])
         with pytest.raises((CheckFailed, InputError)):
-            subject_of(bot.folder, PROTOCOLS)
+            candidate_of(bot.folder, PROTOCOLS)
         path.write_bytes(whole)
     assert judged(bot).ok
     path = bot.folder / NAME  # and those that no JSON reader sees
     path.write_bytes(path.read_bytes().replace(b"\n", b"\n ", 1))
     with pytest.raises(CheckFailed, match="was changed after"):
-        subject_of(bot.folder, PROTOCOLS)
+        candidate_of(bot.folder, PROTOCOLS)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_summaries_games_and_shards_have_to_be_whole(bot):
     bot.write_rows([rows[0], rows[0]])
     bot.seal(summary=False)
     with pytest.raises(InputError, match="listed twice"):
-        subject_of(bot.folder, PROTOCOLS)
+        candidate_of(bot.folder, PROTOCOLS)
 
 
 def test_keys_that_no_action_presses_are_refused(bot):
@@ -243,7 +243,7 @@ def test_files_that_no_submission_has_are_refused(net, name):
     path.write_bytes(b"raise SystemExit")
     net.seal(summary=False)
     with pytest.raises(InputError, match=r"is no file of a submission|no file of a submission"):
-        subject_of(net.folder, PROTOCOLS)
+        candidate_of(net.folder, PROTOCOLS)
 
 
 def test_links_lead_nowhere(bot, tmp_path):
@@ -255,7 +255,7 @@ def test_links_lead_nowhere(bot, tmp_path):
         shutil.move(path, moved)
         path.symlink_to(moved)
         with pytest.raises(InputError, match=r"is a link|points outside"):
-            subject_of(bot.folder, PROTOCOLS)
+            candidate_of(bot.folder, PROTOCOLS)
         path.unlink()
         shutil.move(moved, path)
     assert judged(bot).ok
@@ -318,7 +318,7 @@ def test_manifests_are_read_strictly(bot, field, value, match):
     held["sha256"] = files.content_hash(held)
     files.atomic_write(bot.folder / NAME, files.dump_json(held))
     with pytest.raises(InputError, match=match):
-        subject_of(bot.folder, PROTOCOLS)
+        candidate_of(bot.folder, PROTOCOLS)
 
 
 @pytest.mark.slow
@@ -468,7 +468,7 @@ def test_a_bot_does_not_pass_for_a_network(bot):
         refused(bot, match)
 
 
-def lite(tmp_path: Path, name: str) -> submission_claims.Subject:
+def lite(tmp_path: Path, name: str) -> submission_claims.Candidate:
     """Games of bc-lstm-1m, in somebody's name."""
     folder = tmp_path / name
     shutil.copytree(ROOT / "leaderboard/results/bc-lstm-1m/monk-lite-v1", folder)
@@ -477,7 +477,7 @@ def lite(tmp_path: Path, name: str) -> submission_claims.Subject:
     files.atomic_write(path, files.dump_json(files.read_json(path) | claims))
     (folder / "evaluation.json").unlink()
     package = make(folder, tmp_path / "made", "me", "MIT", name=name)
-    return subject_of(package)
+    return candidate_of(package)
 
 
 @pytest.mark.slow
@@ -503,7 +503,7 @@ def test_the_games_of_others_are_known_again(tmp_path, monkeypatch):
     assert not copied and "the same first keys" in alike[0]
     for mine in rows:  # and no honest agent is taken for another
         if mine.protocol == "monk-lite-v1":
-            own = submission_claims.own_subject(mine.folder)
+            own = submission_claims.own_candidate(mine.folder)
             assert checks._copies(own, rows) == ([], [])
 
 
@@ -513,15 +513,15 @@ def test_names_on_the_board_are_taken(bot):
         row("b", 1, 0, 2, agent="bot", contact="somebody else"),
     ]
     refused(bot, "bot is on the board already, from somebody else", taken)
-    subject = subject_of(bot.folder, PROTOCOLS)
+    candidate = candidate_of(bot.folder, PROTOCOLS)
     for name in ("deepmonk", "DEEP_MONK", "deep.m0nk", "autoascend", "Auto-Ascend", "random"):
-        posing = replace(subject, agent=name)
+        posing = replace(candidate, agent=name)
         assert checks.name_problems(posing, taken), name
-    assert not checks.name_problems(replace(subject, agent="deeper-monk"), taken)
+    assert not checks.name_problems(replace(candidate, agent="deeper-monk"), taken)
 
 
 def test_the_same_weights_are_one_agent(net):
-    weights = subject_of(net.folder, PROTOCOLS).weights
+    weights = candidate_of(net.folder, PROTOCOLS).weights
     other = row("old", 1, 0, 2, protocol=FUZZ.id, sha256=weights, folder=net.folder)
     refused(net, "its weights are those of old", [other])
 
@@ -619,7 +619,7 @@ def test_weights_go_to_the_hub_by_reference(hub, fuzz_root, tmp_path, monkeypatc
     )  # fmt: skip
     pointer = read_manifest(package).entry
     assert parse(pointer.source).pinned and not (package / "entry").exists()
-    report = check(subject_of(package, PROTOCOLS), audit="auto", workers=1)
+    report = check(candidate_of(package, PROTOCOLS), audit="auto", workers=1)
     assert (report.tier, report.problems) == ("audited", [])
 
 

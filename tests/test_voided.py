@@ -31,7 +31,7 @@ from nhzoo.publishing.asciicast import Cast, CastTask
 from nhzoo.publishing.report import write_report
 from nhzoo.runtime import files
 from nhzoo.runtime.pool import Crashed
-from nhzoo.training.rl.envs import WorldConfig
+from nhzoo.training.rl.envs import TrainEnvConfig
 from tests.bots.pool import without_processes
 from tests.conftest import read_rows
 from tests.saboteurs import Typist
@@ -197,7 +197,7 @@ def test_an_actor_learns_that_the_game_is_over():
         "tty_colors": np.zeros((24, 80), np.int8),
         "tty_cursor": np.zeros(2, np.uint8),
     }
-    world = WorldConfig().make(0, rows)
+    world = TrainEnvConfig().make(0, rows)
     world.begin(0)
     listed = ACTION_KEYS.tolist()
     rewards = [world.step(listed.index(key)) for key in WALK + EXPLORE]

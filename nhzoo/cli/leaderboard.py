@@ -17,7 +17,7 @@ from nhzoo.runtime import console, scratch
 if TYPE_CHECKING:
     from nhzoo.leaderboard.board_log import LogLine
     from nhzoo.leaderboard.checks import Report
-    from nhzoo.leaderboard.claims import Subject
+    from nhzoo.leaderboard.claims import Candidate
 
 ROOT = click.option(
     "--root",
@@ -154,9 +154,9 @@ def check(
     \b
     Example: nhzoo leaderboard check submissions/mine-monk-lite-v1-0a1b2c3d --audit auto
     """
-    with _subject(submission, root, author) as subject:
+    with _candidate(submission, root, author) as candidate:
         on_hub = on_hub or submission.startswith("hf://")
-        report = _check(subject, root, audit, workers, hours, on_hub)
+        report = _check(candidate, root, audit, workers, hours, on_hub)
     _show(report, as_json)
 
 
@@ -189,13 +189,13 @@ def accept(
     from nhzoo.leaderboard import maintaining
 
     maintaining.check_reason(reason)
-    place = maintaining.Place(root)
-    with _subject(submission, root, author) as subject:
+    checkout = maintaining.Checkout(root)
+    with _candidate(submission, root, author) as candidate:
         on_hub = on_hub or submission.startswith("hf://")
-        report = _check(subject, root, audit, workers, 12.0, on_hub)
+        report = _check(candidate, root, audit, workers, 12.0, on_hub)
         if not report.ok:
             _show(report, as_json)
-        line = maintaining.accept(place, subject, report, reason)
+        line = maintaining.accept(checkout, candidate, report, reason)
     _tell(line, as_json, f"{report.id}: accepted as {report.tier}")
 
 
@@ -215,7 +215,7 @@ def remove(row: str, reason: str, root: Path, as_json: bool) -> None:
     from nhzoo.leaderboard import maintaining
 
     maintaining.check_reason(reason)
-    line = maintaining.remove(maintaining.Place(root), row, reason)
+    line = maintaining.remove(maintaining.Checkout(root), row, reason)
     _tell(line, as_json, f"{row}: removed")
 
 
@@ -238,7 +238,7 @@ def rescore(row: str, reason: str, result: Path | None, root: Path, as_json: boo
     from nhzoo.leaderboard import maintaining
 
     maintaining.check_reason(reason)
-    line = maintaining.rescore(maintaining.Place(root), row, reason, result)
+    line = maintaining.rescore(maintaining.Checkout(root), row, reason, result)
     _tell(line, as_json, f"{row}: rescored to {line.facts['summary']['mean_score']:,.1f}")
 
 
@@ -258,7 +258,7 @@ def commit(secret: Path, reason: str, root: Path, as_json: bool) -> None:
     from nhzoo.leaderboard import maintaining
 
     maintaining.check_reason(reason)
-    line = maintaining.commit(maintaining.Place(root), secret, reason)
+    line = maintaining.commit(maintaining.Checkout(root), secret, reason)
     _tell(line, as_json, f"committed to {line.facts['commitment']}; the secret is in {secret}")
 
 
@@ -276,7 +276,7 @@ def reveal(secret: Path, reason: str, root: Path, as_json: bool) -> None:
     from nhzoo.leaderboard import maintaining, rerun
 
     maintaining.check_reason(reason)
-    line = maintaining.reveal(maintaining.Place(root), rerun.read_secret(secret), reason)
+    line = maintaining.reveal(maintaining.Checkout(root), rerun.read_secret(secret), reason)
     _tell(line, as_json, f"revealed: {line.facts['secret']}")
 
 
@@ -321,9 +321,9 @@ def rerun(
     from nhzoo.leaderboard import maintaining
     from nhzoo.leaderboard.rerun import read_secret
 
-    place = maintaining.Place(root)
+    checkout = maintaining.Checkout(root)
     if only_check:
-        checked = maintaining.check_rerun(place, row, workers)
+        checked = maintaining.check_rerun(checkout, row, workers)
         if as_json:
             console.print_json(dict(checked))
         else:
@@ -333,7 +333,7 @@ def rerun(
         raise InputError("--secret: give the file that `nhzoo leaderboard commit` wrote")
     with console.LiveProgress(f"re-run {row}", "games") as bar:
         found, line = maintaining.run_again(
-            place,
+            checkout,
             row,
             read_secret(secret),
             agent,
@@ -362,7 +362,7 @@ def seal(reason: str, root: Path, as_json: bool) -> None:
     from nhzoo.leaderboard import maintaining
 
     maintaining.check_reason(reason)
-    lines = maintaining.seal(maintaining.Place(root), reason)
+    lines = maintaining.seal(maintaining.Checkout(root), reason)
     if as_json:
         console.print_json({"sealed": [asdict(line) for line in lines]})
     else:
@@ -408,7 +408,7 @@ def export(root: Path, as_json: bool) -> None:
     from nhzoo.leaderboard import board as board_export
     from nhzoo.leaderboard import maintaining
 
-    board = maintaining.Place(root).board()
+    board = maintaining.Checkout(root).board()
     if as_json:
         console.print_json(board_export.as_json(board))
     else:
@@ -424,27 +424,27 @@ def warn(warnings: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _subject(named: str, root: Path, author: str) -> Iterator[Subject]:
+def _candidate(named: str, root: Path, author: str) -> Iterator[Candidate]:
     """A submission in its folder; one on the hub is fetched for as long as it is looked at."""
     from nhzoo.hub import client
     from nhzoo.hub.repos import parse
     from nhzoo.leaderboard import maintaining, submitting
 
-    place = maintaining.Place(root)
+    checkout = maintaining.Checkout(root)
     if not named.startswith("hf://"):
-        yield maintaining.from_account(place.subject(Path(named)), author)
+        yield maintaining.from_account(checkout.candidate(Path(named)), author)
         return
     ref = parse(named)
     with scratch.temporary() as temporary:
-        subject = place.subject(submitting.from_hub(ref, temporary))
+        candidate = checkout.candidate(submitting.from_hub(ref, temporary))
         seen = f"hf:{client.author_of(ref)}"
         if author not in ("", seen):
             raise CheckFailed(f"--author {author[:80]!a}: the pull request is {seen}'s")
-        yield maintaining.from_account(subject, seen)
+        yield maintaining.from_account(candidate, seen)
 
 
 def _check(
-    subject: Subject,
+    candidate: Candidate,
     root: Path,
     audit: str | None,
     workers: int | None,
@@ -454,22 +454,22 @@ def _check(
     from nhzoo.leaderboard import maintaining
     from nhzoo.leaderboard.checks import check as run
 
-    place = maintaining.Place(root)
-    there = place.leaderboard.is_dir()
-    rows = place.board().rows if there else ()
-    with console.LiveProgress(f"check {subject.id}", "games") as bar:
+    checkout = maintaining.Checkout(root)
+    there = checkout.leaderboard.is_dir()
+    rows = checkout.board().rows if there else ()
+    with console.LiveProgress(f"check {candidate.id}", "games") as bar:
         report = run(
-            subject,
+            candidate,
             rows,
             audit,
-            place.agents,
+            checkout.agents,
             workers,
             lambda what, done, total: bar.update(done, total, what),
             hours=hours,
             on_hub=on_hub,
         )
     if not there:
-        report.notes.append(f"not held against other rows: {place.leaderboard} is not there")
+        report.notes.append(f"not held against other rows: {checkout.leaderboard} is not there")
     return report
 
 

@@ -120,7 +120,7 @@ def train_bc(
     from nhzoo.training.config import BCConfig
     from nhzoo.training.run_table import append_row
 
-    def record(trained: bc.Trained) -> dict[str, Any]:
+    def record(trained: bc.BCResult) -> dict[str, Any]:
         row = outputs.ledger_row(trained, out.name, games)
         if ledger:
             append_row(ledger, row)
@@ -317,7 +317,7 @@ def train_impala(
     from nhzoo.training.rl.config import ImpalaConfig
     from nhzoo.training.run_table import append_row
 
-    def record(played: training.Played) -> dict[str, Any]:
+    def record(played: training.RLResult) -> dict[str, Any]:
         row = training.played_row(played, out.name)
         if ledger:
             append_row(ledger, row)
@@ -352,10 +352,10 @@ def train_impala(
 
 
 def _playing_note(state: Any) -> tuple[float, float, str]:
-    score = f"score {state.news['score']:,.1f}  " if "score" in state.news else ""
+    score = f"score {state.metrics['score']:,.1f}  " if "score" in state.metrics else ""
     note = (
-        f"{score}loss {state.loss:.3f}  entropy {state.news['entropy']:.2f}  "
-        f"lag {state.news['lag']:.1f}  {state.frames:.2e} steps  "
+        f"{score}loss {state.loss:.3f}  entropy {state.metrics['entropy']:.2f}  "
+        f"lag {state.metrics['lag']:.1f}  {state.frames:.2e} steps  "
         f"{state.frames_per_second:,.0f} steps/s"
     )
     return state.update, state.updates, note

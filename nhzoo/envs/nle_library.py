@@ -88,7 +88,7 @@ class Library:
             found = _flags(handle)
             if self._code:
                 self._at = _base(handle)
-                self._code.lay_over(self._at)
+                self._code.remap(self._at)
         finally:  # or NLE's next reset would find the library still loaded, and exit
             if handle:
                 _libc.dlclose(handle)
@@ -133,7 +133,7 @@ class _Code:
     segments: tuple[_Segment, ...]
     length: int  # of the whole library in memory
 
-    def lay_over(self, base: int) -> None:
+    def remap(self, base: int) -> None:
         """Map them in place of those of the copy that is loaded at `base`."""
         flags = mmap.MAP_PRIVATE | _MAP_FIXED
         for part in self.segments:

@@ -22,7 +22,7 @@ from nhzoo.evaluation.verification import Verification, verify
 from nhzoo.leaderboard import claims as names
 from nhzoo.leaderboard.board import TIERS, Row, entry_claims
 from nhzoo.leaderboard.board_log import digest, whole_digest
-from nhzoo.leaderboard.claims import Subject, given_up, holds, static_problems
+from nhzoo.leaderboard.claims import Candidate, given_up, holds, static_problems
 from nhzoo.leaderboard.submission import ENTRY_FOLDER, NAME
 from nhzoo.runtime import files
 
@@ -72,7 +72,7 @@ class Report:
 
 
 def check(
-    subject: Subject,
+    candidate: Candidate,
     board: Sequence[Row] = (),
     audit: str | None = None,
     agents: Path | None = None,
@@ -89,34 +89,36 @@ def check(
     with `on_hub` they are held against entries on the hub, too. CheckFailed when it takes more than
     `hours`.
     """
-    asked = REPORTED if subject.reported_only else AUDITED if audit else REPLAYED
-    report = Report(subject.id, subject.agent, subject.protocol.id, digest(subject.folder), asked)
-    report.files_sha256 = whole_digest(subject.folder)
+    asked = REPORTED if candidate.reported_only else AUDITED if audit else REPLAYED
+    report = Report(
+        candidate.id, candidate.agent, candidate.protocol.id, digest(candidate.folder), asked
+    )
+    report.files_sha256 = whole_digest(candidate.folder)
     until = time.monotonic() + 3600 * hours
 
     def tell(what: str) -> Progress:
         def told(done: int, total: int) -> None:
             if time.monotonic() > until:
-                raise CheckFailed(f"{subject.folder}: the check took more than {hours:g} hours")
+                raise CheckFailed(f"{candidate.folder}: the check took more than {hours:g} hours")
             progress(what, done, total)
 
         return told
 
-    report.problems += static_problems(subject)
-    report.notes += _notes(subject, board)
-    copied, alike = _copies(subject, board)
-    report.problems += name_problems(subject, board, agents) + copied
-    weights = None if report.problems else _weights(subject, audit, agents)
-    held = _Held(subject, weights, report, board, agents, on_hub) if weights else None
+    report.problems += static_problems(candidate)
+    report.notes += _notes(candidate, board)
+    copied, alike = _copies(candidate, board)
+    report.problems += name_problems(candidate, board, agents) + copied
+    weights = None if report.problems else _weights(candidate, audit, agents)
+    held = _Held(candidate, weights, report, board, agents, on_hub) if weights else None
     if report.problems:
         report.reasons[REPORTED] = "it is not what its format and its protocol ask for"
         return report
     report.tier = REPORTED
     report.reasons[REPORTED] = "complete, in order, and each file is the one that is named"
-    if subject.reported_only:
+    if candidate.reported_only:
         report.reasons[REPLAYED] = "not asked for"
         return report
-    replayed = (replay or _verify)(subject.folder, workers, tell("replay"), subject.protocol)
+    replayed = (replay or _verify)(candidate.folder, workers, tell("replay"), candidate.protocol)
     wrong = [f"game {index}: {reason}" for index, reason in replayed.reasons.items()]
     wrong += replayed.problems
     if wrong:
@@ -133,26 +135,26 @@ def check(
         report.reasons[AUDITED] = "not asked for (--audit auto)"
         report.problems += alike
     else:
-        player = player_of(subject, audit, agents, weights)
-        _audit(subject, report, player, workers, tell("audit"))
+        player = player_of(candidate, audit, agents, weights)
+        _audit(candidate, report, player, workers, tell("audit"))
         (report.notes if report.tier == AUDITED else report.problems).extend(alike)
     if report.problems:
         report.tier = ""
     return report
 
 
-def _notes(subject: Subject, board: Sequence[Row]) -> list[str]:
-    result, notes = subject.result, []
+def _notes(candidate: Candidate, board: Sequence[Row]) -> list[str]:
+    result, notes = candidate.result, []
     if result.get("exempt") is True:
         notes.append("clocks decided how some games ended (a bot's time limits)")
-    failed = given_up(subject)
+    failed = given_up(candidate)
     if failed:
         notes.append(f"in {failed:,} games the agent failed, or its time was up")
-    manifest = subject.manifest
+    manifest = candidate.manifest
     if manifest is not None:
-        if not subject.author:
+        if not candidate.author:
             notes.append("nobody has seen whose account it came from: contact and name are as said")
-        others = [r for r in board if r.contact == manifest.contact and not _is_own(subject, r)]
+        others = [r for r in board if r.contact == manifest.contact and not _is_own(candidate, r)]
         if others:
             notes.append(f"gives the contact of {others[0].id}, from another account or none seen")
     if result.get("machine") not in (None, "x86_64"):
@@ -161,20 +163,20 @@ def _notes(subject: Subject, board: Sequence[Row]) -> list[str]:
 
 
 def name_problems(
-    subject: Subject, board: Sequence[Row] = (), agents: Path | None = None
+    candidate: Candidate, board: Sequence[Row] = (), agents: Path | None = None
 ) -> list[str]:
     """One name, one agent: nobody stands on the board under another's, or one that looks like it.
 
     A name that is taken may be used by the account that its row came from, and by nobody else.
     """
-    if subject.manifest is None:
+    if candidate.manifest is None:
         return []
-    name = names.skeleton(subject.agent)
+    name = names.skeleton(candidate.agent)
     if name in {names.skeleton(taken) for taken in (*registry.BUILT_IN, *names.RESERVED)}:
-        return [f"{subject.agent} is the name of an agent of nhzoo's; choose another"]
+        return [f"{candidate.agent} is the name of an agent of nhzoo's; choose another"]
     for row in board:
         if names.skeleton(row.agent) == name and not (
-            row.agent == subject.agent and _is_own(subject, row)
+            row.agent == candidate.agent and _is_own(candidate, row)
         ):
             return [
                 f"{row.agent} is on the board already, from somebody else or from an account that "
@@ -182,16 +184,16 @@ def name_problems(
             ]
     for path in sorted(agents.glob("*/config.json")) if agents else ():
         taken = path.parent.name
-        if names.skeleton(taken) == name and not holds(path.parent, subject):
+        if names.skeleton(taken) == name and not holds(path.parent, candidate):
             return [f"{taken} is an entry of the zoo's; choose another name"]
     return []
 
 
-def _is_own(subject: Subject, row: Row) -> bool:
-    return row.id == subject.id or (bool(row.author) and row.author == subject.author)
+def _is_own(candidate: Candidate, row: Row) -> bool:
+    return row.id == candidate.id or (bool(row.author) and row.author == candidate.author)
 
 
-def _copies(subject: Subject, board: Sequence[Row]) -> tuple[list[str], list[str]]:
+def _copies(candidate: Candidate, board: Sequence[Row]) -> tuple[list[str], list[str]]:
     """Games that another row has: (with the same keys, only much alike).
 
     Game i is the same dungeon for all, but no two agents that were tried pressed the same 130 keys
@@ -199,13 +201,15 @@ def _copies(subject: Subject, board: Sequence[Row]) -> tuple[list[str], list[str
     """
     copied: list[str] = []
     alike: list[str] = []
-    rows = [row for row in subject.rows if row["score"] > 0]
+    rows = [row for row in candidate.rows if row["score"] > 0]
     heads: dict[int, bytes] = {}
     for other in board:
-        stolen = bool(subject.weights) and other.sha256 == subject.weights
-        here = other.protocol == subject.protocol.id
-        own = subject.manifest is None or _is_own(subject, other)
-        if other.id == subject.id or (stolen and not here and own and other.agent == subject.agent):
+        stolen = bool(candidate.weights) and other.sha256 == candidate.weights
+        here = other.protocol == candidate.protocol.id
+        own = candidate.manifest is None or _is_own(candidate, other)
+        if other.id == candidate.id or (
+            stolen and not here and own and other.agent == candidate.agent
+        ):
             continue  # one agent may stand on the board of each protocol
         if stolen:
             copied.append(f"its weights are those of {other.id}, on the board already")
@@ -229,7 +233,7 @@ def _copies(subject: Subject, board: Sequence[Row]) -> tuple[list[str], list[str
             ):
                 index = row["index"]
                 if index not in heads:
-                    heads[index] = _head(subject.folder, index)
+                    heads[index] = _head(candidate.folder, index)
                 mine = heads[index]
                 if len(set(mine)) >= 8 and mine == _head(other.folder, index):
                     near.append(index)
@@ -263,7 +267,7 @@ def _verify(
 
 
 def _audit(
-    subject: Subject,
+    candidate: Candidate,
     report: Report,
     agent: Any,
     workers: int | None,
@@ -271,14 +275,14 @@ def _audit(
 ) -> None:
     from nhzoo.evaluation.auditing import audit as run
 
-    failed = given_up(subject)
-    if subject.weights and failed:  # each would be a choice of where to stop
+    failed = given_up(candidate)
+    if candidate.weights and failed:  # each would be a choice of where to stop
         report.reasons[AUDITED] = (
             f"{failed:,} games were given up, which weights cannot be shown to do"
         )
         report.problems.append("the audit: " + report.reasons[AUDITED])
         return
-    if subject.weights and subject.result.get("numerics") is None:
+    if candidate.weights and candidate.result.get("numerics") is None:
         # Its keys could only be audited with a tolerance for rounding, and whoever may choose
         # among the keys within a tolerance has as many tries as there are such keys.
         report.reasons[AUDITED] = (
@@ -286,7 +290,7 @@ def _audit(
             "depended on the processor; evaluate it again with this version"
         )
         return
-    found = run(subject.folder, agent, workers, progress, subject.protocol)
+    found = run(candidate.folder, agent, workers, progress, candidate.protocol)
     report.problems += [f"the audit: {problem}" for problem in found.problems]
     report.problems += [
         f"game {index}: {found.agent} presses another key at its step {step:,}"
@@ -301,9 +305,9 @@ def _audit(
     report.reasons[AUDITED] = f"all {found.keys:,} keys are {found.agent}'s own"
 
 
-def config_problems(subject: Subject, config: Mapping[str, Any]) -> list[str]:
+def config_problems(candidate: Candidate, config: Mapping[str, Any]) -> list[str]:
     """Where the entry's own config is not what the submission says of it."""
-    sampling, result = config["sampling"], subject.result
+    sampling, result = config["sampling"], candidate.result
     found = []
     if result.get("temperature") != sampling.get("temperature"):
         found.append("was played at another temperature than the entry's")
@@ -311,12 +315,12 @@ def config_problems(subject: Subject, config: Mapping[str, Any]) -> list[str]:
         found.append("was played with another patience than the entry's")
     if result.get("params") != config.get("params"):
         found.append("has another number of parameters than the entry")
-    if subject.manifest is not None:
+    if candidate.manifest is not None:
         kind, claims = entry_claims(config)
-        if claims != subject.manifest.claims:
+        if claims != candidate.manifest.claims:
             found.append("claims another training than the entry's config.json")
-        if kind != subject.manifest.kind:
-            found.append(f"says that it is {subject.manifest.kind}, the entry that it is {kind}")
+        if kind != candidate.manifest.kind:
+            found.append(f"says that it is {candidate.manifest.kind}, the entry that it is {kind}")
     return found
 
 
@@ -334,7 +338,7 @@ class _Held:
 
     def __init__(
         self,
-        subject: Subject,
+        candidate: Candidate,
         weights: Weights,
         report: Report,
         board: Sequence[Row],
@@ -343,14 +347,14 @@ class _Held:
     ) -> None:
         from nhzoo.leaderboard import entry_checks, kinship
 
-        self._subject, self._entry, self._report = subject, weights.entry, report
+        self._candidate, self._entry, self._report = candidate, weights.entry, report
         report.tensors_sha256 = kinship.tensor_hash(weights.entry.policy)
-        self._known, notes = entry_checks.known_entries(subject, board, agents)
+        self._known, notes = entry_checks.known_entries(candidate, board, agents)
         if on_hub:
-            more, said = entry_checks.on_the_hub(subject, weights.entry)
+            more, said = entry_checks.on_the_hub(candidate, weights.entry)
             self._known, notes = [*self._known, *more], [*notes, *said]
         config = weights.entry.config
-        report.problems += config_problems(subject, config)
+        report.problems += config_problems(candidate, config)
         report.problems += entry_checks.training_problems(weights.folder, config, self._known)
         problems, said = entry_checks.identity(weights.entry, self._known)
         report.problems += problems
@@ -360,64 +364,68 @@ class _Held:
         """Whether, on the screens of its own games, it says what another entry says."""
         from nhzoo.leaderboard import entry_checks, kinship
 
-        subject = self._subject
-        if not self._known or not (subject.folder / "traces").is_dir():
+        candidate = self._candidate
+        if not self._known or not (candidate.folder / "traces").is_dir():
             return False
-        games = kinship.first_screens(subject.folder, subject.rows, subject.protocol)
+        games = kinship.first_screens(candidate.folder, candidate.rows, candidate.protocol)
         problems, _ = entry_checks.identity(self._entry, self._known, games)
         self._report.problems += problems
         return bool(problems)
 
 
-def _weights(subject: Subject, audit: str | None, agents: Path | None) -> Weights | None:
+def _weights(candidate: Candidate, audit: str | None, agents: Path | None) -> Weights | None:
     """The weights that played; None for a bot, and for a result of ours whose entry is not here."""
-    if not subject.weights:
+    if not candidate.weights:
         return None
-    if subject.manifest is None and audit is None:
-        folder = (agents or Path()) / subject.agent
-        if agents is None or not files.is_plain_name(subject.agent) or not holds(folder, subject):
+    if candidate.manifest is None and audit is None:
+        folder = (agents or Path()) / candidate.agent
+        if (
+            agents is None
+            or not files.is_plain_name(candidate.agent)
+            or not holds(folder, candidate)
+        ):
             return None
-    return weights_of(subject, audit or "auto", agents)
+    return weights_of(candidate, audit or "auto", agents)
 
 
 def player_of(
-    subject: Subject, named: str, agents: Path | None, weights: Weights | None = None
+    candidate: Candidate, named: str, agents: Path | None, weights: Weights | None = None
 ) -> Any:
     """The agent whose games these should be: weights, or one of the zoo's own; never other code."""
     from nhzoo.agents import loading
     from nhzoo.agents.base import PolicyAgent
 
-    if not subject.weights:
+    if not candidate.weights:
         if named in registry.BUILT_IN:
             return loading.load(named)
-        own = subject.manifest is None and named == "auto"
-        if own and subject.agent in registry.BUILT_IN:
-            return loading.load(subject.agent)
-    held = weights or weights_of(subject, named, agents)
+        own = candidate.manifest is None and named == "auto"
+        if own and candidate.agent in registry.BUILT_IN:
+            return loading.load(candidate.agent)
+    held = weights or weights_of(candidate, named, agents)
     return PolicyAgent(held.entry, held.source)
 
 
-def weights_of(subject: Subject, named: str, agents: Path | None) -> Weights:
+def weights_of(candidate: Candidate, named: str, agents: Path | None) -> Weights:
     """The weights that `named`, or with "auto" the subject, points to, through the strict reader.
 
     InputError when there are none, CheckFailed when they are not those that played.
     """
     from nhzoo.policy import checkpoint
 
-    manifest = subject.manifest
+    manifest = candidate.manifest
     if named == "auto" and manifest is None:
-        if agents is None or not files.is_plain_name(subject.agent):
-            raise InputError(f"{subject.folder}: whose games these are has to be said: --audit")
-        named = str(agents / subject.agent)
+        if agents is None or not files.is_plain_name(candidate.agent):
+            raise InputError(f"{candidate.folder}: whose games these are has to be said: --audit")
+        named = str(agents / candidate.agent)
     elif named == "auto":
         assert manifest is not None
         if manifest.entry is None:
             raise InputError(
-                f"{subject.folder / NAME}: points to no weights, so nothing can be audited"
+                f"{candidate.folder / NAME}: points to no weights, so nothing can be audited"
             )
         named = manifest.entry.source
         if named == ENTRY_FOLDER:
-            named = str(files.inside(subject.folder, ENTRY_FOLDER))
+            named = str(files.inside(candidate.folder, ENTRY_FOLDER))
     else:
         manifest = None  # somebody else says which, wherever the submission points to
     found = registry.find_entry(named, "--audit")
@@ -427,6 +435,6 @@ def weights_of(subject: Subject, named: str, agents: Path | None) -> Weights:
         if hashlib.sha256(data).hexdigest() != manifest.entry.config_sha256:
             raise CheckFailed(f"{folder}: its config.json is not the one that was submitted")
     entry = checkpoint.load_entry(folder)
-    if entry.revision != subject.weights:
+    if entry.revision != candidate.weights:
         raise CheckFailed(f"{folder}: has other weights than those that played")
     return Weights(entry, folder, source)

@@ -49,7 +49,7 @@ _RESULT_FIELDS = {
 
 
 @dataclass(frozen=True)
-class Subject:
+class Candidate:
     """What is checked: a submission, or a result of our own (then there is no manifest).
 
     `author` is the account that its pull request came from, `hf:NAME` or `github:NAME`; "" where
@@ -76,27 +76,27 @@ class Subject:
         return self.manifest is not None and self.manifest.reported_only
 
 
-def subject_of(folder: Path, protocols: Mapping[str, Protocol] = PROTOCOLS) -> Subject:
+def candidate_of(folder: Path, protocols: Mapping[str, Protocol] = PROTOCOLS) -> Candidate:
     """A submission's folder, read and held against its manifest."""
     whole = read_submission(folder, protocols)
     manifest = whole.manifest
-    return Subject(
+    return Candidate(
         folder, manifest.id, manifest.agent, whole.result, whole.protocol, whole.rows, manifest
     )
 
 
-def own_subject(folder: Path) -> Subject:
+def own_candidate(folder: Path) -> Candidate:
     """A result of our own, `results/AGENT/PROTOCOL`."""
     folder = folder.resolve()
     result, protocol, rows = results.read_result(folder)
     if (folder.name, folder.parent.name) != (protocol.id, result.get("agent")):
         raise InputError(f"{folder}: a result of ours is in results/AGENT/PROTOCOL; name it so")
-    return Subject(folder, row_id(folder), folder.parent.name, result, protocol, rows, None)
+    return Candidate(folder, row_id(folder), folder.parent.name, result, protocol, rows, None)
 
 
-def static_problems(subject: Subject) -> list[str]:
+def static_problems(candidate: Candidate) -> list[str]:
     """What is wrong with a result before any game is replayed."""
-    result, protocol, rows = subject.result, subject.protocol, subject.rows
+    result, protocol, rows = candidate.result, candidate.protocol, candidate.rows
     found = _unclean(result)
     for row in rows:
         spec, at = protocol.game(row["index"]), f"game {row['index']}"
@@ -112,9 +112,9 @@ def static_problems(subject: Subject) -> list[str]:
             found.append(f"{at}: its counts cannot be")
         if len(found) > 20:
             break
-    found += summary_problems(result, rows) + _side_problems(subject)
+    found += summary_problems(result, rows) + _side_problems(candidate)
     found += [reason for reason in (results.no_score(rows),) if reason]
-    if subject.reported_only:
+    if candidate.reported_only:
         return found
     if result.get("shard") is not None:
         found.append("is one shard; join all with nhzoo merge")
@@ -122,13 +122,13 @@ def static_problems(subject: Subject) -> list[str]:
     if missing:
         found.append(f"{missing:,} of the {protocol.games:,} games of {protocol.id} are missing")
     wanted = {f"{row['index']}.xz" for row in rows}
-    traces = subject.folder / "traces"
+    traces = candidate.folder / "traces"
     held = {path.name for path in traces.iterdir()} if traces.is_dir() else set()
     if wanted - held:
         found.append(f"{len(wanted - held):,} games have no trace")
     if held - wanted:
         found.append(f"traces/{min(held - wanted)[:40]} is of no game")
-    return found + _entry_problems(subject)
+    return found + _entry_problems(candidate)
 
 
 def _unclean(result: Mapping[str, Any]) -> list[str]:
@@ -162,27 +162,27 @@ def _unclean(result: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _side_problems(subject: Subject) -> list[str]:
+def _side_problems(candidate: Candidate) -> list[str]:
     """What is wrong with the files that no game depends on: they are published all the same."""
-    path = subject.folder / "evaluation.json"
+    path = candidate.folder / "evaluation.json"
     if path.exists():
-        began = files.read_json(files.inside(subject.folder, path.name))
+        began = files.read_json(files.inside(candidate.folder, path.name))
         names = _RESULT_FIELDS - {"summary", "exempt", "shard", "workers"}
         for name, value in began.items():
-            if name not in names or value != subject.result.get(name):
+            if name not in names or value != candidate.result.get(name):
                 return [f"evaluation.json: {name[:60]!a} is not what result.json has"]
-    if subject.manifest is not None:
-        read_curve(files.inside(subject.folder, f"{ENTRY_FOLDER}/curve.csv"))
+    if candidate.manifest is not None:
+        read_curve(files.inside(candidate.folder, f"{ENTRY_FOLDER}/curve.csv"))
     return []
 
 
-def _entry_problems(subject: Subject) -> list[str]:
-    manifest, weights = subject.manifest, subject.weights
+def _entry_problems(candidate: Candidate) -> list[str]:
+    manifest, weights = candidate.manifest, candidate.weights
     if manifest is None:
         return []
     if manifest.date > datetime.now(UTC).date().isoformat():
         return [f"is dated {manifest.date}, which has not come yet"]
-    pointer, params = manifest.entry, subject.result.get("params")
+    pointer, params = manifest.entry, candidate.result.get("params")
     if pointer is None and weights:
         return ["was played by weights, and points to none; submit with --entry"]
     if pointer is None:
@@ -203,17 +203,17 @@ def _entry_problems(subject: Subject) -> list[str]:
     return found
 
 
-def given_up(subject: Subject) -> int:
+def given_up(candidate: Candidate) -> int:
     """Games that no key ended: only the agent can say that it failed there."""
     return sum(
         row["end_status"] == "crashed" or (row["end_status"] == "stalled" and row["cause"] != "")
-        for row in subject.rows
+        for row in candidate.rows
     )
 
 
-def holds(folder: Path, subject: Subject) -> bool:
+def holds(folder: Path, candidate: Candidate) -> bool:
     """Whether an entry's folder has the very weights that played."""
-    if not subject.weights or not (folder / "model.safetensors").is_file():
+    if not candidate.weights or not (folder / "model.safetensors").is_file():
         return False
     with files.open_regular(files.inside(folder, "model.safetensors")) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == subject.weights
+        return hashlib.file_digest(file, "sha256").hexdigest() == candidate.weights

@@ -14,7 +14,7 @@ from nhzoo.hub import client
 from nhzoo.hub.repos import organisation
 from nhzoo.leaderboard import kinship
 from nhzoo.leaderboard.board import Row
-from nhzoo.leaderboard.claims import Subject, holds
+from nhzoo.leaderboard.claims import Candidate, holds
 from nhzoo.leaderboard.kinship import Likeness
 from nhzoo.leaderboard.submission import ENTRY_FOLDER, read_manifest
 from nhzoo.policy.checkpoint import Entry, load_entry
@@ -37,12 +37,12 @@ class Known:
 
 
 def known_entries(
-    subject: Subject, board: Sequence[Row], agents: Path | None
+    candidate: Candidate, board: Sequence[Row], agents: Path | None
 ) -> tuple[list[Known], list[str]]:
     """The zoo's entries and those of the board's rows, but for the subject's own; and notes."""
     found: dict[Path, Known] = {}
     notes: list[str] = []
-    for name, folder, row in _folders(subject, board, agents):
+    for name, folder, row in _folders(candidate, board, agents):
         try:
             place = registry.pull_entry(folder).folder if isinstance(folder, str) else folder
             if place.resolve() not in found:
@@ -52,21 +52,21 @@ def known_entries(
     return list(found.values()), notes
 
 
-def is_same_author(subject: Subject, row: Row) -> bool:
+def is_same_author(candidate: Candidate, row: Row) -> bool:
     """Whether a row is ours and so is the subject, or both came from one account."""
     ours = row.folder.parent.parent.name == "results"
-    if subject.manifest is None:
+    if candidate.manifest is None:
         return ours
-    return not ours and bool(row.author) and row.author == subject.author
+    return not ours and bool(row.author) and row.author == candidate.author
 
 
 def _folders(
-    subject: Subject, board: Sequence[Row], agents: Path | None
+    candidate: Candidate, board: Sequence[Row], agents: Path | None
 ) -> Iterator[tuple[str, Path | str, Row | None]]:
     """Name, place (a folder, or a reference on the hub) and row of what was there before."""
     for row in board:
-        own = row.agent == subject.agent and is_same_author(subject, row)
-        if row.id == subject.id or own or not row.sha256:
+        own = row.agent == candidate.agent and is_same_author(candidate, row)
+        if row.id == candidate.id or own or not row.sha256:
             continue
         if row.entry is not None:
             yield row.id, row.entry, row
@@ -79,7 +79,9 @@ def _folders(
             yield row.id, pointer.source, row
     for config in sorted(agents.glob("*/config.json")) if agents else ():
         name = config.parent.name
-        if name == subject.agent and (subject.manifest is None or holds(config.parent, subject)):
+        if name == candidate.agent and (
+            candidate.manifest is None or holds(config.parent, candidate)
+        ):
             continue  # what is submitted, in the checkout where it was made
         yield name, config.parent, next((r for r in board if r.agent == name), None)
 
@@ -118,13 +120,15 @@ def identity(
     ], []
 
 
-def on_the_hub(subject: Subject, entry: Entry, most: int = 20) -> tuple[list[Known], list[str]]:
+def on_the_hub(candidate: Candidate, entry: Entry, most: int = 20) -> tuple[list[Known], list[str]]:
     """Entries of the same size that the hub lists as nhzoo's; and notes.
 
     Who was first there is not known from that: only those of the zoo's own organisation are held
     against a submission, the others are noted.
     """
-    source = subject.manifest.entry.source if subject.manifest and subject.manifest.entry else ""
+    source = (
+        candidate.manifest.entry.source if candidate.manifest and candidate.manifest.entry else ""
+    )
     own = source.removeprefix("hf://").partition("@")[0]
     params, found, notes = entry.config["params"], [], []
     try:

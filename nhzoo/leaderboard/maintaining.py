@@ -18,13 +18,13 @@ from nhzoo.leaderboard import board_log, rerun
 from nhzoo.leaderboard.board import TIERS, Board, Row, read_board
 from nhzoo.leaderboard.board_log import LogLine, digest, whole_digest
 from nhzoo.leaderboard.checks import Report, config_problems, player_of
-from nhzoo.leaderboard.claims import Subject, own_subject, subject_of
+from nhzoo.leaderboard.claims import Candidate, candidate_of, own_candidate
 from nhzoo.leaderboard.submission import NAME, check_text
 from nhzoo.runtime import files
 
 
 @dataclass(frozen=True)
-class Place:
+class Checkout:
     """A checkout: `leaderboard/` and `agents/` below its root."""
 
     root: Path
@@ -50,61 +50,63 @@ class Place:
                 return row
         raise InputError(f"{id[:200]!a}: no such row; `nhzoo leaderboard export` lists the ids")
 
-    def subject(self, folder: Path) -> Subject:
+    def candidate(self, folder: Path) -> Candidate:
         """What is to be checked: a submission, or one of our own results, without a manifest."""
         ours = (self.leaderboard / "results").resolve()
         if not (folder / NAME).exists() and folder.resolve().parent.parent == ours:
-            return own_subject(folder)
-        return subject_of(folder)
+            return own_candidate(folder)
+        return candidate_of(folder)
 
 
-def from_account(subject: Subject, author: str) -> Subject:
-    """The subject, as it came from the account of its pull request; InputError for no account."""
+def from_account(candidate: Candidate, author: str) -> Candidate:
+    """The candidate, as it came from the account of its pull request; InputError for no account."""
     if author and not re.fullmatch(r"(hf|github):[A-Za-z0-9][A-Za-z0-9._-]{0,95}", author):
         raise InputError(f"--author {author[:80]!a}: is hf:NAME or github:NAME")
-    if author and subject.manifest is None:
+    if author and candidate.manifest is None:
         raise InputError("--author: a result of the zoo's own has none")
-    return replace(subject, author=author)
+    return replace(candidate, author=author)
 
 
-def accept(place: Place, subject: Subject, report: Report, reason: str) -> LogLine:
-    """Put a checked subject on the board, at the tier that the check found."""
-    if not report.ok or report.digest != digest(subject.folder):
-        raise CheckFailed(f"{subject.folder}: was refused; only what passes the check is accepted")
-    placed = subject.folder if subject.manifest is None else _bring(place, subject)
+def accept(checkout: Checkout, candidate: Candidate, report: Report, reason: str) -> LogLine:
+    """Put a checked candidate on the board, at the tier that the check found."""
+    if not report.ok or report.digest != digest(candidate.folder):
+        raise CheckFailed(
+            f"{candidate.folder}: was refused; only what passes the check is accepted"
+        )
+    placed = candidate.folder if candidate.manifest is None else _bring(checkout, candidate)
     if whole_digest(placed) != report.files_sha256:
         raise CheckFailed(f"{placed}: was changed since it was checked; check it again")
     facts = {
-        "agent": subject.agent,
-        "protocol": subject.protocol.id,
+        "agent": candidate.agent,
+        "protocol": candidate.protocol.id,
         "tier": report.tier,
         "digest": report.digest,
         "files_sha256": report.files_sha256,
-        "weights_sha256": subject.weights,
+        "weights_sha256": candidate.weights,
         "tensors_sha256": report.tensors_sha256,
-        "author": subject.author,
-        "mean_score": subject.result["summary"]["mean_score"],
+        "author": candidate.author,
+        "mean_score": candidate.result["summary"]["mean_score"],
         "checked": report.reasons,
         "notes": report.notes,
     }
-    return board_log.append(place.leaderboard, "accept", subject.id, reason, facts)
+    return board_log.append(checkout.leaderboard, "accept", candidate.id, reason, facts)
 
 
-def remove(place: Place, id: str, reason: str) -> LogLine:
+def remove(checkout: Checkout, id: str, reason: str) -> LogLine:
     """Take a row out of the ranking; it stays visible, with the reason."""
-    row = place.row(id)
+    row = checkout.row(id)
     return board_log.append(
-        place.leaderboard, "remove", id, reason, {"mean_score": row.summary["mean_score"]}
+        checkout.leaderboard, "remove", id, reason, {"mean_score": row.summary["mean_score"]}
     )
 
 
-def rescore(place: Place, id: str, reason: str, result: Path | None) -> LogLine:
+def rescore(checkout: Checkout, id: str, reason: str, result: Path | None) -> LogLine:
     """Give a row other figures: of its latest re-run, or of a result that replays."""
-    row = place.row(id)
+    row = checkout.row(id)
     if row.tier == TIERS[0]:
         raise CheckFailed(f"{id}: is only reported; accept it first")
     if result is None:
-        runs = [line for line in place.board().log if line.event == "rerun" and line.id == id]
+        runs = [line for line in checkout.board().log if line.event == "rerun" and line.id == id]
         if not runs:
             raise InputError(f"{id}: was not re-run; give --result")
         facts: dict[str, Any] = {"from": "re-run", "summary": runs[-1].facts["fresh"]}
@@ -115,35 +117,35 @@ def rescore(place: Place, id: str, reason: str, result: Path | None) -> LogLine:
         if not verify(result, stop_at_first=True).ok:
             raise CheckFailed(f"{result}: does not replay")
         facts = {"from": digest(result), "summary": results.summarize(rows)}
-    return board_log.append(place.leaderboard, "rescore", id, reason, facts)
+    return board_log.append(checkout.leaderboard, "rescore", id, reason, facts)
 
 
-def commit(place: Place, secret: Path, reason: str) -> LogLine:
+def commit(checkout: Checkout, secret: Path, reason: str) -> LogLine:
     """Draw a secret into a new file, and its hash into the log.
 
     A secret whose hash did not come into the log, for a full disk or a kill, is taken up again.
     """
-    log = place.board().log
+    log = checkout.board().log
     drawn = rerun.new_secret(secret, {line.facts.get("commitment") for line in log})
     return board_log.append(
-        place.leaderboard, "commit", "", reason, {"commitment": rerun.commitment(drawn)}
+        checkout.leaderboard, "commit", "", reason, {"commitment": rerun.commitment(drawn)}
     )
 
 
-def reveal(place: Place, secret: str, reason: str) -> LogLine:
+def reveal(checkout: Checkout, secret: str, reason: str) -> LogLine:
     """Write a secret into the log, once its re-runs are done."""
     made = rerun.commitment(secret)
-    log = board_log.read_log(place.leaderboard)
+    log = board_log.read_log(checkout.leaderboard)
     if not any(line.facts.get("commitment") == made for line in log if line.event == "commit"):
         raise CheckFailed("the log holds no commitment to this secret")
     if any(line.facts.get("secret") == secret for line in log if line.event == "reveal"):
         raise CheckFailed("this secret is revealed already")
     facts = {"commitment": made, "secret": secret}
-    return board_log.append(place.leaderboard, "reveal", "", reason, facts)
+    return board_log.append(checkout.leaderboard, "reveal", "", reason, facts)
 
 
 def run_again(
-    place: Place,
+    checkout: Checkout,
     id: str,
     secret: str,
     agent: str | None = None,
@@ -156,19 +158,19 @@ def run_again(
     Without `agent` it is the weights of the row; what is named instead may be a bot's code, which
     is then run. Run again to resume.
     """
-    row = place.row(id)
-    committed, _ = rerun.check_order(board_log.read_log(place.leaderboard), row.id, secret)
+    row = checkout.row(id)
+    committed, _ = rerun.check_order(board_log.read_log(checkout.leaderboard), row.id, secret)
     protocol = rerun.fresh_protocol(row.protocol, secret, digest(row.folder), games)
-    subject = place.subject(row.folder)
+    candidate = checkout.candidate(row.folder)
     player: Any = agent
     if row.sha256 or agent is None:
-        player = player_of(subject, agent or "auto", place.agents)
+        player = player_of(candidate, agent or "auto", checkout.agents)
         config = getattr(getattr(player, "entry", None), "config", None)
-        problems = config_problems(subject, config) if config is not None else []
+        problems = config_problems(candidate, config) if config is not None else []
         if problems:
             raise CheckFailed(f"{id}: {problems[0]}")
-    out = rerun.folder_of(place.leaderboard, id, protocol.id)
-    batch = subject.result.get("batch")
+    out = rerun.folder_of(checkout.leaderboard, id, protocol.id)
+    batch = candidate.result.get("batch")
     done = evaluate(player, protocol, games, workers, out, batch, progress)
     found = rerun.compare(row.folder, done.episodes)
     facts = {
@@ -185,13 +187,13 @@ def run_again(
         f"{games:,} fresh games: mean score {found.fresh['mean_score']:,.1f}, submitted "
         f"{found.submitted['mean_score']:,.1f}; {verdict} (p = {found.p_value:.3f})"
     )
-    return found, board_log.append(place.leaderboard, "rerun", id, reason, facts)
+    return found, board_log.append(checkout.leaderboard, "rerun", id, reason, facts)
 
 
-def check_rerun(place: Place, id: str, workers: int | None = None) -> Mapping[str, Any]:
+def check_rerun(checkout: Checkout, id: str, workers: int | None = None) -> Mapping[str, Any]:
     """Replay a row's re-run on the seeds that the revealed secret gives; for anybody to do."""
-    log, row = board_log.read_log(place.leaderboard), place.row(id)
-    held = rerun.hold(place.leaderboard, log, id, row.protocol, row.folder)
+    log, row = board_log.read_log(checkout.leaderboard), checkout.row(id)
+    held = rerun.hold(checkout.leaderboard, log, id, row.protocol, row.folder)
     report = verify(held.folder, workers, stop_at_first=True, protocol=held.protocol)
     if not report.ok or report.verified != held.protocol.games:
         raise CheckFailed(f"{held.folder}: does not replay on the seeds of the revealed secret")
@@ -199,14 +201,14 @@ def check_rerun(place: Place, id: str, workers: int | None = None) -> Mapping[st
     return {"id": id, "games": report.verified, "verified": report.verified, "fresh": fresh}
 
 
-def seal(place: Place, reason: str) -> list[LogLine]:
+def seal(checkout: Checkout, reason: str) -> list[LogLine]:
     """Bind every file of what was accepted, or re-run, when lines of the log bound three of them.
 
     Their traces are read: `episodes.jsonl`, which was bound, has the hash of each. CheckFailed for
     a row whose files are not those that were accepted.
     """
-    board_log.write_pin(place.leaderboard)
-    board = place.board()
+    board_log.write_pin(checkout.leaderboard)
+    board = checkout.board()
     written: list[LogLine] = []
     for row in board.rows:
         accepts = [line for line in board.log if line.event == "accept" and line.id == row.id]
@@ -215,7 +217,7 @@ def seal(place: Place, reason: str) -> list[LogLine]:
             folder, bound = row.folder, line.facts.get("digest")
             if line.event == "rerun":
                 bound = line.facts.get("result")
-                folder = rerun.folder_of(place.leaderboard, row.id, str(line.facts["protocol"]))
+                folder = rerun.folder_of(checkout.leaderboard, row.id, str(line.facts["protocol"]))
             if row.status == "removed" or rerun.files_of(board.log, line):
                 continue
             if digest(folder) != bound:
@@ -223,7 +225,7 @@ def seal(place: Place, reason: str) -> list[LogLine]:
             if row.tier != TIERS[0]:
                 _own_files(folder)
             facts = {"line": line.number, "files_sha256": whole_digest(folder)}
-            written.append(board_log.append(place.leaderboard, "seal", row.id, reason, facts))
+            written.append(board_log.append(checkout.leaderboard, "seal", row.id, reason, facts))
     return written
 
 
@@ -235,7 +237,7 @@ def _own_files(folder: Path) -> None:
         if hashlib.sha256(keys).hexdigest() != row["sha256"]:
             raise CheckFailed(f"{folder}: trace {row['index']} is not that of its game")
     if (folder / NAME).exists():
-        subject_of(folder)  # its manifest, which was bound, has the hash of every file
+        candidate_of(folder)  # its manifest, which was bound, has the hash of every file
         return
     known = {f"{row['index']}.xz" for row in rows}
     known |= {"result.json", "evaluation.json", "episodes.jsonl", "traces"}
@@ -249,22 +251,24 @@ def check_reason(reason: str) -> str:
     return check_text(reason, "--reason", 500)
 
 
-def _bring(place: Place, subject: Subject) -> Path:
+def _bring(checkout: Checkout, candidate: Candidate) -> Path:
     """Copy a submission to its place, unless it is there; only the files that it names."""
-    assert subject.manifest is not None
-    target = place.leaderboard / "submissions" / subject.id
-    if target.resolve() == subject.folder.resolve():
+    assert candidate.manifest is not None
+    target = checkout.leaderboard / "submissions" / candidate.id
+    if target.resolve() == candidate.folder.resolve():
         return target
     if target.exists():
-        if whole_digest(target) == whole_digest(subject.folder):
+        if whole_digest(target) == whole_digest(candidate.folder):
             return target
         raise InputError(f"{target}: is there already, and another one; remove it by hand")
     with files.temporary_folder(target) as temporary:
-        whole = temporary / subject.id
-        for name in (*subject.manifest.files, NAME):
+        whole = temporary / candidate.id
+        for name in (*candidate.manifest.files, NAME):
             (whole / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(files.inside(subject.folder, name), whole / name, follow_symlinks=False)
-        if digest(whole) != digest(subject.folder) or subject_of(whole).id != subject.id:
-            raise CheckFailed(f"{subject.folder}: changed while it was copied")
+            shutil.copyfile(
+                files.inside(candidate.folder, name), whole / name, follow_symlinks=False
+            )
+        if digest(whole) != digest(candidate.folder) or candidate_of(whole).id != candidate.id:
+            raise CheckFailed(f"{candidate.folder}: changed while it was copied")
         whole.rename(target)
     return target

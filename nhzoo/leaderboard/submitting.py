@@ -20,7 +20,7 @@ from nhzoo.hub.repos import RESULTS, Ref, check_paths, organisation
 from nhzoo.hub.upload import Pushed, push
 from nhzoo.leaderboard.board import entry_claims
 from nhzoo.leaderboard.checks import name_problems
-from nhzoo.leaderboard.claims import static_problems, subject_of
+from nhzoo.leaderboard.claims import candidate_of, static_problems
 from nhzoo.leaderboard.submission import (
     ENTRY_FOLDER,
     MAX_BUNDLED_WEIGHTS,
@@ -105,8 +105,8 @@ def make(
             code=code,
         )
         files.atomic_write(whole / NAME, files.dump_json(manifest.as_json()))
-        subject = subject_of(whole, protocols)
-        problems = static_problems(subject) + name_problems(subject)
+        candidate = candidate_of(whole, protocols)
+        problems = static_problems(candidate) + name_problems(candidate)
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise CheckFailed(f"{result}: {problems[0]}{more}; it would be refused")

@@ -75,7 +75,7 @@ def key_bytes(key: int) -> str:
 
 
 @dataclass
-class _Reel:
+class _Recorder:
     """What is recorded of one game while it is replayed."""
 
     windows: tuple[tuple[int, int], ...]
@@ -157,12 +157,12 @@ def _without_year(chars: Array) -> Array:
     return masked
 
 
-class _FilmedGame(Game):
+class _RecordedGame(Game):
     """A game that records every screen after its opening."""
 
     def __init__(self) -> None:
         super().__init__(TTY)
-        self.reel: _Reel | None = None
+        self.reel: _Recorder | None = None
         self._rolling = False
 
     def start(self, spec: GameSpec, ttyrec: Path | None = None) -> None:
@@ -195,7 +195,7 @@ class CastTask(VerifyTask):
         max_packed: int | None = None,
     ) -> None:
         super().__init__(folder, protocol, exempt)
-        self._game = _FilmedGame()
+        self._game = _RecordedGame()
         self._episode = Episode(self._game)
         self._agent, self._max_steps, self._max_packed = clean(agent), max_steps, max_packed
 
@@ -217,14 +217,14 @@ class CastTask(VerifyTask):
     def _record(self, row: Row, max_steps: int) -> Cast | str:
         if row["steps"] < 1:
             return "no step of it was kept"
-        reel = self._game.reel = _Reel(windows_of(row["steps"], max_steps))
+        reel = self._game.reel = _Recorder(windows_of(row["steps"], max_steps))
         reason = super().work(row)
         if reason is not None:
             return str(reason)
         reel.end(end_text(row))
         return Cast(row["index"], reel.lines(self._header(row, reel)), row["steps"], reel.windows)
 
-    def _header(self, row: Row, reel: _Reel) -> dict[str, Any]:
+    def _header(self, row: Row, reel: _Recorder) -> dict[str, Any]:
         steps = row["steps"]
         title = f"{self._agent} on {self._protocol.id}, game {row['index']}"
         if len(reel.windows) > 1:

@@ -165,7 +165,7 @@ def train_cell(
     folder = Path(recipe.folder) / cell.run_id
     rows: list[dict[str, Any]] = []
 
-    def record(trained: training.Trained) -> None:
+    def record(trained: training.BCResult) -> None:
         rows.append(asdict(outputs.ledger_row(trained, cell.run_id, games)))
 
     trained = training.train(config, games, held_out, folder / "run", lambda _: going_on(), record)

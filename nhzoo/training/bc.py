@@ -24,13 +24,13 @@ from nhzoo.policy.config import PolicyConfig
 from nhzoo.policy.network import Policy
 from nhzoo.training import distributed
 from nhzoo.training.config import BCConfig, learning_rate
-from nhzoo.training.feed import Fed, Feed
-from nhzoo.training.loop import Alarm, Loop, run_in
+from nhzoo.training.feed import DeviceBatch, Prefetcher
+from nhzoo.training.loop import DivergenceDetector, Loop, run_in
 from nhzoo.training.loop import Interrupted as Interrupted
 from nhzoo.training.run_state import (
     Progress,
     RunState,
-    claim,
+    check_config,
     optimizer_state,
     read_state,
     restore_optimizer,
@@ -79,7 +79,7 @@ class Run:
         self.optimizer = make_optimizer(self.policy, config)
         self._gradients = distributed.GradientSum(self.policy.parameters())
         shard = distributed.rank(), distributed.world()
-        self.feed = Feed(
+        self.feed = Prefetcher(
             lambda: Streams(
                 games, config.streams, config.batch, config.time, config.seed, shard=shard
             ),
@@ -91,7 +91,7 @@ class Run:
         self.update = self.frames = 0
         self.losses: list[float] = []  # since the last report
         self.grad_norm = math.nan
-        self.alarm = Alarm()
+        self.alarm = DivergenceDetector()
         self.stopping = False  # whether any process was asked to stop
         self._unread: list[tuple[int, torch.Tensor]] = []
         self.seconds = 0.0
@@ -145,7 +145,7 @@ class Run:
         self.frames += int(frames)
         self.stopping = asked > 0
 
-    def _loss(self, batch: Fed) -> torch.Tensor:
+    def _loss(self, batch: DeviceBatch) -> torch.Tensor:
         """Summed loss of this process's rows of a batch, whose states are carried on."""
         state = self.state[:, batch.rows] * batch.going_on[None, :, None]
         with torch.autocast(self.device.type, torch.bfloat16, self.config.precision == "bf16"):
@@ -192,7 +192,7 @@ class Run:
             write_state(self.folder, RunState(tensors, counters))
         distributed.wait_for_all()
 
-    def news(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """See `loop.Run`: nothing."""
         return {}
 
@@ -210,7 +210,7 @@ class Run:
     def _open(self, say: Callable[[str], None]) -> None:
         state = None
         if distributed.rank() == 0:
-            claim(self.folder, asdict(self.config) | {"device": self.device.type})
+            check_config(self.folder, asdict(self.config) | {"device": self.device.type})
             state = read_state(self.folder, say)
         state = distributed.from_first(state)
         if state is not None:
@@ -238,7 +238,7 @@ class Run:
 
 
 @dataclass
-class Trained:
+class BCResult:
     """A run at its end, or (`finished` false) at a checkpoint on the way."""
 
     policy: Policy
@@ -260,9 +260,9 @@ def train(
     validation_games: list[Path],
     folder: Path,
     progress: Callable[[Progress], None] = lambda progress: None,
-    checkpoint: Callable[[Trained], object] = lambda trained: None,
+    checkpoint: Callable[[BCResult], object] = lambda trained: None,
     say: Callable[[str], None] = lambda text: None,
-) -> Trained:
+) -> BCResult:
     """Train to the end of the budget, or go on with the run that `folder` holds.
 
     Process 0 alone writes, and calls `progress`, `checkpoint` (at each of `config.checkpoints`,
@@ -275,16 +275,16 @@ def train(
                 return None
             return _measure(run, validation_games, config.validation_frames)
 
-        def measured(finished: bool) -> Trained:
+        def measured(finished: bool) -> BCResult:
             return _measured(run, validation_games, finished)
 
         Loop(run, log, measured, progress, checkpoint, validate).go(stopped)
     return measured(True)
 
 
-def _measured(run: Run, validation_games: list[Path], finished: bool) -> Trained:
+def _measured(run: Run, validation_games: list[Path], finished: bool) -> BCResult:
     """The run as it stands, with its loss on all of the validation games."""
-    return Trained(
+    return BCResult(
         policy=run.policy,
         config=run.config,
         finished=finished,

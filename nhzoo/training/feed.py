@@ -19,7 +19,7 @@ from nhzoo.evaluation.loss import tensors_of
 
 
 @dataclass
-class Fed:
+class DeviceBatch:
     """One batch: `inputs` and `actions` [T, B, ...], `going_on` bool [B], False at a game's start.
 
     `rows`: which streams the rows are. `targets` counts the keys to be learnt, `valid` the frames.
@@ -33,7 +33,7 @@ class Fed:
     valid: int
 
 
-class Feed:
+class Prefetcher:
     """Batches of `streams()`; with `ahead` > 0 that many are read before they are asked for."""
 
     def __init__(self, streams: Callable[[], Streams], device: torch.device, ahead: int) -> None:
@@ -41,11 +41,11 @@ class Feed:
         """Stands behind the batch that was handed out last."""
         self._reader = streams() if ahead else self.streams
         self._device, self._ahead = device, ahead
-        self._pending: deque[Future[Fed]] = deque()
+        self._pending: deque[Future[DeviceBatch]] = deque()
         self._thread = ThreadPoolExecutor(1, "prefetch") if ahead else None
         self._copies = _copy_stream(device) if device.type == "cuda" else None
 
-    def next(self) -> Fed:
+    def next(self) -> DeviceBatch:
         """The next batch."""
         if self._thread is None:
             return self._send(self._read())
@@ -68,9 +68,9 @@ class Feed:
             self._thread.shutdown(cancel_futures=True)
             self._pending.clear()
 
-    def _read(self) -> Fed:
+    def _read(self) -> DeviceBatch:
         batch, rows = self._reader.next()
-        fed = Fed(
+        fed = DeviceBatch(
             tensors_of(batch),
             torch.from_numpy(batch.actions),
             torch.from_numpy(~batch.first),
@@ -83,7 +83,7 @@ class Feed:
             fed.actions, fed.going_on = fed.actions.pin_memory(), fed.going_on.pin_memory()
         return fed
 
-    def _send(self, fed: Fed) -> Fed:
+    def _send(self, fed: DeviceBatch) -> DeviceBatch:
         if self._copies is None:
             return fed
         with torch.cuda.stream(self._copies):

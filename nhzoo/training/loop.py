@@ -32,7 +32,7 @@ _UNIFORM = math.log(len(ACTION_KEYS))
 _MEMORY = 200.0  # updates that the running mean looks back
 
 
-class Alarm:
+class DivergenceDetector:
     """Watches the loss of every update.
 
     A loss has exploded when for 30 updates in a row it is above three times its running mean and
@@ -81,7 +81,7 @@ _TIMED_FROM, _TIMED_TO = 10, 50
 _Result = TypeVar("_Result")
 
 
-class Asked(Protocol):
+class LoopConfig(Protocol):
     """Of what a run is asked to be, what the loop needs: counts of updates, and a time budget."""
 
     @property
@@ -106,7 +106,7 @@ class Run(Protocol):
 
     device: torch.device
     optimizer: torch.optim.Optimizer
-    alarm: Alarm
+    alarm: DivergenceDetector
     update: int
     updates: int | None
     frames: int
@@ -117,7 +117,7 @@ class Run(Protocol):
     stopping: bool
 
     @property
-    def config(self) -> Asked:
+    def config(self) -> LoopConfig:
         """What it is asked to be."""
 
     @property
@@ -133,7 +133,7 @@ class Run(Protocol):
     def save(self) -> None:
         """Write all that is needed to go on."""
 
-    def news(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """What a report says of it besides, since the last one."""
 
     def close(self) -> None:
@@ -258,7 +258,7 @@ class Loop(Generic[_Result]):
             grad_norm=run.grad_norm,
             frames_per_second=(run.frames - self.counted) / (now - self.reported),
             seconds=run.seconds,
-            news=run.news(),
+            metrics=run.metrics(),
         )
         if validate:
             report.validation = self.validate()

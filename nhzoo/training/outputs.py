@@ -19,12 +19,12 @@ from nhzoo.publishing.learning_curve import cloned_csv
 from nhzoo.runtime import files
 from nhzoo.runtime.system import cpu_name, git_revision
 from nhzoo.training import distributed
-from nhzoo.training.bc import Trained
+from nhzoo.training.bc import BCResult
 from nhzoo.training.run_table import LedgerRow, config_hash
 
 
 def publish(
-    trained: Trained,
+    trained: BCResult,
     folder: Path,
     training_games: list[Path],
     validation_games: list[Path],
@@ -72,7 +72,7 @@ def publish(
     write_card(folder)
 
 
-def ledger_row(trained: Trained, run_id: str, training_games: list[Path]) -> LedgerRow:
+def ledger_row(trained: BCResult, run_id: str, training_games: list[Path]) -> LedgerRow:
     """The row of a run, or of its checkpoint."""
     config, shape = trained.config, trained.policy.config
     digest = _digest(training_games)
@@ -118,7 +118,7 @@ def device_name(device: torch.device) -> str:
     return "cpu" if device.type == "cpu" else f"cuda ({torch.cuda.get_device_name(device)})"
 
 
-def _unique(trained: Trained, games: list[Path]) -> int:
+def _unique(trained: BCResult, games: list[Path]) -> int:
     return min(trained.frames, trained.unique_frames, count_frames(games))
 
 

@@ -36,7 +36,7 @@ from nhzoo.runtime import files
 class Progress:
     """What a running training reports: `loss` is the mean since the last report.
 
-    `news`: what else there is to say, by name, as numbers.
+    `metrics`: what else there is to say, by name, as numbers.
     """
 
     update: int
@@ -49,7 +49,7 @@ class Progress:
     frames_per_second: float
     seconds: float
     validation: Loss | None = None
-    news: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class TrainingLog:
@@ -75,9 +75,9 @@ class TrainingLog:
         scalars = {
             f"train/{name}": row[name] for name in ("loss", "lr", "grad_norm", "frames_per_second")
         }
-        validation, news = row.pop("validation"), row.pop("news")
-        row |= news
-        scalars |= {f"train/{name}": value for name, value in news.items()}
+        validation, metrics = row.pop("validation"), row.pop("metrics")
+        row |= metrics
+        scalars |= {f"train/{name}": value for name, value in metrics.items()}
         if validation:
             row |= {
                 "validation_loss": validation["loss"],
@@ -132,7 +132,7 @@ class RunState:
         return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
 
 
-def claim(folder: Path, config: Mapping[str, Any], free: Collection[str] = ()) -> None:
+def check_config(folder: Path, config: Mapping[str, Any], free: Collection[str] = ()) -> None:
     """Keep in `folder` what is asked for; InputError where it holds a run of other options.
 
     Those in `free` may have become others, and are kept as they are now.

@@ -100,9 +100,9 @@ def test_training_against_raw_nle(tmp_path, note):
             stepped = sum(d[0] for d in done)
             bare = stepped / max(d[1] for d in done), sum(d[2] for d in done) / stepped
             rates.append((*training, *bare))
-        news = run.news()
+        metrics = run.metrics()
     rate, cpu, raw_rate, raw_cpu = np.median(rates, 0)
     name, cores = "training by playing, 100,000 parameters", f"raw NLE on {ACTORS} cores"
-    note(f"{name}; lag {news['lag']:.1f}", {"training": rate, cores: raw_rate}, "steps/s")
+    note(f"{name}; lag {metrics['lag']:.1f}", {"training": rate, cores: raw_rate}, "steps/s")
     note(name, {"training": 1e6 * cpu, cores: 1e6 * raw_cpu}, "CPU us a step")
     assert rate > 0

@@ -17,7 +17,7 @@ import pytest
 from nhzoo import get_protocol
 from nhzoo.leaderboard.board import read_board
 from nhzoo.leaderboard.checks import check
-from nhzoo.leaderboard.claims import subject_of
+from nhzoo.leaderboard.claims import candidate_of
 from nhzoo.leaderboard.submitting import make
 from nhzoo.runtime import files
 from tests.benchmarks.bench_evaluation import ACCOUNTING, CORES, ROOT, games_of, raw_rate
@@ -39,7 +39,7 @@ def test_checking(note, tmp_path, agent):
     seconds = {"check": float("inf"), "raw NLE": float("inf")}
     for _ in range(2):
         began = time.monotonic()
-        assert check(subject_of(Path(package)), others, workers=CORES).tier == "replayed"
+        assert check(candidate_of(Path(package)), others, workers=CORES).tier == "replayed"
         seconds["check"] = min(seconds["check"], time.monotonic() - began)
         began = time.monotonic()
         raw_rate(games, ACCOUNTING)

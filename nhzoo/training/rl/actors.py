@@ -1,8 +1,8 @@
 """Actors: each plays several games side by side with a copy of the policy, an unroll at a time.
 
-`Crew` is how a learner has them play: in its own process here, `remote_actors` and `ray_actors`
-elsewhere. An actor's state (`ActorState`) holds the keys of the games it is in: they are played
-again, and go on to the same bits.
+`ActorPool` is how a learner has them play: in its own process here, elsewhere in `remote_actors`
+and `ray_actors`. An actor's state (`ActorState`) holds the keys of the games it is in: they are
+played again, and end in the same bits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nhzoo.policy.config import ACTIONS, LAYERS, PolicyConfig
 from nhzoo.policy.features import Features
 from nhzoo.policy.inference import Inference, choose
 from nhzoo.policy.network import Policy
-from nhzoo.training.rl.envs import WorldConfig
+from nhzoo.training.rl.envs import TrainEnvConfig
 from nhzoo.training.rl.rollouts import Finished, Unroll
 
 _ARRAYS = ("first", "core", "recall")
@@ -83,7 +83,7 @@ class ActorConfig:
     """What all actors of a run are: `games` side by side, unrolls of `time` steps."""
 
     policy: PolicyConfig
-    world: WorldConfig
+    world: TrainEnvConfig
     games: int
     time: int
     seed: int = 0
@@ -127,7 +127,7 @@ class ActorState:
         )
 
 
-class Crew(Protocol):
+class ActorPool(Protocol):
     """The actors of a learner.
 
     A crew whose actors are elsewhere is told by `stop()` that the run was asked to stop, and says
@@ -210,15 +210,15 @@ class Actor:
             first = np.zeros(config.games, bool)
             for i, action in enumerate(actions.tolist()):
                 world = self._worlds[i]
-                out.valid[t, i] = not world.cut
-                if world.cut:
+                out.valid[t, i] = not world.truncated
+                if world.truncated:
                     first[i] = True
                     continue
                 self._actions[i].append(action)
                 out.rewards[t, i] = world.step(action)
-                if world.over or world.cut:
+                if world.terminated or world.truncated:
                     finished.append(world.finished())
-                    first[i] = out.died[t, i] = world.over
+                    first[i] = out.died[t, i] = world.terminated
             if first.any():
                 self._recall[first] = 0
                 for layer in layers:
@@ -242,7 +242,7 @@ class Actor:
             self._random.bit_generator.state,  # type: ignore[arg-type]
             list(self._numbers),
             [bytes(actions) for actions in self._actions],
-            [world.cut for world in self._worlds],
+            [world.truncated for world in self._worlds],
             self._first.copy(),
             np.stack(self._layers),
             self._recall.copy(),
@@ -263,7 +263,7 @@ class Actor:
             self._numbers[i], self._actions[i] = state.numbers[i], bytearray(state.actions[i])
             world.begin(self._numbers[i])
             goes_on = world.replay(state.actions[i])
-            if world.over or goes_on == state.cut[i]:  # another machine type: another game
+            if world.terminated or goes_on == state.cut[i]:  # another machine type: another game
                 again[i] = True
                 self._begin(i)
         if again.any():
@@ -300,11 +300,11 @@ class InlineCrew:
         self._weights: tuple[Array, int] = np.empty(0, np.float32), -1
 
     def publish(self, weights: Array, version: int) -> None:
-        """See `Crew`."""
+        """See `ActorPool`."""
         self._weights = weights.copy(), version
 
     def collect(self, count: int) -> list[Unroll]:
-        """See `Crew`."""
+        """See `ActorPool`."""
         unrolls = []
         for _ in range(count):
             actor = self._actors[self._turn % len(self._actors)]
@@ -314,14 +314,14 @@ class InlineCrew:
         return unrolls
 
     def release(self) -> None:
-        """See `Crew`."""
+        """See `ActorPool`."""
 
     def states(self) -> dict[int, ActorState]:
-        """See `Crew`."""
+        """See `ActorPool`."""
         return {actor.number: actor.state() for actor in self._actors}
 
     def close(self) -> None:
-        """See `Crew`."""
+        """See `ActorPool`."""
         for actor in self._actors:
             actor.close()
 

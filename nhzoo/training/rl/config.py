@@ -9,8 +9,8 @@ from nhzoo.errors import InputError
 from nhzoo.policy.config import UPDATE_FLOPS, PolicyConfig
 from nhzoo.training.config import checkpoint_fractions
 from nhzoo.training.rl.envs import KINDS as WORLDS
-from nhzoo.training.rl.envs import WorldConfig
-from nhzoo.training.rl.rollouts import KINDS, Potential
+from nhzoo.training.rl.envs import TrainEnvConfig
+from nhzoo.training.rl.rollouts import KINDS, RewardShaping
 
 ADVANTAGES = ("scaled", "raw")
 
@@ -98,7 +98,7 @@ class ImpalaConfig:
         ):
             if value not in known:
                 raise InputError(f"--{name} {value}: give one of {', '.join(known)}")
-        Potential.parse(self.extras)
+        RewardShaping.parse(self.extras)
         checkpoint_fractions(self.checkpoints)
         if bool(self.params) == bool(self.start):
             raise InputError("give either --params, or --start with an entry to start from")
@@ -122,9 +122,9 @@ class ImpalaConfig:
         """Updates that the steps are enough for, at least one."""
         return max(1, int(self.steps / (self.rows * self.time)))
 
-    def world_config(self) -> WorldConfig:
+    def world_config(self) -> TrainEnvConfig:
         """The games that its actors play."""
-        return WorldConfig(
+        return TrainEnvConfig(
             self.world,
             self.character,
             self.step_cap,

@@ -1,7 +1,7 @@
 """What actors play: games one after another, as screens, actions and rewards.
 
-`World` is all that an actor asks of a game: NetHack's, and worlds of a few cells whose best return
-is known, to see that all learns. Their screens are NetHack's in small, so the policies and
+`TrainEnv` is all that an actor asks of a game: NetHack's, and worlds of a few cells whose best
+return is known, to see that all learns. Their screens are NetHack's in small, so the policies and
 everything round them are the real ones.
 """
 
@@ -18,7 +18,7 @@ from nhzoo.envs.game import FINAL, Episode, Game
 from nhzoo.envs.protocols import GameSpec, seeds_of
 from nhzoo.errors import InputError
 from nhzoo.policy.walking import COL_STEP, MOVES, ROW_STEP
-from nhzoo.training.rl.rollouts import Finished, Potential
+from nhzoo.training.rl.rollouts import Finished, RewardShaping
 
 Array = np.ndarray[Any, Any]
 _KEYS: list[int] = ACTION_KEYS.tolist()
@@ -30,16 +30,16 @@ NETHACK = "nethack"
 KINDS = (NETHACK, "tiny-walk", "tiny-memory")
 
 
-class World(Protocol):
+class TrainEnv(Protocol):
     """One game after another; the screen is written into arrays of the caller's.
 
     These are tty_chars uint8 [24, 80], tty_colors int8 [24, 80], tty_cursor uint8 [2].
     """
 
-    over: bool
+    terminated: bool
     """The game has ended for good: a death, or it was voided."""
 
-    cut: bool
+    truncated: bool
     """It was cut short, and the screen is that after the last step."""
 
     def begin(self, number: int) -> None:
@@ -59,11 +59,11 @@ class World(Protocol):
 
 
 @dataclass(frozen=True)
-class WorldConfig:
+class TrainEnvConfig:
     """Which games are played: of NetHack, `character`, under limits as protocols have them.
 
     Their seeds come from SHA-256 of `nhzoo:play:<seed>:<actor>:<number>`, so no game of a protocol
-    or of the expert's is among them. `discount` is for the extras, see `rewards.Potential`.
+    or of the expert's is among them. `discount` is for the extras, see `rewards.RewardShaping`.
     """
 
     kind: str = NETHACK
@@ -77,80 +77,80 @@ class WorldConfig:
     def __post_init__(self) -> None:
         GameSpec(core=0, disp=0, character=self.character)  # InputError where there is no such hero
 
-    def make(self, actor: int, rows: Mapping[str, Array]) -> World:
+    def make(self, actor: int, rows: Mapping[str, Array]) -> TrainEnv:
         """A world of actor number `actor`, whose screens go into `rows`."""
         if self.kind == NETHACK:
-            return NetHackWorld(self, actor, rows)
-        kinds = {"tiny-walk": WalkWorld, "tiny-memory": MemoryWorld}
+            return NetHackTrainEnv(self, actor, rows)
+        kinds = {"tiny-walk": WalkEnv, "tiny-memory": MemoryEnv}
         if self.kind not in kinds:
             raise InputError(f"--world {self.kind}: give one of {', '.join(KINDS)}")
         return kinds[self.kind](self, actor, rows)
 
 
-class NetHackWorld:
+class NetHackTrainEnv:
     """NetHack; the reward of a step is what the score grew by, and the extras that were asked for.
 
     As in NLE the step that ends a game brings no score.
     """
 
-    over = cut = False
+    terminated = truncated = False
 
-    def __init__(self, config: WorldConfig, actor: int, rows: Mapping[str, Array]) -> None:
+    def __init__(self, config: TrainEnvConfig, actor: int, rows: Mapping[str, Array]) -> None:
         self._config, self._actor = config, actor
         self._episode = Episode(Game(TTY, rows))
-        self._potential = Potential.parse(config.extras)
+        self._potential = RewardShaping.parse(config.extras)
         self._held = 0.0  # the potential of where the game stands
 
     def begin(self, number: int) -> None:
-        """See `World`."""
+        """See `TrainEnv`."""
         config = self._config
         core, disp = seeds_of(f"nhzoo:play:{config.seed}:{self._actor}:{number}")
         spec = GameSpec(core=core, disp=disp, character=config.character)
         self._episode.start(spec, config.step_cap, config.no_progress)
-        self.over = self.cut = False
+        self.terminated = self.truncated = False
         self._held = self._potential.of(self._episode.result)
 
     def step(self, action: int) -> float:
-        """See `World`."""
+        """See `TrainEnv`."""
         before = self._episode.result.score
         if self._episode.step(_KEYS[action]):
             self._note_end()
         reward = self._episode.result.score - before
         if self._potential.weights:
-            held = 0.0 if self.over else self._potential.of(self._episode.result)
+            held = 0.0 if self.terminated else self._potential.of(self._episode.result)
             reward += self._config.discount * held - self._held
             self._held = held
         return reward
 
     def replay(self, actions: bytes) -> bool:
-        """See `World`."""
+        """See `TrainEnv`."""
         self._episode.play([_KEYS[action] for action in actions])
         if self._episode.result.end_status:
             self._note_end()
         self._held = self._potential.of(self._episode.result)
-        return not (self.over or self.cut)
+        return not (self.terminated or self.truncated)
 
     def finished(self) -> Finished:
-        """See `World`."""
+        """See `TrainEnv`."""
         result = self._episode.result
-        return Finished(result.score, result.steps, result.max_depth, self.cut)
+        return Finished(result.score, result.steps, result.max_depth, self.truncated)
 
     def close(self) -> None:
-        """See `World`."""
+        """See `TrainEnv`."""
         self._episode.game.close()
 
     def _note_end(self) -> None:
-        self.over = self._episode.result.end_status in FINAL
-        self.cut = not self.over
+        self.terminated = self._episode.result.end_status in FINAL
+        self.truncated = not self.terminated
 
 
-class _TinyWorld:
+class _TinyEnv:
     """What the two have in common: the screen, the clock, the limit."""
 
     limit = 1
-    over = cut = False
+    terminated = truncated = False
 
-    def __init__(self, config: WorldConfig, actor: int, rows: Mapping[str, Array]) -> None:
+    def __init__(self, config: TrainEnvConfig, actor: int, rows: Mapping[str, Array]) -> None:
         self._seed = config.seed, actor
         self._chars, self._colors, self._cursor = (
             rows[name] for name in ("tty_chars", "tty_colors", "tty_cursor")
@@ -158,31 +158,31 @@ class _TinyWorld:
         self._score, self._steps = 0.0, 0
 
     def begin(self, number: int) -> None:
-        """See `World`."""
-        self.over = self.cut = False
+        """See `TrainEnv`."""
+        self.terminated = self.truncated = False
         self._score, self._steps = 0.0, 0
         self._start(np.random.default_rng([*self._seed, number]))
 
     def step(self, action: int) -> float:
-        """See `World`."""
+        """See `TrainEnv`."""
         self._steps += 1
         reward = self._act(int(ACTION_KEYS[action]))
         self._score += reward
-        self.cut = not self.over and self._steps >= self.limit
+        self.truncated = not self.terminated and self._steps >= self.limit
         return reward
 
     def replay(self, actions: bytes) -> bool:
-        """See `World`."""
+        """See `TrainEnv`."""
         for action in actions:
             self.step(action)
-        return not (self.over or self.cut)
+        return not (self.terminated or self.truncated)
 
     def finished(self) -> Finished:
-        """See `World`."""
-        return Finished(self._score, self._steps, 1, self.cut)
+        """See `TrainEnv`."""
+        return Finished(self._score, self._steps, 1, self.truncated)
 
     def close(self) -> None:
-        """See `World`."""
+        """See `TrainEnv`."""
 
     def _start(self, random: np.random.Generator) -> None:
         raise NotImplementedError
@@ -201,7 +201,7 @@ class _TinyWorld:
         self._cursor[:] = hero
 
 
-class WalkWorld(_TinyWorld):
+class WalkEnv(_TinyEnv):
     """A room of 5 x 5 with stairs in it: stepping onto them is worth 1 and ends the game.
 
     The best return is 1, after as many steps as the larger of the two distances. Games are cut
@@ -225,9 +225,9 @@ class WalkWorld(_TinyWorld):
             inside = to - self._CORNER
             if (inside >= 0).all() and (inside < self.side).all():
                 self._hero = to
-        self.over = bool((self._hero == self._stairs).all())
+        self.terminated = bool((self._hero == self._stairs).all())
         self._show()
-        return float(self.over)
+        return float(self.terminated)
 
     def _show(self) -> None:
         top, left = self._CORNER.tolist()
@@ -238,7 +238,7 @@ class WalkWorld(_TinyWorld):
         self._draw(b"", room | {(int(row), int(col)): ">"}, self._hero)
 
 
-class MemoryWorld(_TinyWorld):
+class MemoryEnv(_TinyEnv):
     """A word is shown at first, and asked for three steps later: j for "down", k for "up".
 
     Until then nothing that is pressed matters. The right key is worth 1, any other 0, and the game
@@ -256,7 +256,7 @@ class MemoryWorld(_TinyWorld):
         if self._steps <= self.wait:
             self._say(b"Answer now." if self._steps == self.wait else b"")
             return 0.0
-        self.over = True
+        self.terminated = True
         self._say(b"")
         return float(key == ord("j" if self._down else "k"))
 

@@ -25,11 +25,11 @@ from nhzoo.policy.config import PolicyConfig
 from nhzoo.policy.features import Features
 from nhzoo.policy.network import Policy
 from nhzoo.training import distributed
-from nhzoo.training.loop import Alarm
+from nhzoo.training.loop import DivergenceDetector
 from nhzoo.training.rl.actors import (
     ActorConfig,
+    ActorPool,
     ActorState,
-    Crew,
     InlineCrew,
     pack_states,
     unpack_states,
@@ -41,7 +41,7 @@ from nhzoo.training.rl.remote_actors import ProcessCrew
 from nhzoo.training.rl.rollouts import SCALED, Finished, RewardScale, Unroll, joined
 from nhzoo.training.run_state import (
     RunState,
-    claim,
+    check_config,
     optimizer_state,
     read_state,
     restore_optimizer,
@@ -55,7 +55,7 @@ _SUMS = ("policy_loss", "value_loss", "entropy", "teacher_kl", "demonstration_lo
 
 
 @dataclass(frozen=True)
-class Held:
+class WarmStart:
     """What a policy starts from and is held to: entries, the start's critic, games."""
 
     start: Entry | None = None
@@ -71,11 +71,11 @@ class ImpalaRun:
         self,
         config: ImpalaConfig,
         folder: Path,
-        held: Held | None = None,
+        held: WarmStart | None = None,
         say: Callable[[str], None] = lambda text: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        held = held or Held()
+        held = held or WarmStart()
         torch.set_num_threads(config.threads)
         self.config, self.folder = config, folder
         self.device = distributed.pick_device(config.device)
@@ -112,7 +112,7 @@ class ImpalaRun:
         )
         self.scale = RewardScale(config.rewards, config.discount)
         self.advantage = 0.0  # running mean square
-        self.alarm = Alarm()
+        self.alarm = DivergenceDetector()
         self.update = self.frames = self.episodes = 0
         self.updates: int | None = config.updates
         self.losses: list[float] = []  # since the last report
@@ -131,7 +131,7 @@ class ImpalaRun:
             "start_revision": held.start.revision if held.start else None,
             "teacher_revision": held.teacher.revision if held.teacher else None,
         }
-        claim(folder, asdict(config) | {"device": self.device.type} | revisions, FREE)
+        check_config(folder, asdict(config) | {"device": self.device.type} | revisions, FREE)
         state = read_state(folder, say)
         actors, turn = self._load(state) if state else ({}, 0)
         self.crew = self._crew(actors, turn, stop, say)
@@ -251,7 +251,7 @@ class ImpalaRun:
     def check(self) -> None:
         """See `loop.Run`: every update is checked at once."""
 
-    def news(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """See `loop.Run`; `lag` is in updates, `waited` the share of time without unrolls."""
         now, since = time.monotonic(), self._since
         sums, self._since = self._sums, []
@@ -322,7 +322,7 @@ class ImpalaRun:
         turn: int,
         stop: Callable[[], bool],
         say: Callable[[str], None],
-    ) -> Crew:
+    ) -> ActorPool:
         config = self.config
         actor = ActorConfig(
             self.policy.config, config.world_config(), config.games, config.time, config.seed

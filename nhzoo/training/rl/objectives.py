@@ -39,7 +39,7 @@ from nhzoo.data.batches import Streams
 from nhzoo.errors import InputError
 from nhzoo.policy.network import Policy
 from nhzoo.runtime import files
-from nhzoo.training.feed import Feed
+from nhzoo.training.feed import Prefetcher
 from nhzoo.training.rl.rollouts import Unroll
 
 
@@ -186,7 +186,7 @@ class Demonstrations:
     ) -> None:
         self._policy, self._games = policy, [path.stem for path in games]
         streams = batch * _STREAMS
-        self._feed = Feed(
+        self._feed = Prefetcher(
             lambda: Streams(games, streams, batch, time, seed),
             device,
             2 if device.type == "cuda" else 0,

@@ -54,7 +54,7 @@ class RemoteActor:
 
 
 @dataclass(eq=False)
-class _Hand:
+class _ActorHandle:
     """An actor. `given` is where it began, until its first unroll has come."""
 
     number: int
@@ -88,13 +88,13 @@ class RayCrew:
         self._hands = {
             n: self._make(n, states.get(n) or ActorState.new_games(0)) for n in range(actors)
         }
-        self._pending: dict[Any, _Hand] = {}  # unrolls asked for, in order
-        self._owed: list[_Hand] = []  # whose unrolls were handed out
+        self._pending: dict[Any, _ActorHandle] = {}  # unrolls asked for, in order
+        self._owed: list[_ActorHandle] = []  # whose unrolls were handed out
         self._weights: Any = None
         self._version = -1
 
     def publish(self, weights: Array, version: int) -> None:
-        """See `actors.Crew`."""
+        """See `actors.ActorPool`."""
         first = self._weights is None
         self._weights, self._version = self._ray.put(weights), version
         if first:
@@ -103,7 +103,7 @@ class RayCrew:
                     self._ask(hand)
 
     def collect(self, count: int) -> list[Unroll]:
-        """See `actors.Crew`."""
+        """See `actors.ActorPool`."""
         unrolls: list[Unroll] = []
         limit = time.monotonic() + PATIENCE
         while len(unrolls) < count:
@@ -135,14 +135,14 @@ class RayCrew:
         return unrolls
 
     def release(self) -> None:
-        """See `actors.Crew`."""
+        """See `actors.ActorPool`."""
         for hand in self._owed:
             if self._hands[hand.number] is hand:
                 self._ask(hand)
         self._owed = []
 
     def states(self) -> dict[int, ActorState]:
-        """See `actors.Crew`."""
+        """See `actors.ActorPool`."""
         states = {
             n: hand.given or ActorState.new_games(self._after(hand))
             for n, hand in self._hands.items()
@@ -169,7 +169,7 @@ class RayCrew:
         return states
 
     def close(self) -> None:
-        """See `actors.Crew`."""
+        """See `actors.ActorPool`."""
         for hand in self._hands.values():
             self._ray.kill(hand.handle)
 
@@ -192,7 +192,7 @@ class RayCrew:
             if not done and not hand.given:  # who has not begun may be waiting for room
                 self._replace(hand, f"has said nothing for {PATIENCE:g} s")
 
-    def _replace(self, gone: _Hand, why: str) -> None:
+    def _replace(self, gone: _ActorHandle, why: str) -> None:
         self._ray.kill(gone.handle)  # it may only have been out of reach
         self._say(f"actor {gone.number} {why}: another takes its place, with new games")
         self._pending = {ref: hand for ref, hand in self._pending.items() if hand is not gone}
@@ -201,15 +201,15 @@ class RayCrew:
         for _ in range(IN_FLIGHT):
             self._ask(fresh)
 
-    def _after(self, hand: _Hand) -> int:
+    def _after(self, hand: _ActorHandle) -> int:
         """A number of games that it has not begun more of, whatever it was playing."""
         return hand.started + most_started(self._config, IN_FLIGHT)
 
-    def _make(self, number: int, state: ActorState) -> _Hand:
+    def _make(self, number: int, state: ActorState) -> _ActorHandle:
         handle = self._remote.remote(number, self._config, state)
-        return _Hand(number, handle, state.started, state)
+        return _ActorHandle(number, handle, state.started, state)
 
-    def _ask(self, hand: _Hand) -> None:
+    def _ask(self, hand: _ActorHandle) -> None:
         if not any(other is hand for other in self._pending.values()):
             hand.heard = time.monotonic()
         self._pending[hand.handle.play.remote(self._weights, self._version)] = hand

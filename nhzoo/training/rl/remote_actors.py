@@ -113,7 +113,7 @@ _STATE = "state"
 
 
 @dataclass(eq=False)
-class _Hand:
+class _ActorHandle:
     """One actor as the learner sees it. `asked`: buffers that it is to play into.
 
     `given` is where it began, until its first unroll has come. `heard`: when it last sent anything,
@@ -154,13 +154,13 @@ class ProcessCrew:
         self._config, self._stop, self._say = config, stop, say
         self._context = multiprocessing.get_context("spawn")
         self._weights = SharedWeights(self._context, config.policy.params)
-        self._ready: list[tuple[_Hand, int, Unroll]] = []
-        self._out: list[tuple[_Hand, int]] = []  # handed out and not released yet
+        self._ready: list[tuple[_ActorHandle, int, Unroll]] = []
+        self._out: list[tuple[_ActorHandle, int]] = []  # handed out and not released yet
         self._told: dict[int, ActorState] = {}
         self._deaths = 0
         self._begun = False
         self._looked = time.monotonic()
-        self._hands: list[_Hand] = []
+        self._hands: list[_ActorHandle] = []
         try:
             for number in range(actors):
                 state = states.get(number) or ActorState.new_games(0)
@@ -170,7 +170,7 @@ class ProcessCrew:
             raise
 
     def publish(self, weights: Array, version: int) -> None:
-        """See `actors.Crew`."""
+        """See `actors.ActorPool`."""
         self._weights.write(weights, version)
         if not self._begun:
             self._begun = True
@@ -178,7 +178,7 @@ class ProcessCrew:
                 self._ask_all(hand)
 
     def collect(self, count: int) -> list[Unroll]:
-        """See `actors.Crew`."""
+        """See `actors.ActorPool`."""
         while len(self._ready) < count:
             if self._stop():
                 raise Stopped
@@ -188,14 +188,14 @@ class ProcessCrew:
         return [unroll for _, _, unroll in taken]
 
     def release(self) -> None:
-        """See `actors.Crew`."""
+        """See `actors.ActorPool`."""
         for hand, index in self._out:
             if hand in self._hands:
                 self._ask(hand, index)
         self._out = []
 
     def states(self) -> dict[int, ActorState]:
-        """See `actors.Crew`."""
+        """See `actors.ActorPool`."""
         self._told = {}
         asked = [hand for hand in self._hands if not hand.given]
         for hand in asked:
@@ -224,7 +224,7 @@ class ProcessCrew:
         return states
 
     def close(self) -> None:
-        """See `actors.Crew`."""
+        """See `actors.ActorPool`."""
         for hand in self._hands:
             hand.child.close()
         self._hands = []
@@ -247,7 +247,7 @@ class ProcessCrew:
             elif (hand.asked or hand.telling) and now - hand.heard > hand.limit:
                 self._replace(hand, f"has said nothing for {hand.limit:g} s")
 
-    def _hear(self, hand: _Hand, message: tuple[str, Any]) -> None:
+    def _hear(self, hand: _ActorHandle, message: tuple[str, Any]) -> None:
         kind, said = message
         if kind == "error":
             raise NhzooError(f"actor {hand.number}: {said}")
@@ -262,7 +262,7 @@ class ProcessCrew:
         self._ready.append((hand, index, unroll))
         self._deaths = 0
 
-    def _replace(self, hand: _Hand, why: str) -> None:
+    def _replace(self, hand: _ActorHandle, why: str) -> None:
         hand.child.close()
         self._deaths += 1
         if self._deaths > MOST_DEATHS:
@@ -276,28 +276,28 @@ class ProcessCrew:
         if self._begun:
             self._ask_all(fresh)
 
-    def _after(self, hand: _Hand) -> int:
+    def _after(self, hand: _ActorHandle) -> int:
         """A number of games that it has not begun more of, whatever it was playing."""
         return hand.started + most_started(self._config, BUFFERS)
 
-    def _ask_all(self, hand: _Hand) -> None:
+    def _ask_all(self, hand: _ActorHandle) -> None:
         for index in range(BUFFERS):
             self._ask(hand, index)
 
-    def _ask(self, hand: _Hand, index: int) -> None:
+    def _ask(self, hand: _ActorHandle, index: int) -> None:
         if not hand.asked and not hand.telling:
             hand.heard = time.monotonic()
         hand.asked += 1
         hand.child.send(index)
 
-    def _spawn(self, number: int, state: ActorState) -> _Hand:
+    def _spawn(self, number: int, state: ActorState) -> _ActorHandle:
         config = self._config
         shape = config.time, config.games, config.policy.hidden
         memory = [self._context.RawArray("b", unroll_bytes(*shape)) for _ in range(BUFFERS)]
         with _signals_held():
             child = Child(_serve, (number, config, state), (self._weights, memory))
         buffers = [Unroll.within(held, *shape) for held in memory]
-        return _Hand(number, child, buffers, state.started, state)
+        return _ActorHandle(number, child, buffers, state.started, state)
 
 
 @contextlib.contextmanager

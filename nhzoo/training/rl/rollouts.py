@@ -41,7 +41,7 @@ _PRIOR = 1_000.0  # steps of a mean square of 1 to begin with
 
 
 @dataclass(frozen=True)
-class Potential:
+class RewardShaping:
     """Extras by potentials: a step from s to s' brings gamma P(s') - P(s) besides its score.
 
     Ng, Harada, Russell 1999: for any P with P = 0 where a game has ended this leaves the best
@@ -51,7 +51,7 @@ class Potential:
     weights: tuple[tuple[str, float], ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> Potential:
+    def parse(cls, text: str) -> RewardShaping:
         """From "depth=50,level=20"; "" is none."""
         weights: dict[str, float] = {}
         for part in text.split(",") if text else ():

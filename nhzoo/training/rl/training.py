@@ -27,15 +27,15 @@ from nhzoo.training import distributed
 from nhzoo.training.loop import Loop, run_in
 from nhzoo.training.outputs import device_name
 from nhzoo.training.rl.config import ImpalaConfig
-from nhzoo.training.rl.envs import WorldConfig
-from nhzoo.training.rl.impala import Held, ImpalaRun
+from nhzoo.training.rl.envs import TrainEnvConfig
+from nhzoo.training.rl.impala import ImpalaRun, WarmStart
 from nhzoo.training.rl.objectives import Critic, load_critic, save_critic
 from nhzoo.training.run_state import Progress
 from nhzoo.training.run_table import LedgerRow, config_hash
 
 
 def publish_played(
-    played: Played,
+    played: RLResult,
     folder: Path,
     sampling: Sampling,
     description: str,
@@ -82,7 +82,7 @@ def publish_played(
     write_card(folder)
 
 
-def played_row(played: Played, run_id: str) -> LedgerRow:
+def played_row(played: RLResult, run_id: str) -> LedgerRow:
     """The row of a run, or of its checkpoint.
 
     `mean_return` is the mean score of the latest games of the actors, and `loss` one over it, which
@@ -151,7 +151,7 @@ _PROBED = 4, 2  # frames and games of an entry's self-test
 
 
 @dataclass
-class Played:
+class RLResult:
     """A run at its end, or (`finished` false) at a checkpoint on the way.
 
     `scores` are those of the latest games that its actors finished, while they learnt.
@@ -160,7 +160,7 @@ class Played:
     policy: Policy
     critic: Critic
     config: ImpalaConfig
-    held: Held
+    held: WarmStart
     finished: bool
     updates: int
     steps: int
@@ -186,21 +186,21 @@ class Played:
 def train(
     config: ImpalaConfig,
     folder: Path,
-    held: Held | None = None,
+    held: WarmStart | None = None,
     progress: Callable[[Progress], None] = lambda progress: None,
-    checkpoint: Callable[[Played], object] = lambda played: None,
+    checkpoint: Callable[[RLResult], object] = lambda played: None,
     say: Callable[[str], None] = lambda text: None,
-) -> Played:
+) -> RLResult:
     """Train to the end of the steps, or go on with the run that `folder` holds.
 
     `checkpoint` hears of each of `config.checkpoints`, `say` of what a user should know.
     """
     if distributed.world() > 1:
         raise InputError("train impala has one learner: start it without torchrun")
-    given = held or Held()
+    given = held or WarmStart()
 
-    def measured(finished: bool) -> Played:
-        return Played(
+    def measured(finished: bool) -> RLResult:
+        return RLResult(
             policy=run.policy,
             critic=run.critic,
             config=config,
@@ -224,7 +224,7 @@ def train(
         return measured(True)
 
 
-def hold(config: ImpalaConfig, demonstrations: list[Path]) -> Held:
+def hold(config: ImpalaConfig, demonstrations: list[Path]) -> WarmStart:
     """What a config names: the entry to start from and its critic, the teacher, demonstrations."""
     start, where = _entry("--start", config.start) if config.start else (None, None)
     critic = None
@@ -232,10 +232,10 @@ def hold(config: ImpalaConfig, demonstrations: list[Path]) -> Held:
         critic = Critic(start.policy.config.hidden)
         critic = critic if load_critic(where, critic) else None
     teacher, _ = _entry("--teacher", config.teacher) if config.teacher else (None, None)
-    return Held(start, critic, teacher, tuple(demonstrations))
+    return WarmStart(start, critic, teacher, tuple(demonstrations))
 
 
-def probe(world: WorldConfig) -> dict[str, Any]:
+def probe(world: TrainEnvConfig) -> dict[str, Any]:
     """Screens for an entry's self-test: the first frames of some games, with nothing pressed."""
     time, games = _PROBED
     screens = blank(TTY, games)

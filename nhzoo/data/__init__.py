@@ -1,4 +1,4 @@
-"""Demonstrations: traces, ttyrecs, packed frames, batches."""
+"""Demonstrations: traces, NLD ttyrecs, packed frames, batches."""
 
 import lazy_loader
 

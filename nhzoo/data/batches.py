@@ -1,4 +1,4 @@
-"""Batches of demonstrations for training: many streams, each a game read from end to end.
+"""Batches of demonstrations for training: many streams, each reads whole games in order.
 
 More streams are open than a batch holds, and batches take turns among them, so that neighbouring
 updates see other games while every stream's recurrent state is carried. The position can be saved

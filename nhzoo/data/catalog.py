@@ -1,4 +1,4 @@
-"""Where demonstrations come from: bundled, added by the user, or any folder.
+"""The catalog of datasets: bundled, added by the user, or any folder.
 
 A dataset that was added is one small JSON file, `<data folder>/datasets/<name>.json`, that names
 its folder: nothing is copied, and deleting that file forgets the dataset.

@@ -1,4 +1,4 @@
-"""Big files from the network: resumed, bounded, checked; and archives unpacked without trust.
+"""Downloads of large files: resumed, bounded, checked; and safe unpacking of archives.
 
 A download goes into `<file>.part`, beside `<file>.part.json` with what identifies the version on
 the server, and becomes `<file>` when it is whole. Killed at any time, it goes on where it was.

@@ -1,4 +1,4 @@
-"""The packed frame cache: what the player saw at every step, on disk, read at random.
+"""The packed frame cache: the screen of every step, on disk, read at random.
 
 One file a game. A frame is a record of bytes: the key pressed, the screen's characters and colours,
 the cursor, and whatever other observations were asked for. Records are cut into chunks of 512, and

@@ -1,4 +1,4 @@
-"""NLD-format recordings (ttyrecs with xlogfiles) read through `nle.dataset`, frame by frame.
+"""Reading ttyrecs: NLD-format recordings with xlogfiles, frame by frame, through `nle.dataset`.
 
 What a ttyrec shows is what the terminal showed: characters, colours, cursor and, where NLE played,
 the key pressed at each frame. It holds no glyphs, blstats or inventory. Two layouts are read:

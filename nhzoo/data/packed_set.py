@@ -1,4 +1,4 @@
-"""Packed frames as files: exported where games replay, a dataset wherever they do not.
+"""Packed frames as a dataset: exported where games replay, usable on any machine.
 
 Seeds and keys give other dungeons on another machine type or NLE build. The packed frames of a
 dataset can be carried there instead: a folder of `<game>.frames` and `packed.json`, which lists

@@ -1,4 +1,4 @@
-"""From demonstrations to packed frames: replayed or converted on all cores, each game checked."""
+"""Packing: replay or convert demonstrations into packed frames on all cores, checking each game."""
 
 from __future__ import annotations
 

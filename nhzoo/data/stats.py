@@ -1,4 +1,4 @@
-"""What a dataset holds: games, scores, roles, keys, repeats. Nothing is replayed for it."""
+"""Statistics of a dataset: games, scores, roles, keys, repeats. Nothing is replayed."""
 
 from __future__ import annotations
 

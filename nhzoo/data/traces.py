@@ -1,4 +1,4 @@
-"""Trace sets: games kept as what decided them and the keys pressed, about 0.25 byte a step.
+"""Trace sets: the seeds and the keys of games, about 0.25 byte a step.
 
 A trace set is a folder with `games.jsonl` (one game a line) and `keys/<game>.xz` (raw keys, one
 byte each, from the first after the reset). Because a seeded game is deterministic, every frame can

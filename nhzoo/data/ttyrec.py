@@ -1,4 +1,4 @@
-"""The ttyrec format: checking what NLE's reader would swallow, and writing traces as ttyrecs.
+"""The ttyrec format: check files before `nld` reads them, and write traces as ttyrecs.
 
 A ttyrec is bz2 data of records: seconds, microseconds, length (int32 each, little-endian), in
 version 3 a channel byte, then the bytes. Version 1 (NLD-NAO) records are terminal output, a frame

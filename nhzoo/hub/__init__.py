@@ -1,4 +1,4 @@
-"""The Hugging Face hub: repository names, content rules, pull and push."""
+"""The Hugging Face hub: names and file bounds of repositories, pull and push."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The hub, through its own client: resolve, list, fetch one file, commit; every failure a line.
+"""The client of the hub: resolve, list, fetch one file, commit; one line for every failure.
 
 `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`, `HF_HUB_OFFLINE` and what `hf auth login` stored mean what
 they mean to every user of the hub. The client is imported when it is first needed.

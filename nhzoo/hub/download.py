@@ -1,4 +1,4 @@
-"""Entries and datasets from the hub: bounded, checked, and in their place only when whole.
+"""Pulling entries and datasets from the hub: bounded, checked, in place only when whole.
 
 What is fetched goes through the hub's own cache (`HF_HOME`), a file at a time, so a retry asks only
 for what is missing. A revision that is whole is linked or copied into

@@ -1,4 +1,4 @@
-"""What can go wrong with the hub or on the way to it, told in a line each: what, and what to do."""
+"""Errors of the hub and of the connection, each in one line: what failed and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hub's own client, held in bounds: its patience, where the token goes, what answers may say.
+"""Limits on the hub's client: timeouts, where the token goes, what answers may hold.
 
 The client believes the hub. We do not: an answer may name a file outside the cache, ask for a wait
 of a year, unfold to more than memory holds, or send us and the token somewhere else.

@@ -1,4 +1,4 @@
-"""Names of repositories on the hub, and what those of ours may hold.
+"""Repositories on the hub: their names, and which files of which size they may hold.
 
 A name is `hf://org/name@revision`, `hf://datasets/org/name` or a bare one. Nothing but what is
 listed here is sent, fetched or looked at.

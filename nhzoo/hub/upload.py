@@ -1,4 +1,4 @@
-"""Folders to the hub: what would change, then one commit of exactly that, or none.
+"""Pushing folders to the hub: show what would change, then make one commit of it, or none.
 
 Only the files in the list of the folder's kind are sent (see `contents`). The same folder
 again makes no commit. A commit stands on the one it was compared with, or fails.

@@ -1,4 +1,4 @@
-"""The leaderboard as data: its rows, how sure each is, and their ranks. It runs nothing.
+"""The leaderboard as data: its rows, their tiers and ranks. It runs nothing.
 
 A row is a result folder: ours (`results/AGENT/PROTOCOL`) or a submission (`submissions/ID`). What
 it counts as is what the log says: a row that was never accepted is *reported*, one of whose files

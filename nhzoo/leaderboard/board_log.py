@@ -1,4 +1,4 @@
-"""The log of the leaderboard: what was accepted, removed or rescored, when and why. It only grows.
+"""The log of the leaderboard: rows accepted, removed or rescored, when and why. It only grows.
 
 Each line holds the SHA-256 of the line before and of itself, so a changed, missing or moved line is
 noticed. How many lines there are, and the hash of the last, is in `head.json` beside the log: lines

@@ -1,4 +1,4 @@
-"""What a submission counts as: reported, replayed or audited, and why not more.
+"""The check of a submission: refused, reported, replayed or audited, and why not more.
 
 Nothing of the submitter's is run: files are bounded and hashed, games replayed by NLE, and weights
 computed with by this package's own code, once the checkpoint reader has let them in.

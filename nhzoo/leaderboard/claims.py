@@ -1,4 +1,4 @@
-"""What a submission says, read and held against its own parts, before any game is replayed.
+"""The claims of a submission, checked against its own parts before any game is replayed.
 
 Nobody takes another's name by a letter that the eye takes for another. Names are ASCII
 (`submission.AGENT`), so no other script has look-alikes here, and no table of all of Unicode is

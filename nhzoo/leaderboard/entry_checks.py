@@ -1,4 +1,4 @@
-"""What the weights of a submission are held against: all other entries, and its own claims."""
+"""Checks of a submission's weights: against all other entries, and against its claims."""
 
 from __future__ import annotations
 

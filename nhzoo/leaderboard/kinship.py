@@ -1,4 +1,4 @@
-"""Whether weights are another entry's: as they are, changed a little, reordered, or trained on.
+"""Detecting copied weights: identical, changed a little, reordered, or trained on.
 
 No hash of a file tells that: one line of metadata makes another file. So tensors are compared, and
 units whatever their order, and what two networks make of the same screens. The limits lie between

@@ -1,4 +1,4 @@
-"""What a maintainer does to the board: accept, remove, rescore, re-run; each a line of the log."""
+"""Maintaining the board: accept, remove, rescore, re-run; each is a line of the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Re-runs: the same agent on games whose seeds nobody could know when it was handed in.
+"""Re-runs: the same agent on games whose seeds nobody could know at submission.
 
 A secret is committed to in the log by its hash, then submissions are accepted, then the seeds are
 drawn from SHA-256 of ``nhzoo:rerun:<secret>:<digest of the submission>:<game>``: its author did not

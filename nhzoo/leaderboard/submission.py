@@ -1,4 +1,4 @@
-"""A submission: a result with every key, what it is of, and who answers for it, in one folder.
+"""The format of a submission: a result with every key, its entry and its contact, in one folder.
 
 `submission.json` (see leaderboard/SUBMITTING.md) names every other file by its SHA-256. All of it
 comes from anybody: it is bounded before it is read, and nothing of it is run.

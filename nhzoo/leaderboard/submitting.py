@@ -1,4 +1,4 @@
-"""Making a submission of a result, and bringing it to a folder or to the hub and back.
+"""Making a submission from a result, and moving it to a folder, to the hub and back.
 
 On the hub it is a pull request to the dataset of results, which adds one folder, `ID/PROTOCOL`.
 """

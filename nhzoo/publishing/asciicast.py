@@ -1,4 +1,4 @@
-"""Games to watch in a browser: a trace, replayed and checked, as a recording in asciicast v2.
+"""Recordings of games as asciicast v2: a trace, replayed and checked, to watch in a browser.
 
 A recording has one event a step. It draws only the cells that changed, so a game of ten thousand
 steps is a few hundred kilobytes of text. asciinema plays it as it is, and so does the report.

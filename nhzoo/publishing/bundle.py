@@ -1,4 +1,4 @@
-"""What is published of a folder, its card and recording included; and of a whole checkout."""
+"""The files that are published of a folder, with card and recording; and of a whole checkout."""
 
 from __future__ import annotations
 

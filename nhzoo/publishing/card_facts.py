@@ -1,4 +1,4 @@
-"""What a model card is written from: an entry's files, and what its games came to."""
+"""The facts of a model card: read from an entry's files and its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model cards: the README of a zoo entry, written from facts, and the same for the hub to read.
+"""Model cards: the README of a zoo entry, written from facts, with metadata for the hub.
 
 Facts are what the entry's folder holds and what its games came to. Some of them may be another
 author's words, so they are quoted: none of them becomes markup.

@@ -1,4 +1,4 @@
-"""The charts of a result: how scores are spread, how long games last, how deep they go.
+"""The charts of a result: distribution of scores, length of games, depth.
 
 Charts are inline SVG and need no script: colours come from the style sheet, marks have titles.
 """

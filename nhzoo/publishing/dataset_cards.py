@@ -1,4 +1,4 @@
-"""Datasets as repositories: their cards, and what makes results a benchmark on the hub."""
+"""Dataset repositories: their cards, and the files that make results a benchmark on the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages are made of: templates, escaped text, numbers, tables."""
+"""The parts of HTML pages: templates, escaped text, numbers, tables."""
 
 from __future__ import annotations
 

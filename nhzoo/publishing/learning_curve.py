@@ -1,4 +1,4 @@
-"""Learning curves of entries, `curve.csv`: written from a run's log, read, and shown in cards."""
+"""Learning curves of entries, `curve.csv`: written from a run's log, read, shown in cards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A result as one page: what was measured, how the games went, and some of them to watch.
+"""The report of a result: one page with its figures, how games went, and some to watch.
 
 The page is a single file that asks nothing of the network. Names, causes and whatever else comes
 from outside are text in it, never markup.

@@ -1,4 +1,4 @@
-"""Messages between processes of which either may be stopped or killed at any moment.
+"""Messages between processes, either of which may be stopped or killed at any moment.
 
 A message is pickled and framed by its length. A channel never waits for its other end: what the
 other end does not take yet is kept and sent later, what has come in part is kept until the rest is

@@ -1,4 +1,4 @@
-"""What the command line prints: live progress on stderr, tables and JSON on stdout."""
+"""The console output: live progress on stderr, tables and JSON on stdout."""
 
 from __future__ import annotations
 

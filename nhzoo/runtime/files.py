@@ -1,4 +1,4 @@
-"""Reading files that may be hostile, and writing files that must survive a pulled plug.
+"""Bounded reading of untrusted files, and atomic, durable writing.
 
 Everything that enters from outside (checkpoints, submissions, datasets) is read here, with a size
 limit, inside a root folder, and parsed without running code. Everything that a later run resumes

@@ -1,4 +1,4 @@
-"""Functions that numba compiles, and where their compiled code is kept.
+"""Functions compiled by numba, and the cache of their compiled code.
 
 By itself numba keeps code beside the source or in the user's home, refuses to work where it can
 write to neither, fails at a file that was cut short, mixes up what two processes keep at a time,

@@ -1,4 +1,4 @@
-"""The one pool of worker processes: NetHack's C side may exit or crash, the parent goes on.
+"""The pool of worker processes. A worker that dies is replaced; the parent continues.
 
 A `Task` lives inside a worker and holds up to `slots` items at once. The parent hands items out one
 by one, collects results as they come, and replaces a worker that died: a kill from outside costs

@@ -1,4 +1,4 @@
-"""What a process owes the one that started it, and how to tell which processes still live.
+"""The lifetime of processes: a child ends with its parent, and which processes still live.
 
 A child is killed by the kernel when its parent ends, by SIGKILL too, whatever code it runs then.
 What a process leaves on the disk is named after it, so that a later one can tell whose it was.

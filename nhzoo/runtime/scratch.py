@@ -1,4 +1,4 @@
-"""The one place for temporary things: a folder per process, which goes when the process does.
+"""Temporary files: one folder per process, removed when the process ends.
 
 It is `nhzoo-<user>-cache/<process>/` among the system's temporary files. A process removes its
 own at its end. `guard` starts a small process that does so when this one is killed. What is left

@@ -1,4 +1,4 @@
-"""Where and by what something was made: the code's revision, the machine, the energy it took."""
+"""Provenance: the code's revision, the machine, the energy used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Behavioural cloning: a policy trained to press the expert's keys, exactly resumable.
+"""Behavioural cloning: train a policy to press the expert's keys, exactly resumable.
 
 A run lives in one folder: `run.json` (what was asked for), `state.safetensors` (all that is needed
 to go on, `run_state.py`), `log.jsonl` and `tensorboard/` (the curve). Started again, it goes on; on

@@ -1,4 +1,4 @@
-"""What a training run is asked to be, and what follows from that alone: the schedule."""
+"""The options of a training run, and what follows from them: schedule and learning rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many processes that train one network: who is who, sums over all of them, one voice.
+"""Training in many processes: ranks, sums over all of them, one that reports.
 
 `torchrun` starts the processes and tells each its number. In a process started without it every
 function here answers as the only one, at no cost. Small things (counts, a request to stop) go

@@ -1,4 +1,4 @@
-"""Batches as tensors on the device that trains, read by a thread while it trains.
+"""Prefetching: a thread reads batches as tensors onto the training device.
 
 A thread runs ahead on streams of its own; the position that is saved is that of the batches handed
 out. On a GPU the batches lie in pinned memory and are copied beside the computation.

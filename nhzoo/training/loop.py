@@ -1,4 +1,4 @@
-"""The loop of every training: reports, checkpoints, saves, and stops when asked to.
+"""The loop of every training: reports, checkpoints, saves and stops.
 
 A training is beyond help when its loss is not finite, or has exploded and stays so.
 """

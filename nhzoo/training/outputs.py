@@ -1,4 +1,4 @@
-"""What comes of a training run: a zoo entry, and its rows in the table of runs."""
+"""The outputs of a training run: a zoo entry, and rows in the table of runs."""
 
 from __future__ import annotations
 

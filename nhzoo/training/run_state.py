@@ -1,4 +1,4 @@
-"""What a run keeps on disk: all that it needs to go on, the save before it, and its curve.
+"""The state of a run on disk: all that a resume needs, the save before it, and the curve.
 
 Both are complete at any moment, whatever kills the process; a sum over the bytes shows what a
 failing disk has done to them. Rank 0 alone reads and writes.

@@ -1,4 +1,4 @@
-"""The table of runs: one row a run and checkpoint, CSV or JSONL, anybody's to write and fit.
+"""The table of runs: one row for each run and checkpoint, as CSV or JSONL.
 
 Our trainer's rows have more columns, all of them, and a `schema_version`; rows of the trainer
 before that have none, and are read like anybody's.

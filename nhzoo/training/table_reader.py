@@ -1,4 +1,4 @@
-"""Tables of runs as people's tools write them: text, CSV, JSON and JSON Lines, as rows of cells.
+"""Reading tables of runs from text, CSV, JSON and JSON Lines, as rows of cells.
 
 A file is told by what it holds, not by its name. What has one meaning is read: a byte order mark,
 UTF-16, any line ends, gzip, comma, semicolon, tab or | between columns, headers in capitals or with

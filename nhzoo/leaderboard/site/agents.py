@@ -1,4 +1,4 @@
-"""The pages of agents: what one is, what its games came to, how to get it, and games to watch."""
+"""The pages of agents: description, results, how to load one, and games to watch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first page and those of protocols: what each fixes, and its board, by role where drawn."""
+"""The first page and the pages of protocols: rules and board, by role where drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The site of a leaderboard: static pages, which need no network and no server.
+"""Building the site of a leaderboard: static pages, which need no network and no server.
 
 What is built depends on the board's files alone: the same files give the same bytes.
 

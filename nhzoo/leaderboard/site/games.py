@@ -1,4 +1,4 @@
-"""The games of the site: which of an agent's are shown, and their recordings in files of their own.
+"""The games of the site: which of an agent's are shown, and the files of their recordings.
 
 A recording is a script that hands its data over: a page opened from a disk may load nothing else.
 """

@@ -1,4 +1,4 @@
-"""What all pages of the site share: the frame, the navigation, tables, links that work from a disk.
+"""The parts that all pages of the site share: frame, navigation, tables, relative links.
 
 Every page is text, a style sheet and scripts beside it; none asks anything of another host. What
 comes from outside is text in a page, never markup.

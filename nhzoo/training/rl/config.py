@@ -1,4 +1,4 @@
-"""What a run of IMPALA is asked to be, and what follows from that alone."""
+"""The options of an IMPALA run, and what follows from them: learning rate, costs, FLOPs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What actors play: games one after another, as screens, actions and rewards.
+"""The environments of actors: games one after another, as screens, actions and rewards.
 
 `TrainEnv` is all that an actor asks of a game: NetHack's, and worlds of a few cells whose best
 return is known, to see that all learns. Their screens are NetHack's in small, so the policies and

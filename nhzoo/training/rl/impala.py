@@ -1,4 +1,4 @@
-"""IMPALA (Espeholt et al., arXiv 1802.01561): one learner of what actors play, exactly resumable.
+"""IMPALA (Espeholt et al., arXiv 1802.01561): the learner of what actors play, exactly resumable.
 
 A run lives in a folder as one of behavioural cloning does (`bc.py`), with the actors' games among
 its state. With inline actors it goes on to the bits of a run that was never interrupted; with

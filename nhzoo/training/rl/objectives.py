@@ -1,4 +1,4 @@
-"""What a policy that plays is trained for: V-trace, a critic, and a teacher or demonstrations.
+"""The losses of training by playing: V-trace, the critic, a teacher, demonstrations.
 
 V-trace: targets for values and advantages for actions, off-policy.
 

@@ -1,4 +1,4 @@
-"""Actors as processes of this machine: unrolls in shared memory, small messages through channels.
+"""Actors as processes of this machine: unrolls in shared memory, replaced when they die.
 
 Each actor has two unrolls' worth of memory: it plays into one while the learner reads the other. An
 actor whose process dies, or that says nothing for long, is replaced by one that begins new games;

@@ -1,4 +1,4 @@
-"""Unrolls: what an actor plays for a learner, T steps of several games in one piece of memory.
+"""Unrolls: T steps of several games that an actor plays, in one piece of memory.
 
 An unroll has T + 1 frames: the last gives the value after the last step, and is the first of the
 next unroll again. The learner computes logits and values anew from the features that are stored and

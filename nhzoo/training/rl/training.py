@@ -1,4 +1,4 @@
-"""Trains IMPALA to the end of its steps, and makes an entry and rows of the table of runs of it."""
+"""Train IMPALA to the end of its steps, and make its entry and its rows in the table of runs."""
 
 from __future__ import annotations
 

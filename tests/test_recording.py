@@ -20,6 +20,7 @@ from nhzoo.envs.game import Episode, Game
 from nhzoo.envs.protocols import GameSpec, get_protocol, seeds_of
 from nhzoo.errors import InputError
 from nhzoo.evaluation import recording
+from nhzoo.evaluation.playing import LOOPED
 from nhzoo.evaluation.recording import record
 from tests.bots.pool import without_processes
 from tests.conftest import make_entry
@@ -302,6 +303,41 @@ def test_limits_that_do_not_go_together_are_refused(recorded, tmp_path, monkeypa
             record(FOLDER, SHORT, 7, folder, held_out=0.75, max_steps=steps)
     record(FOLDER, SHORT, 7, folder, workers=1, held_out=0.75, max_steps=40)
     assert rows_of(folder)[6]["max_steps"] == 40
+
+
+def test_games_in_a_loop_may_be_stopped_and_are_counted(tmp_path, in_process):
+    """To and fro on two squares is one. The game goes as it would, and ends sooner."""
+    limits = replace(SHORT, step_cap=300, character="mon-hum-neu-mal")
+    report = record(bot("pacer"), limits, 3, tmp_path / "paces", workers=1, max_loop=50)
+    rows = rows_of(tmp_path / "paces")
+    ends = {(row["end_status"], row["death"]) for row in rows}
+    assert ends == {("stalled", LOOPED)} and report.looped == 3
+    assert all(50 < row["env_steps"] < 300 and row["max_loop"] == 50 for row in rows)
+    assert (report.broken, report.failures, report.mean_score) == (0, {}, None)
+    for trace in open_traces(tmp_path / "paces").traces:
+        assert sum(1 for _ in replay(trace, Game())) == trace.length
+        assert trace.limited and not trace.capped
+
+    whole = record(bot("pacer"), limits, 3, tmp_path / "whole", name="paces", workers=1)
+    assert whole.looped == 0 and all("max_loop" not in row for row in rows_of(tmp_path / "whole"))
+    for index, row in enumerate(rows):
+        keys = [open_traces(tmp_path / n).traces[index].keys() for n in ("paces", "whole")]
+        assert keys[1].startswith(keys[0])
+        squares = where(open_traces(tmp_path / "whole").traces[index])[: row["env_steps"]]
+        assert len(set(squares[-50:])) <= 3
+    for most in (0, 9, 300):
+        with pytest.raises(InputError, match=r"max_loop .*give 10 to 299, or none"):
+            record(bot("pacer"), limits, 4, tmp_path / "paces", max_loop=most)
+
+
+def where(trace) -> list[tuple[int, int]]:
+    """The hero's square after each of the agent's keys."""
+    game, seen = Game(("blstats",)), []
+    Episode(game).start(trace.spec, 1, 1)
+    for key in trace.keys()[len(game.keys) :]:
+        game.step(key)
+        seen.append(tuple(game.observation["blstats"][:2]))
+    return seen
 
 
 def interrupted(*args):

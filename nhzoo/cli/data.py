@@ -151,6 +151,7 @@ def data_pack(
     "--held-out", default=0.1, show_default=True, help="Share of the games held out for validation."
 )
 @click.option("--max-steps", type=int, help="Stop the games played now after this many steps.")
+@click.option("--max-loop", type=int, help="Stop them after this many steps in a loop.")
 @click.option("--ttyrecs", type=FOLDER, help="Also write NLD-format ttyrecs to this folder.")
 @WORKERS
 @AS_JSON
@@ -162,14 +163,17 @@ def data_record(
     name: str | None,
     held_out: float,
     max_steps: int | None,
+    max_loop: int | None,
     ttyrecs: Path | None,
     workers: int | None,
     as_json: bool,
 ) -> None:
     """Record an agent's games as a trace set to train on.
 
-    Recording into an existing trace set adds to it. With --max-steps, its games stay as they are,
-    and the line of each new game states the limit. The agent autoascend needs the extra expert.
+    Recording into an existing trace set adds to it. With --max-steps or --max-loop, its games
+    stay as they are, and the line of each new game states the limit. A loop is a stretch in which
+    the hero stands on at most three squares and gains nothing. The agent autoascend needs the extra
+    expert.
 
     \b
     Example: nhzoo data record autoascend --protocol monk-v1 --episodes 20 --out data/my-monks
@@ -183,7 +187,8 @@ def data_record(
             speed = state.steps / state.seconds if state.seconds else 0.0
             bar.update(state.done, state.total, f"{stage}  {speed:,.0f} steps/s")
 
-        report = record(agent, protocol, episodes, out, name, workers, held_out, note, max_steps)
+        limits = (max_steps, max_loop)
+        report = record(agent, protocol, episodes, out, name, workers, held_out, note, *limits)
     written = _write_ttyrecs(out, ttyrecs, workers) if ttyrecs else None
     if as_json:
         document = asdict(report) | {"folder": str(report.folder)}
@@ -194,10 +199,9 @@ def data_record(
             f"{out}: {report.games} games of {report.name} ({report.validation} held out), "
             f"{report.keys:,} keys, mean score {mean}"
         )
-        if report.capped:
-            console.show(
-                f"{report.capped} games stopped by --max-steps; the mean is of those without"
-            )
+        for count, option in ((report.capped, "--max-steps"), (report.looped, "--max-loop")):
+            if count:
+                console.show(f"{count} games stopped by {option}; the mean is of those without")
     for index in report.without_keys:
         console.say(f"game {index}: left out, it ended before a key was pressed")
     for index in report.voided:

@@ -39,8 +39,8 @@ class Trace:
     """One recorded game. `score` is the sum of score rewards, None when it was not recorded.
 
     `end_status` is one of an evaluation's; None in sets of games that all were played to their end.
-    `max_steps` is set where the recording stopped its games after fewer steps than the protocol
-    does: the score of such a game may be what it had by then.
+    `max_steps` and `max_loop` are set where the recording stopped its games after fewer steps than
+    the protocol does, or in a loop: the score of such a game may be what it had by then.
     """
 
     game: str
@@ -57,6 +57,12 @@ class Trace:
     end_status: str | None = None
     agent: str | None = None
     max_steps: int | None = None
+    max_loop: int | None = None
+
+    @property
+    def limited(self) -> bool:
+        """The recording had limits of its own: its scores are not those of the protocol."""
+        return self.max_steps is not None or self.max_loop is not None
 
     @property
     def capped(self) -> bool:
@@ -196,6 +202,7 @@ def _trace(row: dict[str, Any], folder: Path, where: str) -> Trace:
         end_status=_text(row, "end_status"),
         agent=_text(row, "agent"),
         max_steps=_count(row, "max_steps"),
+        max_loop=_count(row, "max_loop"),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -95,7 +95,9 @@ class Protocol:
     """One frozen evaluation: character, number of games, limits, and a rule for the seeds.
 
     `step_cap` counts the agent's keys; a game is `stalled` when the game turn has not changed for
-    `no_progress` of them.
+    `no_progress` of them. `max_loop`, which no published protocol has, also ends a game that goes
+    on without going anywhere: for so many keys the hero was on three squares at most, and neither
+    score, experience, gold nor greatest hit points have changed.
     """
 
     id: str
@@ -103,6 +105,7 @@ class Protocol:
     games: int
     step_cap: int
     no_progress: int
+    max_loop: int | None = field(default=None, kw_only=True)
 
     def game(self, index: int) -> GameSpec:
         """What decides game `index` (0 <= index < games)."""

@@ -77,13 +77,13 @@ def expert_scores(role: str, dataset: str | None = None) -> list[float]:
 
     Without `dataset` it is the bundled one that is for that role. All of them count, however they
     ended: games that a limit or the bot's own failure cut short are part of how the expert scores.
-    Only those recorded under a lower limit than the protocol's (`max_steps`) do not.
+    Only those recorded under limits that the protocol does not have do not.
     """
     return [
         float(trace.score)
         for trace in open_traces(dataset or _dataset_of(role)).traces
         if trace.score is not None
-        and trace.max_steps is None
+        and not trace.limited
         and _is_expert(trace)
         and _role(trace) == role
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nle import nethack
 
 from nhzoo.agents.base import Agent, Array, set_row
 from nhzoo.agents.bot_process import one_line
@@ -55,6 +56,7 @@ class PlayTask:
         self._uniforms: list[np.random.Generator | None] = [None] * self.slots
         self._draws: list[Iterator[float]] = [iter(())] * self.slots
         self._journals: dict[int, tuple[Path, mmap.mmap]] = {}
+        self._loops = [_Loop(protocol.max_loop) for _ in range(self.slots)]
         self._alone: list[int] = []  # slots that are played one after another
         self._state = agent.initial_state(rows)
         self._steps, self._told = 0, time.monotonic()
@@ -106,6 +108,8 @@ class PlayTask:
                 finished.append(self._finish(slot, failure or "the agent gave no action"))
             elif self._play(slot, steps):
                 finished.append(self._finish(slot))
+            elif self._protocol.max_loop and self._loops[slot].stays(self._episodes[slot]):
+                finished.append(self._finish(slot, LOOPED))
             self._steps += result.steps - before
         if time.monotonic() - self._told > _NEWS_SECONDS:
             finished.append((None, self._steps))  # type: ignore[arg-type]
@@ -119,6 +123,7 @@ class PlayTask:
         journal = self._journal(slot, index)
         episode = self._episodes[slot]
         episode.start(protocol.game(index), protocol.step_cap, protocol.no_progress)
+        self._loops[slot].begin()
         journal.write(episode.game.keys)
         stream = self._uniforms[slot] = protocol.uniforms(index)
         self._draws[slot] = _one_by_one(stream)
@@ -140,7 +145,7 @@ class PlayTask:
         index, episode = self._index[slot], self._episodes[slot]
         assert index is not None
         if failure:
-            late = getattr(self._agent, "timed_out", False)
+            late = failure == LOOPED or getattr(self._agent, "timed_out", False)
             episode.result.end_status = "stalled" if late else "crashed"
             episode.result.cause = one_line(failure)
         if hasattr(self._agent, "end_game"):
@@ -187,6 +192,42 @@ class PlayTask:
 
     def _row(self, slot: int) -> dict[str, Array]:
         return {name: screens[slot] for name, screens in self._screens.items()}
+
+
+LOOPED = "went round in a loop"
+"""Why a game was stopped, see `Protocol.max_loop`; its end status is "stalled"."""
+
+_SQUARES = 3
+_WHERE = (nethack.NLE_BL_X, nethack.NLE_BL_Y, nethack.NLE_BL_DNUM, nethack.NLE_BL_DLEVEL)
+_GAINS = (
+    *(nethack.NLE_BL_SCORE, nethack.NLE_BL_EXP, nethack.NLE_BL_XP),
+    *(nethack.NLE_BL_GOLD, nethack.NLE_BL_HPMAX),
+)
+
+
+class _Loop:
+    """Since when a hero has been on few squares and gained nothing."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self.begin()
+
+    def begin(self) -> None:
+        """A new game."""
+        self._since, self._gained = 0, ()
+        self._squares: set[tuple[int, ...]] = set()
+
+    def stays(self, episode: Episode) -> bool:
+        """Note where the game is; True when it is in a loop."""
+        stats, steps = episode.game.observation["blstats"].data, episode.result.steps
+        square = tuple([stats[i] for i in _WHERE])
+        gained = tuple([stats[i] for i in _GAINS])
+        elsewhere = square not in self._squares and len(self._squares) == _SQUARES
+        if elsewhere or gained != self._gained:
+            self._since, self._gained, self._squares = steps, gained, {square}
+            return False
+        self._squares.add(square)
+        return self._most is not None and steps - self._since >= self._most
 
 
 def _one_by_one(stream: np.random.Generator) -> Iterator[float]:

@@ -27,6 +27,7 @@ from nhzoo.envs.protocols import Protocol, get_protocol
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import evaluator, results
 from nhzoo.evaluation.evaluator import Progress
+from nhzoo.evaluation.playing import LOOPED
 from nhzoo.evaluation.results import Row
 from nhzoo.runtime import files
 from nhzoo.runtime.pool import Crashed, OneByOne, run_tasks
@@ -44,8 +45,8 @@ class RecordReport:
     `without_keys` are games in which not one key was pressed: the agent or NLE failed at once. They
     cannot be in a trace set. Games that were `voided` are left out as well: nobody is to learn from
     them. `broken` counts games that the agent's failure ended; `failures` the games of this call by
-    the reason of such an end. `capped` counts games that `max_steps` of a recording ended, and
-    `mean_score` is over those recorded without.
+    the reason of such an end. `capped` and `looped` count games that `max_steps` and `max_loop`
+    ended; `mean_score` is over those recorded without.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class RecordReport:
     validation: int = 0
     broken: int = 0
     capped: int = 0
+    looped: int = 0
     mean_score: float | None = None
     without_keys: list[int] = field(default_factory=list)
     voided: list[int] = field(default_factory=list)
@@ -72,6 +74,7 @@ def record(
     held_out: float = 0.1,
     progress: Callable[[str, Progress], None] = lambda stage, progress: None,
     max_steps: int | None = None,
+    max_loop: int | None = None,
 ) -> RecordReport:
     """Record games 0 to `episodes` - 1 of an agent into the trace set `name`.
 
@@ -79,7 +82,8 @@ def record(
     folder's). Games that the set already holds are not played again, and rows of other origin are
     kept as they are; run again to resume after an interruption. About `held_out` of the games are
     of the split "validation", decided by the game's name alone. Games that are played now end after
-    `max_steps`, if given, and say so in their lines; those that are there stay as they are.
+    `max_steps`, or in a loop of `max_loop` (see `Protocol`), if these are given, and say so in
+    their lines; those that are there stay as they are.
     `progress` is told the stage, "play" or "replay", and how far it is. InputError when the set
     holds other games of these names, or games of this recording by another agent, or another
     version of it, or under another protocol.
@@ -100,7 +104,14 @@ def record(
             f"recording {name}: max_steps {max_steps:,}: give 1 to {base.step_cap - 1:,}, or none: "
             f"{base.id} itself stops a game after {base.step_cap:,} steps"
         )
-    games = replace(base, id=f"data:{name}", games=episodes, step_cap=max_steps or base.step_cap)
+    if max_loop is not None and not _LEAST_LOOP <= max_loop < base.step_cap:
+        raise InputError(
+            f"recording {name}: max_loop {max_loop:,}: give {_LEAST_LOOP} to "
+            f"{base.step_cap - 1:,}, or none"
+        )
+    limits = {"max_steps": max_steps, "max_loop": max_loop}
+    games = replace(base, id=f"data:{name}", games=episodes, max_loop=max_loop)
+    games = replace(games, step_cap=max_steps or base.step_cap)
     for index in range(episodes):
         spec = games.game(index)
         if spec.core in EXPERT_SEEDS or spec.disp in EXPERT_SEEDS:
@@ -111,7 +122,7 @@ def record(
     if folder.exists() and not (is_trace_set(folder) or work.exists()) and any(folder.iterdir()):
         raise InputError(f"{folder}: holds something that is no trace set; give another --out")
     with files.lock(folder):
-        return _record(player, games, folder, origin, held_out, workers, progress, max_steps)
+        return _record(player, games, folder, origin, held_out, workers, progress, limits)
 
 
 def _record(
@@ -122,16 +133,16 @@ def _record(
     held_out: float,
     workers: int | None,
     progress: Callable[[str, Progress], None],
-    max_steps: int | None,
+    limits: dict[str, int | None],
 ) -> RecordReport:
     name, episodes, work = origin["name"], games.games, folder / ".recording"
     files.sweep(folder)
     files.sweep(folder / "keys")
-    own, others = _existing(folder, games, origin, held_out, max_steps)
+    own, others = _existing(folder, games, origin, held_out, limits)
     missing = [index for index in range(episodes) if index not in own]
     report = RecordReport(folder, name)
     if missing:
-        _open_work(work, origin | {"held_out": held_out, "max_steps": max_steps})
+        _open_work(work, origin | {"held_out": held_out} | limits)
         skip = [index for index in range(episodes) if index in own]
         done = evaluator.evaluate(
             player,
@@ -143,16 +154,15 @@ def _record(
             skip=skip,
         )
         rows = {row["index"]: row for row in done.episodes if row["index"] in set(missing)}
-        causes = [row["cause"] for row in rows.values() if row["end_status"] in _BROKEN]
-        report.failures = dict(Counter(cause for cause in causes if cause))
+        ends = [row | {"death": row["cause"]} for row in rows.values()]
+        report.failures = dict(Counter(row["cause"] for row in ends if _broken(row)))
         report.without_keys = [index for index, row in rows.items() if not row["keys"]]
         report.voided = [index for index, row in rows.items() if _voided(row)]
         rows = {index: row for index, row in rows.items() if row["keys"] and not _voided(row)}
         found = _replayed(work, games, rows, workers, progress)
         for index, row in rows.items():
             line = _line(games, row, found[index], origin, _split(name, index, held_out))
-            if max_steps is not None:
-                line["max_steps"] = max_steps
+            line |= {part: limit for part, limit in limits.items() if limit is not None}
             own[index] = files.dump_json(line, indent=None)
             keys = results.read_trace(work / "games", index)
             files.atomic_write(folder / "keys" / f"{index}.xz", files.compress_xz(keys))
@@ -182,7 +192,7 @@ def _existing(
     games: Protocol,
     origin: dict[str, str],
     held_out: float,
-    max_steps: int | None,
+    limits: dict[str, int | None],
 ) -> tuple[dict[int, bytes], list[bytes]]:
     """The lines of games.jsonl: this recording's by index, and those of other origin in order.
 
@@ -217,11 +227,12 @@ def _existing(
                 )
             if _has_keys(folder, index, row["sha256"]):
                 own[index] = line + b"\n"
-            elif row.get("max_steps") != max_steps:
-                raise InputError(
-                    f"{where}: the keys of game {index} are lost, and it was recorded "
-                    f"{_limit(row.get('max_steps'))}; record it again like that first"
-                )
+            for part, limit in limits.items():
+                if index not in own and row.get(part) != limit:
+                    raise InputError(
+                        f"{where}: the keys of game {index} are lost, and it was recorded "
+                        f"{_limit(part, row.get(part))}; record it again like that first"
+                    )
         elif isinstance(row, dict) and str(row.get("game")) in names:
             raise InputError(
                 f"{where}: the set holds another game {row['game']}; give another folder"
@@ -231,8 +242,9 @@ def _existing(
     return own, others
 
 
-def _limit(max_steps: object) -> str:
-    return "without --max-steps" if max_steps is None else f"with --max-steps {max_steps}"
+def _limit(part: str, limit: object) -> str:
+    option = "--" + part.replace("_", "-")
+    return f"without {option}" if limit is None else f"with {option} {limit}"
 
 
 def _has_keys(folder: Path, index: int, sha256: object) -> bool:
@@ -390,18 +402,27 @@ def _line(
     }
 
 
+def _broken(row: dict[str, Any]) -> bool:
+    return row["end_status"] in _BROKEN and row["death"] not in ("", LOOPED)
+
+
 def _summed(report: RecordReport, own: dict[int, bytes]) -> RecordReport:
     rows = [files.parse_json(line, "games.jsonl") for line in own.values()]
     report.games = len(rows)
     report.keys = sum(row["keys"] for row in rows)
     report.validation = sum(row["split"] == "validation" for row in rows)
-    report.broken = sum(bool(row["death"]) and row["end_status"] in _BROKEN for row in rows)
-    capped = [row for row in rows if row.get("max_steps") is not None]
-    report.capped = sum(row["end_status"] == "step_cap" for row in capped)
-    scores = [row["env_score"] for row in rows if row.get("max_steps") is None]
+    report.broken = sum(_broken(row) for row in rows)
+    limited = [row for row in rows if any(row.get(part) is not None for part in _LIMITS)]
+    report.capped = sum(
+        row["end_status"] == "step_cap" and row.get("max_steps") is not None for row in limited
+    )
+    report.looped = sum(row["death"] == LOOPED for row in limited)
+    scores = [row["env_score"] for row in rows if row not in limited]
     report.mean_score = sum(scores) / len(scores) if scores else None
     return report
 
 
+_LIMITS = ("max_steps", "max_loop")
+_LEAST_LOOP = 10
 _BROKEN = ("stalled", "crashed")
 _SUMMED = ("keys", "sha256", "split", "death", "end_status", "env_score")

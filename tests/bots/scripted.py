@@ -153,6 +153,20 @@ def closing():
     return Closing()
 
 
+class Pacer(Walker):
+    """Goes to and fro."""
+
+    def act(self, observation):
+        """West or east, in turn; sooner or later between two squares only."""
+        self.steps += 1
+        return (1, 3)[self.steps % 2]
+
+
+def pacer():
+    """A bot that goes nowhere."""
+    return Pacer()
+
+
 def player():
     """The walker as a blocking player."""
 

@@ -60,7 +60,7 @@ def make_player() -> Callable[[BotEnv], None]:
 
 
 def play(env: BotEnv) -> None:
-    """Play one game to its end. What AutoAscend raises is raised."""
+    """Play one game to its end. Exceptions of AutoAscend are raised."""
     agent = importlib.import_module("autoascend.agent")
     agent.Agent(_Adapter(env, agent.AgentFinished), panic_on_errors=False).main()
 

@@ -14,7 +14,7 @@ def _module(name: str) -> Any:
 
 
 def items() -> None:
-    """Put the questions that are asked of every item, every step, in their places."""
+    """Install replacements for the queries made of every item at every step."""
     item, objects = _module("item.item"), _module("objects")
     nethack = importlib.import_module("nle.nethack")
     weapon, wand_class = nethack.WEAPON_CLASS, nethack.WAND_CLASS
@@ -121,7 +121,7 @@ _RENAMED = {
 
 
 def item_names() -> None:
-    """What an item's name may mean is looked up: all names that there are were spelt out once."""
+    """Install a lookup of item names: every possible name is listed once."""
     nethack, objects = importlib.import_module("nle.nethack"), _module("objects")
     manager, copied = _module("item.item_manager").ItemManager, _module("utils").copy_result
     first = nethack.GLYPH_OBJ_OFF

@@ -171,7 +171,7 @@ class RandomAgent:
     def act(
         self, observation: Mapping[str, Array], state: None, uniform: Array
     ) -> tuple[Array, None]:
-        """See `Agent.act`; what `sample` gives for logits that are all the same."""
+        """See `Agent.act`; the same as `sample` with equal logits."""
         chosen = self._sums.searchsorted(uniform, "right")
         return np.minimum(chosen, len(ACTION_KEYS) - 1), None
 

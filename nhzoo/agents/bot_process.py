@@ -105,7 +105,7 @@ class BotEnv:
         return arrays
 
     def fail(self, reason: str) -> None:
-        """Give the game up: `reason` follows the word "bot"."""
+        """End the game as failed: `reason` follows the word "bot"."""
         if not self.ended:
             self._tell(FAILED, reason)
         self.ended = True
@@ -121,7 +121,7 @@ class BotEnv:
 
 @dataclass(frozen=True)
 class Block:
-    """An observation in one piece, as it crosses between processes: name, shape, dtype, offset."""
+    """The layout of an observation as one block of bytes: name, shape, dtype, offset."""
 
     size: int
     fields: tuple[tuple[str, tuple[int, ...], np.dtype[Any], int], ...]
@@ -137,7 +137,7 @@ class Block:
         return cls(max(1, size), tuple(fields))  # at least a byte to wait for
 
     def new(self) -> tuple[memoryview, dict[str, Array]]:
-        """New bytes, and the arrays that lie in them: writable, and referred to by nobody else."""
+        """New bytes and arrays over them: writable, with no other reference."""
         data = np.zeros(self.size, np.uint8)
         arrays = {
             name: np.ndarray(shape, dtype, data, at) for name, shape, dtype, at in self.fields
@@ -293,7 +293,7 @@ def send(connection: socket.socket, kind: int, value: int | str) -> None:
 
 
 def receive(connection: socket.socket, seconds: float) -> tuple[int, int, str]:
-    """One message: kind, action, text. TimeoutError when late, EOFError when none will come."""
+    """Receive one message: kind, action, text. TimeoutError when late, EOFError at the end."""
     deadline = time.monotonic() + seconds
     kind, value = _HEADER.unpack(_receive_bytes(connection, _HEADER.size, deadline))
     if kind == ACTION:

@@ -170,7 +170,7 @@ class BotAgent:
         return {"step_seconds": self.step_seconds, "game_seconds": self.game_seconds}
 
     def initial_state(self, batch: int) -> Array:
-        """int64 [batch] of zeros: games that have not begun."""
+        """The state before a game: zeros, int64 [batch]."""
         return np.zeros(batch, np.int64)
 
     def act(
@@ -186,7 +186,7 @@ class BotAgent:
         return np.array([action]), np.array([self._handle])
 
     def end_game(self) -> None:
-        """The current game is over: the bot's close() is called, and its process ended."""
+        """End the current game: call the bot's close() and end its process."""
         self._end(kill=False)
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ def folders() -> list[Path]:
 
 
 def find(name: str) -> Path | None:
-    """The folder of the entry of that name, None when there is none."""
+    """Find the folder of the entry with that name; None if there is none."""
     for folder in folders():
         if name and "/" not in name and name != ".." and (folder / name / "config.json").is_file():
             return folder / name
@@ -110,7 +110,7 @@ def find_entry(source: str | Path, option: str = "") -> Located:
 
 
 def pull_entry(text: str, progress: Progress = lambda done, total: None) -> Pulled:
-    """An entry by `hf://org/name@revision`, org/name, or the name of one of the zoo's."""
+    """Pull an entry from the hub: `hf://org/name@revision`, org/name, or a name of the zoo."""
     if not text.startswith("hf://") and (is_name(text) or "/" not in text):
         return _named(text, progress)
     ref = parse(text)
@@ -120,7 +120,7 @@ def pull_entry(text: str, progress: Progress = lambda done, total: None) -> Pull
 
 
 def load_pulled(pulled: Pulled) -> Entry:
-    """The entry of a pulled folder; the error of one that does not load says what to do."""
+    """Load the entry of a pulled folder; if it does not load, the error says what to do."""
     from nhzoo.policy.checkpoint import load_entry
 
     try:
@@ -133,7 +133,7 @@ def load_pulled(pulled: Pulled) -> Entry:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """An entry's config.json, as it stands."""
+    """Read the config.json of an entry, unchanged."""
     return files.read_json(files.inside(folder, "config.json"))
 
 

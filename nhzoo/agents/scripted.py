@@ -52,7 +52,7 @@ _LEVEL, _TURN, _STUCK, _HEALTH, _GOAL, _HEADING, _KICKS, _SPOT, _PRAYED, _ATE, _
 
 
 class Screen(NamedTuple):
-    """What the agent sees, each array [batch, ...]; see NLE."""
+    """The observations that the agent uses, each array [batch, ...]; see NLE."""
 
     tty_chars: Array
     tty_cursor: Array
@@ -61,7 +61,7 @@ class Screen(NamedTuple):
 
 
 class State(NamedTuple):
-    """What the agent knows, each array [batch, ...]; it is changed in place."""
+    """The agent's memory, each array [batch, ...]; it is changed in place."""
 
     terrain: Array  # uint8 [21, 79]
     shut: Array  # int32 [21, 79]: until which turn a cell is not tried again

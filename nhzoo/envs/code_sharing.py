@@ -31,7 +31,7 @@ _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 @contextlib.contextmanager
 def one_place_free(length: int, before: int = 0) -> Iterator[None]:
-    """While it lasts, what is mapped next and is `length` bytes long comes to lie in a place.
+    """A context in which the next mapping of `length` bytes gets one of the places.
 
     `before` is where the copy lies that this one replaces, if there is one.
     """

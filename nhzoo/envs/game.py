@@ -76,7 +76,7 @@ class Game:
         _games.add(self)
 
     def start(self, spec: GameSpec, ttyrec: Path | None = None) -> None:
-        """Begin the game that `spec` decides; nothing of earlier games reaches it.
+        """Begin the game of `spec`, independent of earlier games.
 
         `ttyrec` is a file that the game is recorded into (version 3, bz2); whole after `close`.
         """
@@ -288,7 +288,7 @@ class Episode:
         self._unchanged = 0
 
     def start(self, spec: GameSpec, step_cap: int, no_progress: int) -> None:
-        """Begin a game and stand before its first decision."""
+        """Begin a game, up to its first decision."""
         self.game.start(spec)
         self.game.skip_opening()
         self.step_cap, self.no_progress = step_cap, no_progress

@@ -88,7 +88,7 @@ class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):
 
     @property
     def trace(self) -> tuple[GameSpec, bytes]:
-        """What decided the current game, and the raw keys that NLE has received since."""
+        """The `GameSpec` of the current game, and the raw keys that NLE has received since."""
         self._check_begun("trace")
         spec = self._episode.game.spec
         assert spec is not None

@@ -44,7 +44,7 @@ _libc.dlclose.argtypes = [ctypes.c_void_p]
 
 @dataclass(frozen=True)
 class Flags:
-    """What the game says of itself, as it is in its memory at the moment; not after a reset.
+    """NetHack's own flags, read from its memory; invalid after a reset.
 
     `modes` is uint32 [1], see WIZARD and EXPLORE. `program` is int32 [5], the first of NetHack's
     program_state: gameover, stopprint, done_hup, preserve_locks, something_worth_saving.
@@ -55,12 +55,12 @@ class Flags:
 
     @property
     def saved(self) -> bool:
-        """Whether a game that NetHack has left was not ended: it is saved, nothing is to save."""
+        """Whether NetHack left the game by saving it, not by ending it."""
         return not self.program[0] and not self.program[4]
 
 
 class Library:
-    """The library image of one game, loaded from `path`. What is done to it ends with a reset."""
+    """The library image of one game, loaded from `path`. A reset undoes all changes to it."""
 
     def __init__(self, path: str, share: bool = False) -> None:
         self._path = path

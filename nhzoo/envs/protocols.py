@@ -108,7 +108,7 @@ class Protocol:
     max_loop: int | None = field(default=None, kw_only=True)
 
     def game(self, index: int) -> GameSpec:
-        """What decides game `index` (0 <= index < games)."""
+        """The `GameSpec` of game `index` (0 <= index < games)."""
         if not 0 <= index < self.games:
             raise InputError(f"{self.id} has games 0 to {self.games - 1}, there is no game {index}")
         core, disp = seeds_of(f"nhzoo:{self.id}:{index}")

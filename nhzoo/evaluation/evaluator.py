@@ -36,7 +36,7 @@ _HANG_SECONDS = 120.0  # for one step of NLE: microseconds, but for a game that 
 
 @dataclass
 class Progress:
-    """What a running evaluation reports. `steps` counts those of games played in this call."""
+    """The progress of an evaluation. `steps` counts those of games played in this call."""
 
     done: int
     total: int

@@ -41,7 +41,7 @@ class Survival:
 
     @property
     def median(self) -> float | None:
-        """The first time at which half or fewer are alive; None when it never came to that."""
+        """The first time at which half or fewer are alive; None if more always are."""
         for time, alive in zip(self.times, self.alive, strict=True):
             if alive <= 0.5 + 1e-12:
                 return time

@@ -255,7 +255,7 @@ def _actions(chosen: Any) -> list[int]:
 
 
 class StateTask(OneByOne):
-    """Finds what a game had come to when NLE ended it: an item is (index, keys until then)."""
+    """Finds the state of a game when NLE ended it: an item is (index, keys until then)."""
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol

@@ -129,7 +129,7 @@ def check_row(row: object, where: str) -> None:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """(i, n) of "i/n": the games whose index leaves i when divided by n."""
+    """Parse "i/n" to (i, n): the games whose index is i modulo n."""
     part, slash, parts = text.partition("/")
     if not (slash and part.isdecimal() and parts.isdecimal() and len(text) < 16):
         raise InputError(f"shard {text!r}: give i/n, for example 0/4")
@@ -171,7 +171,7 @@ class GameLog:
                 self._sync()
 
     def add(self, row: Row, keys: bytes) -> None:
-        """Keep a game."""
+        """Add a game."""
         if self._folder:
             write_trace(self._folder, row["index"], keys, sync=False)
             with files.naming(Path(self._file.name)):
@@ -188,13 +188,13 @@ class GameLog:
 
 
 def read_trace(folder: Path, index: int) -> bytes:
-    """The keys of one game."""
+    """Read the keys of one game."""
     path = files.inside(folder, f"traces/{index}.xz")
     return files.decompress_xz(files.read_bounded(path, MAX_TRACE), MAX_TRACE, str(path))
 
 
 def read_episodes(folder: Path) -> list[Row]:
-    """The checked lines of `episodes.jsonl`, sorted by index, no index twice."""
+    """Read and check `episodes.jsonl`: rows sorted by index, no index twice."""
     path = files.inside(folder, "episodes.jsonl")
     rows = files.read_jsonl(path)
     for number, row in enumerate(rows, 1):
@@ -209,7 +209,7 @@ def read_episodes(folder: Path) -> list[Row]:
 def read_result(
     folder: Path, protocol: Protocol | None = None
 ) -> tuple[dict[str, Any], Protocol, list[Row]]:
-    """A finished result: what `result.json` holds, its protocol, and its games, one at least.
+    """Read a finished result: its `result.json`, its protocol, and its games (at least one).
 
     `protocol` is needed for games that are of none of the known ones. InputError unless all can be
     read, and the protocol and the games' numbers are right.
@@ -264,7 +264,7 @@ def fault_lines(found: Sequence[Mapping[str, Any]], games: int) -> list[str]:
 
 
 def no_score(rows: Sequence[Row]) -> str:
-    """Why these games are no score, "" when they are one."""
+    """Why these games are not a score; "" if they are."""
     if any(row["end_status"] != "crashed" for row in rows):
         return ""
     return (
@@ -274,7 +274,7 @@ def no_score(rows: Sequence[Row]) -> str:
 
 
 def need_score(rows: Sequence[Row], where: Path) -> None:
-    """CheckFailed when these games are no score."""
+    """Raise CheckFailed if these games are not a score."""
     reason = no_score(rows)
     if reason:
         raise CheckFailed(f"{where}: {reason}")
@@ -345,7 +345,7 @@ def _summarize(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """What else decides the bits of a result: versions, machine type, CPU capability."""
+    """The environment that decides the bits of a result: versions, machine type, CPU capability."""
     import torch
 
     def installed(package: str) -> str | None:

@@ -67,7 +67,7 @@ class Interval:
 
     @property
     def ends(self) -> Ends | None:
-        """The ends, None where there is no interval."""
+        """The ends; None without an interval."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
@@ -93,7 +93,7 @@ def mean_ci95(values: Values, seed: int = 0) -> Ends | None:
 
 
 def resampled_mean_ci95(values: Values, seed: int = 0) -> Ends | None:
-    """The BCa interval for the mean whatever the number of values; None where it has no width."""
+    """The BCa interval of the mean for any number of values; None where it has no width."""
     return _bootstrap([_sample(values)], _STATISTICS["mean"], seed)
 
 

@@ -152,7 +152,7 @@ def _shard(shard: Any) -> tuple[int, int]:
 
 
 def summary_problems(result: Mapping[str, Any], rows: list[results.Row]) -> list[str]:
-    """Where the summary of a result.json is not what its games give."""
+    """Differences between the summary of a result.json and the summary of its games."""
     claimed = result.get("summary")
     if not isinstance(claimed, dict):
         return ["result.json has no summary"]

@@ -181,7 +181,7 @@ CHOICES_LAYOUT = _choices_layout()
 
 
 def no_recall(n: int) -> Array:
-    """uint16 [n, 1912]: the recalls of games of which nothing has been seen."""
+    """The memory of n games before their first screen: uint16 [n, 1912]."""
     return np.zeros((n, walking.RECALL), np.uint16)
 
 

@@ -31,7 +31,7 @@ _THING = np.isin(np.arange(256), np.frombuffer(walking.THINGS.encode(), np.uint8
 
 @kernels.njit()
 def note(chars: Array, turn: int, recall: Array) -> None:
-    """Take into `recall` what the top line of a screen, uint8 [1920], says, and if time passes."""
+    """Update `recall` from the top line of a screen, uint8 [1920], and whether time passes."""
     if turn >= 0 and (turn & 0xFFFF) != recall[SHOWN]:
         recall[SHOWN], recall[STILL] = turn & 0xFFFF, 0
     elif recall[STILL] < 0xFFFF:

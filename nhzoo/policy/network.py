@@ -230,7 +230,7 @@ class Policy(nn.Module):
         return x, torch.stack(reached)
 
     def encode(self, features: Mapping[str, Tensor], bearings: Tensor) -> Tensor:
-        """What the core gets: [T, B, hidden]."""
+        """The core's input: [T, B, hidden]."""
         message = features["message"]
         words = torch.where(message < 0, message, message % len(self.tables["message"]))
         patches = self._sum(features["map"].flatten(-2), "map", self.patch_bias, relu=True)

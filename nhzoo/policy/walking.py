@@ -220,7 +220,7 @@ def look(
     compass: Array,
     here: Array,
 ) -> None:
-    """What lies which way of the hero: `compass` uint8 [8 x 43] and `here` uint8 [5].
+    """The direction features of the hero: `compass` uint8 [8 x 43] and `here` uint8 [5].
 
     `scratch`: int32 [4 x 1886], zeros at first. Doors cannot be passed diagonally; creatures,
     closed doors, traps, water and boulders block the way.

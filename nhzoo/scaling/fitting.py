@@ -135,7 +135,7 @@ class Fit:
         return tuple(d for d in self.diagnostics if d.level == "error")
 
     def estimates(self) -> dict[str, Any]:
-        """What a reader wants of each method: exponents, parameters, residuals, with intervals.
+        """The estimates of each method: exponents, parameters, residuals, with intervals.
 
         `low` and `high` are None where there is no interval.
         """
@@ -353,7 +353,7 @@ _LIMIT = 256 * files.MEGABYTE
 
 
 def fit_json(fit: Fit) -> dict[str, Any]:
-    """The file's content, `sha256` of all else last."""
+    """The content of `fit.json`; `sha256` of the rest comes last."""
     value: dict[str, Any] = {
         "schema": SCHEMA,
         "nhzoo": fit.version,

@@ -39,7 +39,7 @@ HALF_LIFE = 15.4
 
 @dataclass(frozen=True)
 class DataLimit:
-    """Unique samples there are, and what that means.
+    """The limit on unique samples, and its effect.
 
     `epochs` of the forecast run; `effective_samples` it is worth, U + U R* (1 - exp(-R / R*)) with
     R the epochs after the first; `reached_at` the FLOPs at which the optimum sees all data 4 times;
@@ -55,7 +55,7 @@ class DataLimit:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run of `flops` should be and come to. Intervals are 90 % unless `interval` differs.
+    """Size, data, loss and return of a run of `flops`. Intervals are 90 %, or `interval`.
 
     `loss` is a prediction interval of one run: the union of the methods', widened to the worst
     hold-out. `sizes`, `losses`: what each method says. `baselines`: what less thought would say.
@@ -88,7 +88,7 @@ class Forecast:
     sha256: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The contract's keys first, `sha256` of all else last."""
+        """As one JSON object; `sha256` of the rest comes last."""
         value: dict[str, Any] = {
             "flops": self.flops,
             "params": self.params,

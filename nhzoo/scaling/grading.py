@@ -26,7 +26,7 @@ SPENT = 0.1
 
 @dataclass(frozen=True)
 class Outcome:
-    """One quantity: what was said, what came, `error` = forecast / observed - 1."""
+    """One quantity: forecast, observed, `error` = forecast / observed - 1."""
 
     forecast: float
     low: float
@@ -222,7 +222,7 @@ class FrozenForecast:
 
 
 def read_forecasts(folder: Path) -> list[FrozenForecast]:
-    """All of a folder, oldest first; none where there is no folder.
+    """Read all forecasts of a folder, oldest first; none if there is no folder.
 
     InputError when one was changed after it was frozen, or a grade is another forecast's.
     """
@@ -247,7 +247,7 @@ def read_forecasts(folder: Path) -> list[FrozenForecast]:
 
 
 def write_grade(path: Path, grade: Grade) -> None:
-    """Write a grade; InputError where another one is, for a grade is never changed either."""
+    """Write a grade; InputError if there is another one, since a grade is never changed."""
     value = grade.as_json()
     value["sha256"] = files.content_hash(value)
     if path.exists() and files.read_json(path) != files.parse_json(files.dump_json(value), "it"):

@@ -150,7 +150,7 @@ def optimum(theta: Array, flops: float, cost: Cost) -> Array:
 
 @dataclass(frozen=True)
 class Laws:
-    """What was fitted to one choice of points. `resampling`: runs, or pairs (rows in budgets)."""
+    """The laws fitted to one choice of points. `resampling`: runs, or pairs (rows in budgets)."""
 
     laws: tuple[Law, ...]
     surface: Surface | None
@@ -369,7 +369,7 @@ def _union(found: dict[str, Interval], methods: Sequence[str]) -> Interval | Non
 
 @dataclass(frozen=True)
 class Baselines:
-    """What less thought would say of the loss.
+    """Naive forecasts of the loss, as baselines.
 
     `last_size`: the size that was best at the last budget, trained longer (on the surface).
     `power_law`: k C^-g through the minima, without a floor. `last_loss`: the last budget's loss.

@@ -137,7 +137,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is fitted (`points`), every row that was read (`all_points`), the budgets, and why.
+    """The rows to fit (`points`), every row read (`all_points`), the budgets, and the reasons.
 
     `profiles` is False for a table that has no isoFLOP profiles: all its rows are fitted then, and
     methods that need profiles do not apply.

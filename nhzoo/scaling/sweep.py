@@ -61,14 +61,14 @@ class Games:
 
 @dataclass(frozen=True)
 class Lost:
-    """What a job gives back when packed games are gone or damaged, and why it says so."""
+    """The result of a job whose packed games are gone or damaged, with the reason."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job gives back: its rows of the table of runs, the last of the finished run; files."""
+    """The result of a job: its rows of the table of runs, the last of the finished run; files."""
 
     rows: list[dict[str, Any]]
     entry: dict[str, bytes]

@@ -43,6 +43,9 @@ def originals() -> SimpleNamespace:
         message=agent.Agent.get_message_and_popup,
         words={name: vars(property_of)[name] for name in words},
         update_level=agent.Agent.update_level,
+        level_items=agent.Agent._update_level_items,
+        monsters=importlib.import_module("autoascend.monster_tracker").MonsterTracker.update,
+        polymorph=vars(property_of)["polymorph"],
         traps=exploration.ExplorationLogic.search_neighbors_for_traps,
         explore=exploration.ExplorationLogic.explore1.__wrapped__.__code__,
         scope=vars(exploration).copy(),
@@ -169,6 +172,68 @@ def same_levels(old: SimpleNamespace) -> int:
     return 200
 
 
+def same_remembered_items(old: SimpleNamespace) -> int:
+    """Which remembered things are doubted, and which forgotten."""
+    new = importlib.import_module("autoascend.agent").Agent._update_level_items
+    item, objects = (importlib.import_module(f"autoascend.{m}") for m in ("item.item", "objects"))
+    first = importlib.import_module("nle.nethack").GLYPH_OBJ_OFF
+    kinds = [n for n, kind in enumerate(objects.objects) if kind is not None][5:120]
+    forgotten = 0
+    for _ in range(60):
+        level, states = a_level(), []
+        agent = an_agent(level)
+        level.items = np.empty(SHAPE, object)
+        level.items.fill(())
+        level.item_count = np.zeros(SHAPE, np.int32)
+        for y, x in rng.integers(0, SHAPE, (200, 2)):
+            numbers = draw.sample(kinds, draw.choice([1, 1, 2]))
+            level.items[y, x] = [item.Item([objects.objects[n]], [first + n]) for n in numbers]
+            level.item_count[y, x] = len(numbers)
+            if draw.random() < 0.5:
+                level.glyphs[y, x] = first + numbers[-1]
+        agent.inventory.items_below_me = draw.choice([[], level.items[y, x]])
+        level.item_disagreement_counter = rng.integers(0, 5, SHAPE, dtype=np.int32)
+        before = [level.items, level.item_count, level.item_disagreement_counter]
+        for update in (old.level_items, new):
+            items, counts, doubts = (array.copy() for array in before)
+            level.items, level.item_count, level.item_disagreement_counter = items, counts, doubts
+            update(agent)
+            things = [list(map(id, some)) for some in items.reshape(-1)]
+            states.append((things, counts.tobytes(), doubts.tobytes()))
+        assert states[0] == states[1]
+        forgotten += int((before[1] > counts).sum())
+    return forgotten
+
+
+def same_monsters(old: SimpleNamespace) -> int:
+    """Which monsters are peaceful after a step, and whether it has to be asked for."""
+    module = importlib.import_module("autoascend.monster_tracker.monster_tracker")
+    symbols = importlib.import_module("autoascend.glyph").G
+    few, floor = sorted(symbols.MONS)[:4], min(symbols.FLOOR)
+    pool, asked = np.array([*few, *[floor] * 250], np.int16), 0
+    for _ in range(300):
+        before, peaceful = rng.choice(pool, SHAPE), rng.random(SHAPE) < 0.5
+        before[5:] = floor
+        monsters = np.isin(before, few)
+        after, shown = np.roll(before, rng.integers(-1, 2, 2), (0, 1)), []
+        for update in (old.monsters, module.MonsterTracker.update):
+            character = SimpleNamespace(prop=SimpleNamespace(hallu=False))
+            agent = SimpleNamespace(glyphs=after, character=character)
+            agent.blstats = SimpleNamespace(y=15, x=15)
+            tracker = module.MonsterTracker(agent)
+            tracker._last_glyphs, tracker.monster_mask = before, monsters
+            tracker.peaceful_monster_mask = peaceful & monsters
+            calls: list[int] = []
+            tracker.take_all_monsters = lambda calls=calls: calls.append(1) or {}
+            update(tracker)
+            masks = (tracker.monster_mask, tracker.peaceful_monster_mask, tracker._last_glyphs)
+            shown.append(([mask.tobytes() for mask in masks], calls))
+        assert shown[0] == shown[1]
+        asked += len(calls)
+    assert 0 < asked < 300
+    return 300 - asked
+
+
 class Dead(dict):
     """Corpses of a level: none."""
 
@@ -246,6 +311,11 @@ def same_screens(old: SimpleNamespace) -> int:
             bot = SimpleNamespace(agent=player)
             assert outcome(original.fget, bot) == outcome(vars(words)[name].fget, bot)
         compared += 1
+    for shown, own in product((0, 7, 380, 2359), (None, 0, 7, 2359)):
+        agent = SimpleNamespace(glyphs=np.full(SHAPE, shown, np.int16))
+        agent.blstats, agent.character = SimpleNamespace(y=3, x=4), SimpleNamespace(self_glyph=own)
+        bot = SimpleNamespace(agent=agent)
+        assert old.polymorph.fget(bot) == words.polymorph.fget(bot)
     return compared
 
 
@@ -271,6 +341,7 @@ def main() -> None:
     old = originals()
     autoascend_speed.install()
     tests = (same_exploring, same_levels, same_items, same_names, same_screens, same_sets)
+    tests += (same_remembered_items, same_monsters)
     print(*(f"{test.__name__} {test(old)}" for test in tests))
 
 

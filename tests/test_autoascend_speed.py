@@ -31,7 +31,7 @@ def test_each_part_gives_what_the_original_gives():
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[::2] == [
         *("same_exploring", "same_levels", "same_items", "same_names"),
-        *("same_screens", "same_sets"),
+        *("same_screens", "same_sets", "same_remembered_items", "same_monsters"),
     ]
 
 

@@ -68,6 +68,15 @@ def items() -> None:
         return any(isinstance(each, objects.Container) for each in self.objs)
 
     def unit_weight(self: Any, with_content: bool = True) -> Any:
+        if self.content is not None:
+            return weigh(self, with_content)
+        kinds, weight = self.__dict__.get("_weight", (None, None))
+        if kinds is not self.objs:  # they are replaced when more is known
+            weight = weigh(self, with_content)
+            self._weight = (self.objs, weight)
+        return weight
+
+    def weigh(self: Any, with_content: bool) -> Any:
         if self.is_corpse():
             return permonst(self.monster_id).cwt
         if self.is_possible_container():
@@ -97,6 +106,39 @@ def items() -> None:
         return flat
 
     _everywhere(_module("item.utils").flatten_items, flatten_items)
+
+
+def shown_as(item: Any) -> Any:
+    """The glyphs that an item may be seen as; they stay the same."""
+    known = item.__dict__.get("_shown")
+    if known is None:
+        known = item._shown = frozenset(item.display_glyphs())
+    return known
+
+
+def fights() -> None:
+    """In a fight, the best thing to throw is looked for once, not for each direction."""
+    fighting, inventory = _module("combat.fight_heur"), _module("item.inventory").Inventory
+    damage = _module("glyph").WEA
+    damage.expected_damage = staticmethod(functools.cache(damage.expected_damage))
+    choose, best = fighting.get_available_actions, inventory.get_best_ranged_set
+
+    def get_available_actions(agent: Any, monsters: Any) -> Any:
+        agent.inventory._best = None
+        try:
+            return choose(agent, monsters)
+        finally:
+            del agent.inventory._best
+
+    def get_best_ranged_set(self: Any, *args: Any, **options: Any) -> Any:
+        if args or options or "_best" not in self.__dict__:
+            return best(self, *args, **options)
+        if self._best is None:
+            self._best = best(self)
+        return self._best
+
+    fighting.get_available_actions = get_available_actions
+    inventory.get_best_ranged_set = get_best_ranged_set
 
 
 def _everywhere(original: Any, ours: Any) -> None:

@@ -177,3 +177,47 @@ def kinds(*groups: Iterable[Iterable[int]]) -> Array:
     for bit, group in enumerate(groups):
         kinds[table(*group)] |= 1 << bit
     return kinds
+
+
+@kernels.njit()
+def moved(before: Array, peaceful: Array, hostile: Array, glyphs: Array, now: Array) -> Any:
+    """Whether it is sure which monsters are peaceful, and where these are.
+
+    It is when each of them is like one that was two squares away or nearer, all such being of one
+    mind. `hostile` marks all monsters of before, `now` those of now.
+    """
+    rows, columns = glyphs.shape
+    friends = np.zeros((rows, columns), np.bool_)
+    for y in range(rows):
+        for x in range(columns):
+            if not now[y, x]:
+                continue
+            friend, foe = False, False
+            for py in range(max(y - 2, 0), min(y + 3, rows)):
+                for px in range(max(x - 2, 0), min(x + 3, columns)):
+                    if before[py, px] == glyphs[y, x]:
+                        friend |= peaceful[py, px]
+                        foe |= hostile[py, px] and not peaceful[py, px]
+            if friend == foe:
+                return False, friends
+            friends[y, x] = friend
+    return True, friends
+
+
+@kernels.njit()
+def seen_items(
+    counts: Array, glyphs: Array, specials: Array, covered: Array, pile: int, doubts: Array
+) -> list[tuple[int, bool]]:
+    """Where things are remembered that nothing covers, and whether a pile is seen if it is one.
+
+    Elsewhere no doubts are left.
+    """
+    found = []
+    for y in range(glyphs.shape[0]):
+        for x in range(glyphs.shape[1]):
+            if counts[y, x] != 0 and not covered[glyphs[y, x]]:
+                piled = specials[y, x] & pile > 0
+                found.append((y * glyphs.shape[1] + x, (counts[y, x] >= 2) == piled))
+            else:
+                doubts[y, x] = 0
+    return found

@@ -18,15 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from nhzoo.agents.autoascend_items import item_names, items
+from nhzoo.agents.autoascend_items import fights, item_names, items, shown_as
 from nhzoo.agents.autoascend_kernels import (
     GLYPHS,
     KEEPER,
     PET,
     SWALLOWED,
     looked_up,
+    moved,
     search_priority,
     see,
+    seen_items,
     table,
     touch,
     trap_searches,
@@ -38,6 +40,9 @@ Array = np.ndarray[Any, Any]
 
 VERSION = "0.37.3"
 """Of `nethackers`: what the functions here were compared with."""
+
+_DOUBTS = 3
+"""How often in a row things may not look as remembered."""
 
 _SURE = 400
 """Searches of one square below which AutoAscend changes nothing for having searched too long."""
@@ -159,7 +164,8 @@ def _glyph_sets() -> None:
 
 # ---- what each step shows
 
-_MARKER = re.compile(rb"--More--|\(end\)|\(\d+ of \d+\)|[\x00\n]")
+_UNUSUAL = (b"--More--", b"(end)", b"\0", b"\n")
+_PAGE = re.compile(rb"\(\d+ of \d+\)")
 
 
 def _screen() -> None:
@@ -169,7 +175,12 @@ def _screen() -> None:
     def get_message_and_popup(self: Any, seen: dict[str, Array]) -> Any:
         screen = seen["tty_chars"].tobytes()
         message = seen["message"].tobytes()
-        if _MARKER.search(screen) or not screen.isascii() or not message.isascii():
+        for mark in _UNUSUAL:
+            if mark in screen:
+                return whole(self, seen)
+        if not screen.isascii() or not message.isascii():
+            return whole(self, seen)
+        if b" of " in screen and _PAGE.search(screen):
             return whole(self, seen)
         text = message.decode().replace("\0", " ").replace("\n", "").strip()
         return text.removesuffix("--More--"), [], True
@@ -189,6 +200,14 @@ def _screen() -> None:
     character = _module("character")
     for name, attribute in _WORDS.items():
         setattr(character.Property, attribute, word(name))
+    other_form = character.Property.polymorph.fget
+
+    def polymorph(self: Any) -> Any:
+        agent = self.agent
+        shown = agent.glyphs[agent.blstats.y, agent.blstats.x]
+        return False if shown == agent.character.self_glyph else other_form(self)
+
+    character.Property.polymorph = property(polymorph)
 
 
 _WORDS = {"Conf": "confusion", "Stun": "stun", "Hallu": "hallu", "Blind": "blind"}
@@ -225,6 +244,11 @@ def _strategies() -> None:
     """Before the rest is imported: what strategies are called, and drawn as, is not needed."""
     strategy, utils = _module("strategy"), _module("utils")
     strategy.wraps = lambda function: lambda wrapped: wrapped
+
+    def keep(self: Any, strategy: Any, config: Any = None) -> None:
+        self.strategy, self.config = strategy, None
+
+    strategy.Strategy.__init__ = keep
 
     def debug_log(text: str, function: Any = None, color: Any = None) -> Any:
         return function if function is not None else lambda function: function
@@ -281,10 +305,70 @@ def _levels() -> None:
                     level.forbidden[ny, nx] = True
 
     player.update_level = update_level
+    covered = table(symbols.MONS, symbols.PETS)
+    pile = int(importlib.import_module("nle.nethack").MG_OBJPILE)
+
+    def _update_level_items(self: Any) -> None:
+        level, state, glyphs = self.current_level(), self.blstats, self.glyphs
+        here = self.inventory.items_below_me
+        level.items[state.y, state.x], level.item_count[state.y, state.x] = here, len(here)
+        doubts, specials = level.item_disagreement_counter, self.last_observation["specials"]
+        known = (level.item_count, glyphs, specials, covered, pile, doubts)
+        for place, as_many in seen_items(*known):
+            y, x = divmod(place, glyphs.shape[1])
+            glyph = glyphs[y, x]
+            if as_many and any(glyph in shown_as(item) for item in level.items[y, x]):
+                doubts[y, x] = 0
+                continue
+            doubts[y, x] += 1
+            if doubts[y, x] > _DOUBTS:
+                doubts[y, x] = level.item_count[y, x] = 0
+                level.items[y, x] = ()
+
+    player._update_level_items = _update_level_items
+
+
+def _monsters() -> None:
+    tracker, symbols = _module("monster_tracker").MonsterTracker, _module("glyph").G
+    monsters, whole = table(symbols.MONS, symbols.INVISIBLE_MON), tracker.update
+
+    def update(self: Any) -> None:
+        agent, before = self.agent, self._last_glyphs
+        if before is not None and not agent.character.prop.hallu:
+            now = looked_up(agent.glyphs, monsters)
+            now[agent.blstats.y, agent.blstats.x] = False
+            old = (before, self.peaceful_monster_mask, self.monster_mask)
+            sure, peaceful = moved(*old, agent.glyphs, now)
+            if sure:
+                self.monster_mask, self.peaceful_monster_mask = now, peaceful
+                self._last_glyphs = agent.glyphs
+                return
+        whole(self)
+
+    tracker.update = update
 
 
 def _callbacks() -> None:
     player = _module("agent").Agent
+    find_ways = player.bfs
+
+    def bfs(self: Any, y: Any = None, x: Any = None) -> Array:
+        if y is None and x is None and self.last_bfs_step == self.step_count:
+            ways: Array = self.last_bfs_dis
+            return ways.copy()
+        found: Array = find_ways(self, y, x)
+        return found
+
+    def current_level(self: Any) -> Any:
+        if self.__dict__.get("_level_of") is not self.blstats:
+            key = (self.blstats.dungeon_number, self.blstats.level_number)
+            if key not in self.levels:
+                self.levels[key] = make_level(*key)
+            self._level_of, self._level = self.blstats, self.levels[key]
+        return self._level
+
+    make_level = _module("level").Level
+    player.bfs, player.current_level = bfs, current_level
 
     def call_update_functions(self: Any, funcs: Any = None) -> None:
         if funcs is None:
@@ -307,7 +391,8 @@ EARLY: tuple[Callable[[], None], ...] = (_strategies,)
 """Before the rest of AutoAscend is imported."""
 
 LATE: tuple[Callable[[], None], ...] = (
-    *(_exploration, _glyph_sets, _screen, _steps, items, item_names, _levels, _callbacks),
+    *(_exploration, _glyph_sets, _screen, _steps, items, item_names, fights),
+    *(_levels, _monsters, _callbacks),
 )
 
 
@@ -335,5 +420,7 @@ def _warm() -> None:
     unseen_beside(flags, glyphs, counts, 0, none, none)
     trap_searches(0, 0, 0, flags, glyphs, counts, flags.view(np.uint8), none, 0)
     looked_up(glyphs, none)
+    moved(glyphs, flags, flags, glyphs, flags)
+    seen_items(counts, glyphs, flags.view(np.uint8), none, 0, counts)
     see(glyphs, np.zeros(GLYPHS, np.int64), flags, flags, glyphs)
     touch(0, 0, glyphs, none, flags, flags, glyphs)

@@ -88,6 +88,13 @@ def test_the_curve_can_be_read_by_tensorboard(games, tmp_path):
     assert [event.step for event in curve.Scalars("validation/loss")] == [20, 40]
 
 
+def test_without_tensorboard_the_log_is_the_curve(games, tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    bc.train(DEBUG, *games, tmp_path)
+    assert [row["update"] for row in lines(tmp_path)] and not (tmp_path / "tensorboard").exists()
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.slow
 def test_interrupted_anywhere_it_ends_with_the_same_bits(games, tmp_path):
     whole = bc.train(DEBUG, *games, tmp_path / "whole")

@@ -162,13 +162,15 @@ def test_a_full_disk_stops_with_one_line_and_there_it_goes_on(
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-@pytest.mark.parametrize("which", ["_lines", "_events"])
+@pytest.mark.parametrize("which", ["lines", "events"])
 def test_a_log_that_cannot_be_written_is_named(tmp_path, which):
     log = TrainingLog(tmp_path, 0)
-    getattr(log, which).close()
-    full = open("/dev/full", "w" if which == "_lines" else "wb")
-    setattr(log, which, full)
-    log._record = type(log._record)(log._events)
+    if which == "lines":
+        log._lines.close()
+        log._lines = open("/dev/full", "w")
+    else:
+        log._events.close()
+        log._events._file = log._events._record._writer = open("/dev/full", "wb")
     report = Progress(1, 2, 3, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
     with pytest.raises(InputError, match=r"log\.jsonl: cannot be written"):
         log.write(report)

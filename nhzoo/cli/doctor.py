@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from nhzoo.agents.registry import list_agents
 
 SHOWN = ("nle", "torch", "numpy", "gymnasium", "numba")
-EXTRAS = ("", "expert", "cluster", "plots")
+EXTRAS = ("", "expert", "cluster", "plots", "tensorboard")
 
 
 @dataclass(frozen=True)

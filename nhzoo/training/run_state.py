@@ -3,13 +3,14 @@
 Both are complete at any moment, whatever kills the process; a sum over the bytes shows what a
 failing disk has done to them. Rank 0 alone reads and writes.
 
-The curve of a run is `log.jsonl`, a line a report, and the same for TensorBoard. TensorBoard's
-files are written here and not by its writer, whose thread prints a traceback of its own and may
-wait for ever when the disk is full.
+The curve of a run is `log.jsonl`, a line a report, and with the extra `tensorboard` the same for
+TensorBoard. Its records are written here, at once: when the disk is full, the thread of
+TensorBoard's own writer prints a traceback, and `flush` waits for it for ever.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import time
@@ -23,9 +24,6 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from nhzoo.errors import InputError, refusal
 from nhzoo.evaluation.loss import Loss
@@ -60,14 +58,8 @@ class TrainingLog:
         with files.saving(self._path):
             _cut(self._path, update)
             self._lines = open(self._path, "a")
-            events = folder / "tensorboard"
-            events.mkdir(exist_ok=True)
-            name = f"events.out.tfevents.{time.time():.0f}.{os.getpid()}"
-            self._events = open(events / name, "wb")
-            self._record = RecordWriter(self._events)
-            self._add(Event(file_version="brain.Event:2"))
-            restarted = SessionLog(status=SessionLog.START)  # hides what a killed run left
-            self._add(Event(step=update + 1, session_log=restarted))
+            found = importlib.util.find_spec("tensorboard") is not None
+            self._events = _Events(folder / "tensorboard", update) if found else None
 
     def write(self, report: Progress) -> None:
         """One report, on the disk when this returns."""
@@ -90,9 +82,8 @@ class TrainingLog:
         with files.saving(self._path):
             self._lines.write(json.dumps(row) + "\n")
             self._lines.flush()
-            values = [Summary.Value(tag=name, simple_value=v) for name, v in scalars.items()]
-            self._add(Event(step=report.update, summary=Summary(value=values)))
-            self._events.flush()
+            if self._events:
+                self._events.write(report.update, scalars)
 
     def close(self) -> None:
         """Close both files."""
@@ -100,11 +91,37 @@ class TrainingLog:
             try:
                 self._lines.close()
             finally:
-                self._events.close()
+                if self._events:
+                    self._events.close()
 
-    def _add(self, event: Any) -> None:
-        event.wall_time = time.time()
-        self._record.write(event.SerializeToString())
+
+class _Events:
+    """The events of a run for TensorBoard, in a file of their own for each time it is resumed."""
+
+    def __init__(self, folder: Path, update: int) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        folder.mkdir(exist_ok=True)
+        self._file = open(folder / f"events.out.tfevents.{time.time():.0f}.{os.getpid()}", "wb")
+        self._record = RecordWriter(self._file)
+        self._add(file_version="brain.Event:2")
+        # Hides what a killed run left.
+        restarted = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add(step=update + 1, session_log=restarted)
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """On the disk when this returns."""
+        values = [self._summary.Value(tag=k, simple_value=v) for k, v in scalars.items()]
+        self._add(step=step, summary=self._summary(value=values))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _add(self, **parts: Any) -> None:
+        self._record.write(self._event(wall_time=time.time(), **parts).SerializeToString())
 
 
 def _cut(path: Path, update: int) -> None:

@@ -13,8 +13,11 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
 
 from nhzoo.envs.protocols import PROTOCOLS, Protocol
 from nhzoo.errors import CheckFailed, InputError
@@ -37,8 +40,56 @@ _FILES = (
     (rf"{ENTRY_FOLDER}/parity\.safetensors", 4 * files.MEGABYTE),
 )
 _ROW_BYTES = 2_000  # of a line of episodes.jsonl, far more than one has
-_SHA256 = r"[0-9a-f]{64}"
 AGENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+
+def check_text(text: object, what: str, longest: int = 200, empty: bool = False) -> str:
+    """One line of plain text: no control, format or private characters, no markup.
+
+    Such characters make one name look like another, or reach a terminal or a page as orders.
+    """
+    if not isinstance(text, str) or len(text) > longest or (not text.strip() and not empty):
+        raise InputError(f"{what}: one line of 1 to {longest} characters is needed")
+    odd = [c for c in text if unicodedata.category(c)[0] == "C" or c in "<>`\u2028\u2029"]
+    if odd or unicodedata.normalize("NFC", text) != text:
+        raise InputError(f"{what}: has a character that is not allowed here ({odd[:1]!a})")
+    return text
+
+
+def _date(text: str) -> str:
+    try:
+        if date.fromisoformat(text).isoformat() == text:
+            return text
+    except ValueError:
+        pass
+    raise ValueError("a date like 2026-11-22 is needed")
+
+
+def _source(source: str) -> str:
+    if source != ENTRY_FOLDER:
+        ref = parse(source) if source.startswith("hf://") else None
+        if ref is None or ref.kind != "model" or not ref.pinned:
+            raise ValueError(f"hf://org/name@COMMIT or {ENTRY_FOLDER} is needed")
+    return source
+
+
+def _file_name(name: str) -> str:
+    if not any(re.fullmatch(pattern, name, re.ASCII) for pattern, _ in _FILES):
+        raise ValueError("names no file of a submission")
+    return name
+
+
+def _matching(pattern: str) -> Any:
+    return Field(pattern=rf"^({pattern})$")
+
+
+def _line(what: str, longest: int, empty: bool = False) -> Any:
+    return AfterValidator(lambda text: check_text(text, what, longest, empty))
+
+
+_Sha256 = Annotated[str, _matching("[0-9a-f]{64}")]
+_STRICT = ConfigDict(extra="forbid", strict=True)
+_Positive = Annotated[int | float, Field(gt=0, lt=1e40)]
 
 
 @dataclass(frozen=True)
@@ -47,19 +98,23 @@ class EntryPointer:
     in the submission.
     """
 
-    source: str
-    config_sha256: str
-    weights_sha256: str
+    __pydantic_config__ = _STRICT
+
+    source: Annotated[str, Field(max_length=300), AfterValidator(_source)]
+    config_sha256: _Sha256
+    weights_sha256: _Sha256
 
 
 @dataclass(frozen=True)
 class Claims:
     """What the entry says of itself: parameters, training FLOPs, samples, held-out loss (nats)."""
 
-    params: int | None = None
-    flops: float | None = None
-    samples: float | None = None
-    held_out_loss: float | None = None
+    __pydantic_config__ = _STRICT
+
+    params: Annotated[int, Field(gt=0, lt=10**40)] | None = None
+    flops: _Positive | None = None
+    samples: _Positive | None = None
+    held_out_loss: _Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -70,19 +125,24 @@ class Manifest:
     every game.
     """
 
-    id: str
-    agent: str
-    protocol: str
-    date: str
-    kind: str
-    contact: str
-    licence: str
+    __pydantic_config__ = _STRICT
+
+    id: Annotated[str, _matching("[a-z0-9][a-z0-9-]{0,127}")]
+    agent: Annotated[str, _matching(AGENT)]
+    protocol: Annotated[str, _matching("[a-z0-9-]{1,64}")]
+    date: Annotated[str, AfterValidator(_date)]
+    kind: Annotated[str, _matching("|".join(KINDS))]
+    contact: Annotated[str, _line("contact", 200)]
+    licence: Annotated[str, _matching("[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")]
     reported_only: bool
     entry: EntryPointer | None
     claims: Claims
-    files: Mapping[str, str]
-    description: str = ""
-    code: str = ""
+    files: Annotated[
+        Mapping[Annotated[str, AfterValidator(_file_name)], _Sha256],
+        Field(max_length=2 * max(p.games for p in PROTOCOLS.values())),
+    ]
+    description: Annotated[str, _line("description", 500, empty=True)] = ""
+    code: Annotated[str, _matching(r"(https://[A-Za-z0-9._~/%@:+#?=&-]{1,190})?")] = ""
     schema_version: int = SCHEMA
 
     def as_json(self) -> dict[str, Any]:
@@ -120,19 +180,6 @@ def make_id(agent: str, protocol: str, episodes: bytes) -> str:
     return f"{words}-{hashlib.sha256(episodes).hexdigest()[:8]}"
 
 
-def check_text(text: object, what: str, longest: int = 200, empty: bool = False) -> str:
-    """One line of plain text: no control, format or private characters, no markup.
-
-    Such characters make one name look like another, or reach a terminal or a page as orders.
-    """
-    if not isinstance(text, str) or len(text) > longest or (not text.strip() and not empty):
-        raise InputError(f"{what}: one line of 1 to {longest} characters is needed")
-    odd = [c for c in text if unicodedata.category(c)[0] == "C" or c in "<>`\u2028\u2029"]
-    if odd or unicodedata.normalize("NFC", text) != text:
-        raise InputError(f"{what}: has a character that is not allowed here ({odd[:1]!a})")
-    return text
-
-
 def read_manifest(folder: Path) -> Manifest:
     """The checked `submission.json` of a folder; the files that it names are not looked at."""
     path = folder / NAME
@@ -140,34 +187,25 @@ def read_manifest(folder: Path) -> Manifest:
     value = files.parse_json(data, str(path))
     if not isinstance(value, dict):
         raise InputError(f"{path}: a JSON object is needed")
-    known = [*Manifest.__dataclass_fields__, "sha256"]
     if value.get("schema_version") != SCHEMA:
         raise InputError(
             f"{path}: schema_version is {value.get('schema_version')!a}, this version of nhzoo "
             f"reads {SCHEMA}"
         )
-    if sorted(value) != sorted(known):
-        odd = sorted(set(value) ^ set(known))[0]
-        raise InputError(f"{path}: field {odd[:60]!a} is missing or not one of schema {SCHEMA}")
     # Written one way only: no byte of it can be another.
-    if value["sha256"] != files.content_hash(value) or data != files.dump_json(value):
+    if value.get("sha256") != files.content_hash(value) or data != files.dump_json(value):
         raise CheckFailed(f"{path}: was changed after it was made; run `nhzoo submit` again")
-    manifest = Manifest(
-        id=_match(value, "id", r"[a-z0-9][a-z0-9-]{0,127}", path),
-        agent=_match(value, "agent", AGENT, path),
-        protocol=_match(value, "protocol", r"[a-z0-9-]{1,64}", path),
-        date=_date(value["date"], path),
-        kind=_match(value, "kind", "|".join(KINDS), path),
-        contact=check_text(value["contact"], f"{path}: contact"),
-        licence=_match(value, "licence", r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}", path),
-        reported_only=_flag(value, path),
-        entry=_entry(value["entry"], path),
-        claims=_claims(value["claims"], path),
-        files=_hashes(value["files"], path),
-        description=check_text(value["description"], f"{path}: description", 500, empty=True),
-        code=_match(value, "code", r"(https://[A-Za-z0-9._~/%@:+#?=&-]{1,190})?", path),
-    )
+    plain = {name: each for name, each in value.items() if name != "sha256"}
+    manifest: Manifest = files.validate(_manifest(), plain, str(path))
+    whole = manifest.as_json()
+    if lacking := next((name for name in whole if whole[name] != value.get(name)), None):
+        raise InputError(f"{path}: {lacking} is not all there; run `nhzoo submit` again")
     return manifest
+
+
+@cache
+def _manifest() -> TypeAdapter[Manifest]:
+    return TypeAdapter(Manifest)
 
 
 def read_submission(folder: Path, protocols: Mapping[str, Protocol] = PROTOCOLS) -> Submission:
@@ -231,74 +269,3 @@ def _listed(folder: Path, most: int) -> dict[str, Path]:
                 if len(found) > most:
                     raise InputError(f"{folder}: holds more files than a submission has")
     return found
-
-
-def _match(value: Mapping[str, Any], name: str, pattern: str, where: Path) -> str:
-    text = value[name]
-    if not isinstance(text, str) or not re.fullmatch(pattern, text, re.ASCII):
-        raise InputError(f"{where}: {name} is {str(text)[:60]!a}, {pattern} is needed")
-    return text
-
-
-def _flag(value: Mapping[str, Any], where: Path) -> bool:
-    if not isinstance(value["reported_only"], bool):
-        raise InputError(f"{where}: reported_only is true or false")
-    return value["reported_only"]
-
-
-def _date(text: object, where: Path) -> str:
-    try:
-        if isinstance(text, str) and date.fromisoformat(text).isoformat() == text:
-            return text
-    except ValueError:
-        pass
-    raise InputError(f"{where}: date is no date like 2026-11-22")
-
-
-def _entry(value: object, where: Path) -> EntryPointer | None:
-    if value is None:
-        return None
-    names = list(EntryPointer.__dataclass_fields__)
-    if not isinstance(value, dict) or sorted(value) != sorted(names):
-        raise InputError(f"{where}: entry is null, or {', '.join(names)}")
-    pointer = EntryPointer(
-        _source(value["source"], where),
-        _match(value, "config_sha256", _SHA256, where),
-        _match(value, "weights_sha256", _SHA256, where),
-    )
-    return pointer
-
-
-def _source(source: object, where: Path) -> str:
-    if isinstance(source, str) and len(source) < 300:
-        if source == ENTRY_FOLDER:
-            return source
-        if source.startswith("hf://"):
-            ref = parse(source)
-            if ref.kind == "model" and ref.pinned:
-                return source
-    raise InputError(f"{where}: the source of the entry is hf://org/name@COMMIT, or {ENTRY_FOLDER}")
-
-
-def _claims(value: object, where: Path) -> Claims:
-    names = list(Claims.__dataclass_fields__)
-    if not isinstance(value, dict) or sorted(value) != sorted(names):
-        raise InputError(f"{where}: claims has {', '.join(names)}")
-    for name, number in value.items():
-        kind: Any = int if name == "params" else (int, float)
-        good = isinstance(number, kind) and not isinstance(number, bool) and 0 < number < 1e40
-        if number is not None and not good:
-            raise InputError(f"{where}: {name} is null or a positive number")
-    return Claims(**value)
-
-
-def _hashes(value: object, where: Path) -> dict[str, str]:
-    if not isinstance(value, dict) or len(value) > 2 * max(p.games for p in PROTOCOLS.values()):
-        raise InputError(f"{where}: files is an object of names and hashes")
-    for name, digest in value.items():
-        known = any(re.fullmatch(pattern, name, re.ASCII) for pattern, _ in _FILES)
-        if not known or not isinstance(digest, str) or not re.fullmatch(_SHA256, digest):
-            raise InputError(
-                f"{where}: files names {name[:60]!a}, no file of a submission, or no hash"
-            )
-    return value

@@ -27,11 +27,15 @@ import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from nhzoo.errors import InputError, Notice, refusal
 from nhzoo.runtime import processes
 
+if TYPE_CHECKING:  # takes a while to import
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
 MEGABYTE = 1 << 20
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _STALE_SECONDS = 3_600.0  # of what has a name for temporary files that is not ours
@@ -222,6 +226,30 @@ def read_jsonl(path: Path, limit: int = 64 * MEGABYTE) -> list[dict[str, Any]]:
             raise InputError(f"{path}, line {number}: a JSON object is needed")
         rows.append(row)
     return rows
+
+
+def validate(model: TypeAdapter[T], value: object, where: str) -> T:
+    """What `parse_json` has read as the model's type: strictly, "1" is no number.
+
+    InputError names the first field that is not as the model has it.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return model.validate_json(dump_json(value), strict=True)
+    except InputError as error:  # of a check that the model makes itself
+        raise InputError(f"{where}: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ascii(".".join(map(str, first["loc"])))[1:-1][:100]
+        if first["type"] == "json_invalid":  # half a surrogate pair
+            reason = "not valid Unicode"
+        elif first["type"] in ("missing", "unexpected_keyword_argument"):
+            reason = f"field {name} is missing or not known here"
+        else:
+            message = first["msg"].removeprefix("Value error, ")
+            reason = f"{name} is {first['input']!a:.60}: {message}"
+        raise InputError(f"{where}: {reason}") from None
 
 
 def decompress_xz(data: bytes, limit: int, where: str) -> bytes:

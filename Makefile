@@ -53,7 +53,7 @@ bench: $(STAMP)
 	$(BIN)/pytest -q --timeout 0 -o faulthandler_timeout=0 tests/benchmarks/bench_*.py
 
 determinism: $(STAMP)
-	$(BIN)/python -m tests.determinism
+	$(BIN)/python -m tests.helpers.determinism
 
 # Writes training/REPORT.md and its figures anew. With the paper's measured points, which have no
 # licence and are not here, the figure beside them as well: PUBLISHED=their folder.

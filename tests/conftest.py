@@ -25,7 +25,7 @@ from nhzoo.policy import checkpoint
 from nhzoo.policy.config import PolicyConfig
 from nhzoo.policy.network import Policy
 from nhzoo.runtime import files
-from tests.hub import Hub
+from tests.helpers.hub import Hub
 
 # The hub's client reads these when it is imported: no test asks the real hub by accident.
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1")

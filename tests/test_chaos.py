@@ -1,4 +1,4 @@
-"""A few signals at random moments; `python -m tests.chaos --signals 200` sends many."""
+"""A few signals at random moments; `python -m tests.helpers.chaos --signals 200` sends many."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests import chaos, commands
+from tests.helpers import chaos, commands
 
 SIGNALS = 2
 

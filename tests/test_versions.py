@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -14,9 +13,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from nhzoo.cli import doctor
-from tests.commands import run
+from tests import ROOT
+from tests.helpers.commands import run
 
-ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WORKFLOW = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
 

@@ -33,9 +33,9 @@ from nhzoo.envs.nle_library import Library
 from nhzoo.envs.protocols import GameSpec, Protocol
 from nhzoo.evaluation import results
 from nhzoo.runtime import files
+from tests import ROOT
 
 CORES = os.cpu_count() or 1
-ROOT = Path(__file__).parents[2]
 NETWORK = ROOT / "agents" / "bc-lstm-1m"
 ACCOUNTING = ("blstats", "program_state", "internal")
 SHORT = replace(get_protocol("monk-v1"), id="bench-v0", step_cap=1_000)

@@ -16,7 +16,7 @@ from nhzoo.scaling.cost import proportional
 from nhzoo.scaling.laws import fit_laws, predict
 from nhzoo.scaling.parametric import variable_projection
 from nhzoo.scaling.runs import select
-from tests.synthetic_laws import Truth, runs
+from tests.helpers.synthetic_laws import Truth, runs
 
 TARGET = 1e15  # ten times the largest budget
 SURFACES = {

@@ -14,10 +14,10 @@ import pytest
 from nhzoo.envs.protocols import PROTOCOLS
 from nhzoo.leaderboard.board import Board
 from nhzoo.leaderboard.site.builder import build, build_board, server
-from tests.test_report import browser  # noqa: F401
-from tests.test_site import made_up, thousand  # noqa: F401
+from tests import ROOT
+from tests.leaderboard.site.test_site import made_up, thousand  # noqa: F401
+from tests.publishing.test_report import browser  # noqa: F401
 
-ROOT = Path(__file__).parents[2]
 HEAD = "table.board thead button"
 FIRST_TABLE = """new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => {
   const table = document.querySelector('table.board');

@@ -13,15 +13,15 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import numpy as np
 
 from nhzoo.data.traces import open_traces
 from nhzoo.evaluation import statistics
 from nhzoo.evaluation.comparison import _test, _verdict
+from tests import ROOT
 
-RESULTS = Path(__file__).parents[2] / "leaderboard" / "results"
+RESULTS = ROOT / "leaderboard" / "results"
 SIZES = (8, 32, 128, 1024)
 METHODS = ("bca", "percentile", "t", "bootstrap-t")
 

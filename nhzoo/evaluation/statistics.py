@@ -144,7 +144,8 @@ def ci95(
     `bca` and `percentile` are for all statistics, `t` (Student's) and `bootstrap-t` (Efron 1982,
     studentised by each resample's own standard error) for the mean. With the mean and `bca` this
     is `mean_ci95`. None of one value, or equal ones, and below five values of all but the mean by
-    `bca` or `t`, which is Student's there.
+    `bca` or `t`, which is Student's there. Where no value left out changes the statistic (a median
+    of ties), `bca` has no acceleration and gives the percentile interval.
 
     For the mean of fewer than 128 games use `bootstrap-t`, unless most scores are equal: of scores
     like bc-lstm-1m's, AutoAscend's and a lognormal's it holds 95, 95 and 90 % of the time at 8

@@ -51,6 +51,7 @@ def coverage(
     for number in range(samples):
         drawn = random.choice(population, n)
         ends = statistics.ci95(drawn, statistic, method, seed=number, resamples=resamples)
+        ends = ends or (statistics.estimate(drawn, statistic),) * 2  # of equal scores
         low += ends[1] < truth
         high += ends[0] > truth
         width.append(ends[1] - ends[0])
@@ -112,7 +113,8 @@ def two_samples(samples: int, sizes: Iterable[int]) -> None:
                         b = (b + population.mean()) / 2
                     interval = between(a, b)
                     p, _ = _test(a, b, kind == "paired")
-                    hits += interval.low <= 0 <= interval.high
+                    low, high = interval.ends or (interval.estimate,) * 2
+                    hits += low <= 0 <= high
                     small += p < 0.05
                     wrong += _verdict(interval, p) != "not settled"
                 row.append(

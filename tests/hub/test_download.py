@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nhzoo
-from nhzoo.agents import base
+from nhzoo.agents import loading
 from nhzoo.agents.registry import pull_entry
 from nhzoo.errors import InputError
 from nhzoo.evaluation.evaluator import evaluate
@@ -60,8 +60,8 @@ def test_an_agent_says_where_it_is_from(tiny, text, shared_entry):
     agent = nhzoo.load(text)
     assert agent.name == "tiny"
     assert agent.source == f"hf://nhzoo/tiny@{tiny.sha}"
-    assert agent.revision == base.load(shared_entry).revision
-    assert base.load(shared_entry).source is None
+    assert agent.revision == loading.load(shared_entry).revision
+    assert loading.load(shared_entry).source is None
 
 
 def test_a_pinned_revision_is_used_without_a_request(hub, tiny):

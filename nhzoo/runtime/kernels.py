@@ -37,9 +37,15 @@ def _state() -> list[tuple[int, int]]:
 
 
 # Before the import of numba, which takes a second: the modules in memory are those of this moment.
-_FILES = sorted(PACKAGE.rglob("*.py"))
+# What is compiled depends on the files that hold such functions, and on the two rooms whose numbers
+# and functions they use.
+_TEXTS = {path: path.read_bytes() for path in sorted(PACKAGE.rglob("*.py"))}
+_FILES = [
+    p for p, text in _TEXTS.items() if b"njit(" in text or p.parent.name in ("envs", "policy")
+]
 _STATE = _state()
-_SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in _FILES)).digest()
+_SOURCES = hashlib.sha256(b"".join(_TEXTS.pop(path) for path in _FILES)).digest()
+_TEXTS.clear()
 
 import llvmlite  # noqa: E402
 import numba  # noqa: E402
@@ -56,7 +62,8 @@ _KEPT_SECONDS = 30 * 24 * 3600  # for the code of a version that is not used any
 def njit(**options: Any) -> Callable[[F], F]:
     """Compile with numba, without Python's lock; `options` are those of `numba.njit`.
 
-    The compiled code outlives the process. It is made again when any source file has changed.
+    The compiled code outlives the process. It is made again when a source file has changed that
+    holds such functions or what they use.
     """
 
     def compiled(function: F) -> F:

@@ -149,6 +149,8 @@ def test_what_changes_while_a_process_runs_is_not_taken_for_what_it_runs(tmp_pat
     first, again = (in_a_copy(tmp_path, use) for _ in range(2))
     assert (first[0], again[0]) == ("62", "62")  # the callee has changed, in another file
     assert (first[1], "1}" in again[-1]) == ("Counter()", True)
+    (tmp_path / "nhzoo" / "cli" / "app.py").write_text("# other code, of which nothing is compiled")
+    assert "1}" in in_a_copy(tmp_path, use)[-1]
 
 
 INNER = """

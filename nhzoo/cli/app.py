@@ -123,10 +123,10 @@ def _run(debug: bool) -> int:
         console.say(f"nhzoo: {error.format_message()} (see nhzoo --help)")
         return 2
     except (KeyboardInterrupt, click.Abort):
-        console.say("stopped; the same command goes on where it was")
+        console.say("stopped; the same command resumes")
         return 130
     except _Terminated:
-        console.say("terminated; the same command goes on where it was")
+        console.say("terminated; the same command resumes")
         return 128 + signal.SIGTERM
     except NhzooError as error:
         if debug:

@@ -194,7 +194,7 @@ def add(
     The data is opened first, and may lie up to three levels below the folder given. A name that is
     another folder's is refused; the same folder again changes nothing but the counts. A fetched
     archive goes into `fetch_to` (default: downloads in the data folder), is unpacked there and then
-    deleted; interrupted, it goes on where it was. `url` takes the place of the published address.
+    deleted; interrupted, it resumes. `url` takes the place of the published address.
     """
     known = DOWNLOADS.get(str(source))
     if known and not Path(source).is_dir():

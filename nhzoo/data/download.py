@@ -1,7 +1,7 @@
 """Downloads of large files: resumed, bounded, checked; and safe unpacking of archives.
 
 A download goes into `<file>.part`, beside `<file>.part.json` with what identifies the version on
-the server, and becomes `<file>` when it is whole. Killed at any time, it goes on where it was.
+the server, and becomes `<file>` when it is whole. Killed at any time, it resumes where it was.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _insist(transfer: _Transfer, tries: int, pause: float) -> None:
             held = transfer.held()
             failures, most = (1 if held > most else failures + 1), max(held, most)
             if failures >= tries:
-                raise InputError(f"{transfer.url}: {lost}; run again to go on") from None
+                raise InputError(f"{transfer.url}: {lost}; run again to resume") from None
             time.sleep(pause * 2 ** (failures - 1))
 
 
@@ -238,7 +238,7 @@ def _room(file: IO[bytes], needed: int) -> None:
     if needed > free:
         raise InputError(
             f"{file.name}: {needed:,} more bytes are needed and {free:,} are free on the disk; "
-            "free some space and run again to go on"
+            "free some space and run again to resume"
         )
 
 
@@ -251,7 +251,7 @@ def _hash_is(path: Path, sha256: str | None) -> bool:
 
 def _disk_error(error: OSError, path: Path) -> InputError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(f"{path}: the disk is full; free some space and run again to go on")
+        return InputError(f"{path}: the disk is full; free some space and run again to resume")
     return InputError(f"{error.filename or path}: cannot be written: {refusal(error)}")
 
 
@@ -271,7 +271,7 @@ def unzip(
 
     Nothing is written unless every entry is a plain file or folder that stays inside `folder`, and
     all of them together are at most `max_files` and `max_bytes` unpacked. A file that is there
-    already with the entry's size and CRC is kept: run again to go on.
+    already with the entry's size and CRC is kept: run again to resume.
     """
     try:
         with zipfile.ZipFile(archive) as opened:

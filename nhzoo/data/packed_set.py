@@ -66,7 +66,7 @@ def export(
 ) -> PackedSet:
     """Copy packed games (file, name, split, score) into `folder` and list them there.
 
-    Run again to go on, or with other games of the same dataset to add them: files that are there
+    Run again to resume, or with other games of the same dataset to add them: files that are there
     are compared, not copied. Each is checked before. The index is written last.
     """
     known: dict[str, PackedGame] = {}

@@ -62,7 +62,7 @@ def pack(
     progress: Callable[[PackReport, int], None] = lambda report, games: None,
     most: int | None = None,
 ) -> PackReport:
-    """Pack the games of `source` that are not in the cache yet; run again to go on.
+    """Pack the games of `source` that are not in the cache yet; run again to resume.
 
     A game that does not replay as recorded is refused, named in the report and never trained on.
     With `most`, only the first so many. Packed sets are checked and used where they are. `progress`

@@ -107,7 +107,7 @@ def _line(error: BaseException, what: Ref | str, writing: bool) -> str:
     for each in causes:
         if _is_transport(each):
             reason = (str(each) or type(each).__name__).splitlines()[0]
-            return f"no connection to {where}, or it was lost ({reason}); run again to go on"
+            return f"no connection to {where}, or it was lost ({reason}); run again to resume"
     if is_named(error, "RevisionResolutionError", "LocalEntryNotFoundError"):
         offline = "HF_HUB_OFFLINE is set" if is_offline() else f"{where} cannot be reached"
         return f"is not in the cache and {offline}; fetch it once with a connection"

@@ -348,7 +348,7 @@ def saving(path: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(
             f"{error.filename or path}: cannot be written: {refusal(error)}; what was saved before "
-            "is whole, and the same command goes on"
+            "is whole, and the same command resumes"
         ) from error
 
 

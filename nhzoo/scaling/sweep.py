@@ -2,7 +2,7 @@
 
 A job trains one network and gives back its rows and its entry, so that nothing need be shared but
 what the driver writes: the table of runs and the entries. A job whose process or machine is gone is
-tried again; on the same machine it goes on from where its state was saved. What the table holds
+tried again; on the same machine it resumes from its saved state. What the table holds
 already is not trained again. On one machine the driver packs the games, and again when their cache
 is lost; on a cluster each job does, for its machine.
 
@@ -242,7 +242,7 @@ def _here(cells: Sequence[Cell], recipe: Recipe, jobs: int) -> Iterator[tuple[Ce
                 how = hung if outcome.exit_code is None else f"ended ({outcome.exit_code})"
                 raise NhzooError(
                     f"{cells[key].run_id}: its process twice {how}; the others are in the table, "
-                    "run again to go on"
+                    "run again to resume"
                 )
             losses = 0
             yield cells[key], outcome
@@ -279,7 +279,7 @@ def _on_cluster(
         except ray.exceptions.RayError as error:
             reason = str(getattr(error, "cause", None) or error).splitlines()[0]
             raise NhzooError(
-                f"{cell.run_id}: {reason}; the others are in the table, run again to go on"
+                f"{cell.run_id}: {reason}; the others are in the table, run again to resume"
             ) from None
         yield cell, outcome
 
@@ -322,7 +322,7 @@ def measure_runs(
     for key, outcome in run_tasks(_LossTask, (tuple(games),), todo, workers):
         assert isinstance(key, int)
         if isinstance(outcome, Crashed):
-            raise NhzooError(f"{rows[key].run_id}: its process ended twice; run again to go on")
+            raise NhzooError(f"{rows[key].run_id}: its process ended twice; run again to resume")
         found[key] = replace(
             rows[key],
             loss=outcome.loss,

@@ -1,7 +1,7 @@
 """Behavioural cloning: train a policy to press the expert's keys, exactly resumable.
 
 A run lives in one folder: `run.json` (what was asked for), `state.safetensors` (all that is needed
-to go on, `run_state.py`), `log.jsonl` and `tensorboard/` (the curve). Started again, it goes on; on
+to resume, `run_state.py`), `log.jsonl` and `tensorboard/` (the curve). Run again, it resumes; on
 a CPU with the same number of threads and processes it ends with the bits of a run that was never
 interrupted. Under torchrun each process trains on its rows of every batch, and the update is that
 of the whole batch.
@@ -168,7 +168,7 @@ class Run:
             self.grad_norm = norm
 
     def save(self) -> None:
-        """Write all that is needed to go on, complete or not at all; any process may read it."""
+        """Write all that a resume needs, complete or not at all; any process may read it."""
         self.check()
         carried = self._whole(self.state)
         if distributed.rank() == 0:
@@ -263,7 +263,7 @@ def train(
     checkpoint: Callable[[BCResult], object] = lambda trained: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> BCResult:
-    """Train to the end of the budget, or go on with the run that `folder` holds.
+    """Train to the end of the budget, or resume the run in `folder`.
 
     Process 0 alone writes, and calls `progress`, `checkpoint` (at each of `config.checkpoints`,
     after measuring all of `validation_games`) and `say` (what a user should know).

@@ -33,7 +33,7 @@ _store: Any = None  # a table that all processes share
 
 
 class Lost(NhzooError):
-    """Another process died or fell silent; the run ends, and the same command goes on."""
+    """Another process died or fell silent; the run ends, and the same command resumes."""
 
 
 def rank() -> int:
@@ -217,7 +217,7 @@ def _watched() -> Iterator[None]:
         silent = "timed out" in str(error).lower()
         what = f"was silent for {_timeout():,.0f} s" if silent else "died"
         raise Lost(
-            f"one of the {world()} processes {what}; the same command goes on from the last "
+            f"one of the {world()} processes {what}; the same command resumes from the last "
             "saved state"
         ) from error
 

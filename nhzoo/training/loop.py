@@ -131,7 +131,7 @@ class Run(Protocol):
         """CheckFailed when it is hopeless."""
 
     def save(self) -> None:
-        """Write all that is needed to go on."""
+        """Write all that a resume needs."""
 
     def metrics(self) -> dict[str, float]:
         """What a report says of it besides, since the last one."""
@@ -141,7 +141,7 @@ class Run(Protocol):
 
 
 class Interrupted(Exception):
-    """Stopped by Ctrl-C or SIGTERM after saving; the same command goes on."""
+    """Stopped by Ctrl-C or SIGTERM after saving; the same command resumes."""
 
 
 @contextmanager
@@ -223,7 +223,7 @@ class Loop(Generic[_Result]):
 
     def interrupted(self) -> Interrupted:
         """What is raised once a run that was asked to stop has been saved."""
-        return Interrupted(f"stopped after update {self.run.update}; the same command goes on")
+        return Interrupted(f"stopped after update {self.run.update}; the same command resumes")
 
     def tick(self) -> None:
         """Take the time; turn a time budget into a number of updates once that can be done."""

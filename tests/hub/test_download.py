@@ -260,7 +260,7 @@ def test_a_cut_connection_goes_on_within_the_download(hub, tiny, shared_entry):
 def test_a_retry_asks_for_what_is_missing_only(hub, tiny, tmp_path):
     large = max(hub.objects, key=lambda sha: len(hub.objects[sha]))
     hub.fail(f"GET /_lfs/{large}", cut=0, times=99)
-    fails("no connection .*or it was lost.*run again to go on|run again", "hf://nhzoo/tiny")
+    fails("no connection .*or it was lost.*run again to resume|run again", "hf://nhzoo/tiny")
     nothing_is_left(tmp_path)
     hub.faults.clear()
     hub.requests.clear()
@@ -330,7 +330,7 @@ def test_a_server_that_does_not_answer(hub, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     for where in ("GET /api/models/nhzoo/tiny/tree", "GET /_lfs"):
         hub.fail(where, delay=1, times=99)
-        fails("no connection .*run again to go on", "hf://nhzoo/tiny")
+        fails("no connection .*run again to resume", "hf://nhzoo/tiny")
         hub.faults.clear()
         nothing_is_left(tmp_path)
     nhzoo.load("hf://nhzoo/tiny")

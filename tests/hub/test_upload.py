@@ -319,7 +319,7 @@ def test_pushing_to_a_hub_that_is_down_or_renamed(hub, alice, entry):
     hub.rename("model", "nhzoo/tiny", "nhzoo/other")
     fails("was renamed to nhzoo/other", entry, "nhzoo/tiny")
     hub.stop()
-    fails("no connection to http://127.0.0.1.*run again to go on", entry, "nhzoo/tiny")
+    fails("no connection to http://127.0.0.1.*run again to resume", entry, "nhzoo/tiny")
 
 
 # Datasets, results, the site

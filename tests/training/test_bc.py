@@ -149,7 +149,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(games, long_run, tmp_path, number
     _, errors = process.communicate()
     assert process.returncode != 0
     if number != signal.SIGKILL:
-        assert "the same command goes on" in errors
+        assert "the same command resumes" in errors
     resumed = bc.train(config, *games, folder)
     for name, tensor in whole.policy.state_dict().items():
         np.testing.assert_array_equal(tensor, resumed.policy.state_dict()[name])

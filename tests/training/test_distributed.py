@@ -134,7 +134,7 @@ def test_a_process_that_dies_ends_the_run_in_one_line_and_it_goes_on(
     assert (process.returncode == 0) == (restarts == 1), errors
     said = ours(errors)
     assert len(said) == 1, errors
-    assert "one of the 2 processes died; the same command goes on" in said[0]
+    assert "one of the 2 processes died; the same command resumes" in said[0]
     assert (tmp_path / "agent").exists() == (restarts == 1)
     resumed = bc.train(config, *games, folder)
     for name, tensor in whole.policy.state_dict().items():
@@ -163,7 +163,7 @@ def test_all_processes_stop_after_one_update_when_one_is_asked_to(config, games,
     os.kill(workers(process)[1], signal.SIGTERM)
     _, errors = process.communicate(timeout=300)
     (said,) = ours(errors)
-    update = int(re.fullmatch(r"stopped after update (\d+); the same command goes on", said)[1])
+    update = int(re.fullmatch(r"stopped after update (\d+); the same command resumes", said)[1])
     assert bc.Run(config, games[0], folder).update == update
 
 

@@ -278,7 +278,7 @@ class ImpalaRun:
         return found
 
     def save(self) -> None:
-        """Write all that is needed to go on, complete or not at all."""
+        """Write all that a resume needs, complete or not at all."""
         tensors, actors = pack_states(self.crew.states())
         groups = {
             "policy": self.policy.state_dict(),

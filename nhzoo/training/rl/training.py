@@ -191,7 +191,7 @@ def train(
     checkpoint: Callable[[RLResult], object] = lambda played: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> RLResult:
-    """Train to the end of the steps, or go on with the run that `folder` holds.
+    """Train to the end of the steps, or resume the run in `folder`.
 
     `checkpoint` hears of each of `config.checkpoints`, `say` of what a user should know.
     """

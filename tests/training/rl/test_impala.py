@@ -137,7 +137,7 @@ def test_a_killed_run_goes_on(tmp_path, number):
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode != 0
-    assert number == signal.SIGKILL or "the same command goes on" in errors
+    assert number == signal.SIGKILL or "the same command resumes" in errors
     config = replace(TINY, inline=False, actors=1, save_every=2, steps=1e9)
     with closing(ImpalaRun(config, folder)) as run:
         before = run.update, run.episodes

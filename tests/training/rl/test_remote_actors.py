@@ -395,7 +395,7 @@ def test_a_run_whose_only_actor_is_stopped_ends_when_asked_to_with_its_state(tmp
     assert errors == ""
     silent, stopped = out.splitlines()
     assert silent.startswith("actor 0 does not tell within 1 s where it stands")
-    update = int(re.fullmatch(r"stopped after update (\d+); the same command goes on", stopped)[1])
+    update = int(re.fullmatch(r"stopped after update (\d+); the same command resumes", stopped)[1])
     assert state_of(actors[0]) == ""
     with closing(ImpalaRun(replace(TINY, save_every=1000), folder)) as run:
         assert run.update == update > 0

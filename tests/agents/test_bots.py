@@ -191,6 +191,7 @@ def test_a_failing_bot_ends_its_game(walked, function, reason):
     assert play(agent)[1] == keys
 
 
+@pytest.mark.slow
 def test_a_bot_that_is_no_bot():
     assert play(bot("unmade"))[0].cause == "bot raised RuntimeError: there is no bot today"
     assert play(bot("thing"))[0].cause == "bot raised TypeError: 3 is not a bot: no reset and act"
@@ -274,6 +275,7 @@ def test_agents_can_be_pickled_and_play_one_game_at_a_time(walked):
             copy.act({}, np.full(batch, handle), np.zeros(batch))
 
 
+@pytest.mark.slow
 def test_bots_are_loaded_by_module_and_by_folder(tmp_path):
     agent = load(f"{SCRIPTED}:make_agent")
     assert isinstance(agent, BotAgent)
@@ -306,6 +308,7 @@ def test_bots_are_loaded_by_module_and_by_folder(tmp_path):
             load(folder)
 
 
+@pytest.mark.slow
 def test_results_of_bots_are_marked_resumed_and_verified(tmp_path):
     """Four games, of which the protocol's step cap ends each; then failures, which are verified."""
     one, two = tmp_path / "one", tmp_path / "two"

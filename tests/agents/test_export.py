@@ -50,6 +50,7 @@ def keys_of_the_agent(entry: Path, index: int) -> bytes:
     return bytes(episode.game.keys)
 
 
+@pytest.mark.slow
 def test_it_presses_the_keys_of_the_agent(exported, shared_entry, tmp_path):
     out = tmp_path / "result"
     played = evaluate(load(exported), SHORT, 2, 1, out)

@@ -78,6 +78,7 @@ def test_it_answers_what_is_asked():
     assert keys(screen(ROOM, cursor=(7, 12))) == "\x1b"  # a menu
 
 
+@pytest.mark.slow
 def test_it_fights_what_is_beside_it_and_spares_what_is_peaceful():
     room = screen(ROOM, put={(1, 3): NEWT})
     assert keys(room) == "u"
@@ -147,6 +148,7 @@ def test_its_games_do_not_depend_on_the_batch_and_are_better_than_random():
     assert min(row["score"] for row in one) > max(row["score"] for row in random)
 
 
+@pytest.mark.slow
 def test_the_frequency_agent_presses_keys_as_often_as_the_expert_did():
     counted = dataset_stats.statistics("autoascend-monk-v1").actions
     pressed = tuple(zip(base._KEYS, base._COUNTS, strict=True))

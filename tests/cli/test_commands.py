@@ -340,6 +340,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_what_is_finished_is_kept(small_disk):
     disk, enlarge = small_disk
     out = disk / "result"

@@ -23,6 +23,7 @@ def shell(command, **more):
     )
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_changes_no_exit_code():
     for unbuffered in ("", "1"):
         done = shell(f"{NHZOO} list | true; echo ${{PIPESTATUS[0]}}", PYTHONUNBUFFERED=unbuffered)
@@ -46,6 +47,7 @@ def test_a_full_disk_behind_a_stream_is_told_where_it_can_be():
     assert re.fullmatch("nhzoo: standard output: No space left on device; make .*\n", done.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_output_in_another_encoding_lacks_characters_and_nothing_else(encoding):
     done = subprocess.run(

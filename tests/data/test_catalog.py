@@ -285,6 +285,7 @@ def test_what_a_server_may_send_instead(site, zipped):
     assert entries() == []
 
 
+@pytest.mark.slow
 def test_a_result_is_data_to_measure_on_and_never_to_train_on(tmp_path):
     folder = tmp_path / "r"
     evaluate(RandomAgent(), "smoke-v1", episodes=2, workers=1, out=folder)

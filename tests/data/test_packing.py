@@ -63,6 +63,7 @@ def test_packed_frames_are_the_frames(small_set, tmp_path):
                 np.testing.assert_array_equal(packed[name][step], frame[name])
 
 
+@pytest.mark.slow
 def test_packing_again_does_nothing_and_repairs_what_is_damaged(small_set, tmp_path):
     first = packing.pack(small_set, workers=1, cache=tmp_path)
     bytes_before = [path.read_bytes() for path in first.games]
@@ -143,6 +144,7 @@ def test_a_folder_that_is_no_nld_data(tmp_path):
         NldFolder(tmp_path)
 
 
+@pytest.mark.slow
 def test_streams_read_every_frame_of_an_epoch_and_carry_keys(packed):
     games = packed.games
     held = {path: whole(path) for path in games}

@@ -214,6 +214,7 @@ def cheated(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_an_evaluation_voids_it_and_verify_agrees(cheated):
     for row in read_rows(cheated):
         assert (row["end_status"], row["cause"]) == ("voided", "explore mode")

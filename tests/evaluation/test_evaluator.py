@@ -411,6 +411,7 @@ def test_a_random_agents_games_depend_neither_on_the_batch_nor_on_how_they_are_a
     assert games[0] == games[1] == games[2]
 
 
+@pytest.mark.slow
 def test_the_random_agent_chooses_as_equal_logits_do():
     uniform = np.random.default_rng(0).random(100_000)
     edges = np.arange(121) / 121

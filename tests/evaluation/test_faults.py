@@ -111,6 +111,7 @@ def test_a_demo_of_crashes_shows_the_others_and_fails(tmp_path, capsys):
     assert "all 8 games crashed, so there is no score" in told.err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_some_crashes_are_named_beside_the_score(half, capsys, tmp_path):
     row = read_rows(half)[2]
     line = f"1 of 4 games crashed (2): {row['cause']}"

@@ -255,6 +255,7 @@ def test_another_agent_or_protocol_is_refused(recorded):
     assert contents(recorded) == before
 
 
+@pytest.mark.slow
 def test_games_may_be_stopped_early_and_say_so(recorded, tmp_path, in_process):
     """A set has games with a limit of their own beside games without; all are told apart."""
     folder = tmp_path / "walks"

@@ -111,6 +111,7 @@ def test_intervals_shift_and_scale(values, shift, scale):
         assert moved == pytest.approx(expected, rel=1e-6, abs=1e-6 * scale * 5_000)
 
 
+@pytest.mark.slow
 @some
 @given(scores, scores)
 def test_differences_change_sign_when_swapped(a, b):
@@ -270,6 +271,7 @@ def test_power_by_hand():
     assert detectable_difference(3.0, 4.0) == pytest.approx(2.8016 * 5, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_coverage_of_heavy_tails():
     """Loose and seeded: the figures are those of tests/benchmarks/bench_statistics.py."""
     random = np.random.default_rng(6)

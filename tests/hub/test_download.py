@@ -339,6 +339,7 @@ def test_a_server_that_does_not_answer(hub, tiny, tmp_path, monkeypatch):
 # Names
 
 
+@pytest.mark.slow
 @given(st.text(max_size=60) | st.from_regex(r"(hf://)?[\w./@-]{0,40}", fullmatch=True))
 @settings(max_examples=400, deadline=None)
 def test_names_are_clean_or_refused(text):

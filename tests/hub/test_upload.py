@@ -58,6 +58,7 @@ def commits(hub) -> list[str]:
 # Entries
 
 
+@pytest.mark.slow
 def test_an_entry_goes_up_in_one_commit_and_comes_back(hub, alice, entry, played):
     done = push(entry, played=[played])
     assert done.made
@@ -481,6 +482,7 @@ def test_a_dry_run_needs_neither_token_nor_hub(hub, entry, run, offline):
     assert not hub.requests
 
 
+@pytest.mark.slow
 def test_publish_is_dry_by_default(hub, alice, entry, played, tmp_path, monkeypatch, run):
     root = tmp_path / "checkout"
     shutil.copytree(entry, root / "agents" / "tiny-agent")

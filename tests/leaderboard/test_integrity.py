@@ -351,6 +351,7 @@ PLAYED = {"steps": 1e4, "games": 16, "time": 32, "unrolls": 2}
 RECIPE = {"batch": 4, "time": 64, "accumulate": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("training", "match"),
     [

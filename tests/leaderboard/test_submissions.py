@@ -98,6 +98,7 @@ def manifest_of(altered: Altered, **changes) -> None:
     files.atomic_write(path, files.dump_json(files.read_json(path) | changes))
 
 
+@pytest.mark.slow
 def test_a_true_submission_is_replayed_and_audited(bot, net):
     report = judged(bot)
     assert (report.ok, report.tier, report.problems) == (True, "replayed", [])
@@ -399,6 +400,7 @@ def hand_in(net: Altered, index: int, result, keys: bytes) -> None:
     net.seal(summary=True)
 
 
+@pytest.mark.slow
 def test_the_best_of_several_tries_replays_and_is_not_audited(net, fuzz_root):
     agent = load(fuzz_root / "tiny")
     lucky = replace(FUZZ, id="fuzz-again")

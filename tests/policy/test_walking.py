@@ -158,6 +158,7 @@ def assert_right(chars, colors, row, col, recall):
             assert {int(v) for v in compass[:, target] if v} == {1 + sum(e <= far for e in edges)}
 
 
+@pytest.mark.slow
 def test_the_compass_points_along_shortest_paths():
     chars, colors, row, col = screen(MAP)
     recall = features.no_recall(1)[0]
@@ -172,6 +173,7 @@ def test_the_compass_points_along_shortest_paths():
     assert here.tolist() == [1, 1, 9, 2, 1]  # neither rock nor wall beside it, eight ways open
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.6))
 @settings(max_examples=25, deadline=None)
 def test_any_map_is_walked_as_plain_python_would(seed, density):

@@ -144,6 +144,7 @@ def test_a_recording_is_an_asciicast_with_steps_and_keys(played):
     assert [data for _, kind, data in found if kind == "m"][-1] == asciicast.end_text(row)
 
 
+@pytest.mark.slow
 def test_a_recording_is_the_same_every_time(played):
     row = read_rows(played)[1]
     first, second = (record_cast(played, row, SMOKE) for _ in range(2))
@@ -538,6 +539,7 @@ def seek(tab, to: int) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_player_shows_the_game(view, page, played):
     tab = view(page)
@@ -703,6 +705,7 @@ def test_the_page_fits_and_does_not_jump(view, page, width, scheme):
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_hostile_names_do_nothing(view, copied, tmp_path):
     result = json.loads((copied / "result.json").read_text())

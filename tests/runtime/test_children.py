@@ -312,6 +312,7 @@ def test_a_workers_end_is_seen_though_a_process_of_its_own_goes_on(tmp_path, how
     assert time.monotonic() - began < 200
 
 
+@pytest.mark.slow
 def test_a_large_item_for_a_hung_worker_does_not_hold_the_others_up(tmp_path):
     large = bytes(1 << 23)  # more than a socket takes by itself
     items = [(0, "sleep"), (1, large), (2, large)]

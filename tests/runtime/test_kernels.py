@@ -259,6 +259,7 @@ def test_the_code_of_versions_that_nobody_uses_is_removed(fresh):
     assert len(kept(fresh)) == 2
 
 
+@pytest.mark.slow
 def test_a_read_only_install_without_a_home_compiles(tmp_path):
     """In a container: nothing of the package can be written, and there is no home."""
     code = (

@@ -80,6 +80,7 @@ def test_every_item_comes_back_once(tmp_path):
     assert run({}, tmp_path, items=0) == {}
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_once_costs_only_time(tmp_path):
     assert run({3: "once exit", 5: "once kill", 0: "once exit"}, tmp_path) == GOOD
 
@@ -90,6 +91,7 @@ def test_an_item_that_always_takes_its_worker_down_is_given_back(tmp_path):
     assert results == {i: i * i for i in range(12) if i != 4}
 
 
+@pytest.mark.slow
 def test_errors_of_a_task_reach_the_caller(tmp_path):
     with pytest.raises(InputError, match="bad item"):
         run({2: "always input"}, tmp_path)
@@ -187,6 +189,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
+@pytest.mark.slow
 def test_an_item_that_holds_its_worker_up_is_blamed_like_one_that_kills_it(tmp_path):
     results = {}
     trouble = {3: "always hang", 5: "hang"}

@@ -519,6 +519,7 @@ def test_bad_losses_are_named_by_row_and_column(tmp_path):
     assert read_runs(table)[0].params == 1501  # read off a figure
 
 
+@pytest.mark.slow
 def test_a_million_rows_are_refused_in_a_line(tmp_path):
     table = tmp_path / "runs.csv"
     line = "a,1000,2000,12000000,0.5\n"

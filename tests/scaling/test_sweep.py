@@ -120,6 +120,7 @@ def test_runs_are_measured_anew_on_a_result_and_with_their_return(recipe, tmp_pa
         CliRunner().invoke(cli, [str(word) for word in command], catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_jobs_of_hours_tell_that_they_get_on(recipe):
     """So that one which is silent for hours is told from them."""
     (cell,) = plan_of((12_000, 6, 0)).cells

@@ -291,6 +291,7 @@ def test_a_compiled_run_gives_the_same(games, tmp_path):
     assert compiled.loss.loss == pytest.approx(plain.loss.loss, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_checkpoints_are_measured_on_all_games_and_change_no_bit(games, tmp_path):
     plain = bc.train(DEBUG, *games, tmp_path / "plain")
     config = replace(DEBUG, checkpoints="2")
@@ -362,6 +363,7 @@ def test_the_schedule_rises_and_falls():
     assert rates[999] == pytest.approx(DEBUG.lr * DEBUG.final_lr, rel=0.01)
 
 
+@pytest.mark.slow
 def test_loss_counts_every_key_with_the_state_carried(games, tmp_path):
     """Against a plain loop: one game at a time, one frame at a time."""
     from nhzoo.data.frames import GameFrames

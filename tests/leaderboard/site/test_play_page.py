@@ -34,6 +34,7 @@ def test_it_asks_nobody_but_the_hub():
     assert play_page() == page
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_game_is_played_from_the_hub(browser, hub, tmp_path):  # noqa: F811
     hub.add("you/mine", {"replay.cast": recording("<img src=x onerror=alert(1)>")})

@@ -347,6 +347,7 @@ def test_laws_are_read_where_they_are_and_damaged_ones_left_out(tmp_path, capsys
     assert "fit.json" in said and "forecast.json" in said
 
 
+@pytest.mark.slow
 def test_the_papers_points_are_only_there_when_asked_for(board, tmp_path):
     paper = tmp_path / "published"
     paper.mkdir()
@@ -642,5 +643,6 @@ def thousand(folder: Path) -> list[Row]:
     return ranked(rows, "monk-lite-v1")
 
 
+@pytest.mark.slow
 def test_every_protocol_has_a_page(site):
     assert {p.stem for p in (site / "protocols").glob("*.html")} >= set(PROTOCOLS)

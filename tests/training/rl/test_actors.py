@@ -99,6 +99,7 @@ def test_unrolls_follow_on_each_other_and_a_cut_game_shows_its_last_frame():
     assert sum(game.score for game in games) == whole["rewards"].sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [WALK, NETHACK])
 def test_an_actor_goes_on_to_the_same_bits(config):
     _, whole = unrolls_of(config, 6)

@@ -149,6 +149,7 @@ def test_a_killed_run_goes_on(tmp_path, number):
         assert run.update == before[0] + 1
 
 
+@pytest.mark.slow
 def test_a_teacher_is_left_at_first_and_its_state_goes_on(tmp_path):
     entry = make_entry(tmp_path / "teacher", seed=4)
     config = replace(TINY, params=0, start=str(entry), teacher=str(entry), lr=1e-9, half_life=100)

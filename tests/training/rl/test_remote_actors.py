@@ -268,6 +268,7 @@ def _die(*args):
     os._exit(3)
 
 
+@pytest.mark.slow
 def test_what_an_actor_raises_is_said():
     config = replace(WALK, world=TrainEnvConfig("chess"))
     crew = ProcessCrew(config, 1, {})

@@ -15,6 +15,7 @@ _USE = """
 import json, sys
 import nhzoo
 from nhzoo.data.traces import open_traces
+from nhzoo.leaderboard.site.builder import play_page
 from nhzoo.policy import checkpoint
 # It would compile everything anew at this place; other tests run it, on the same code and weights.
 checkpoint._self_test = lambda *given: None
@@ -24,6 +25,7 @@ print(json.dumps({
     "agents": names,
     "loaded": [nhzoo.load(name).name for name in names],
     "games": len(open_traces("autoascend-monk-v1").traces),
+    "page": play_page(),  # its templates, style sheet and scripts are carried
 }))
 """
 
@@ -57,6 +59,7 @@ def test_the_wheel_carries_agents_and_data(tmp_path):
     entries = sorted(path.parent.name for path in (ROOT / "agents").glob("*/config.json"))
     assert sorted(found["agents"]) == sorted(found["loaded"]) == entries
     assert found["games"] == 171
+    assert found["page"].endswith("</html>")
     for name in ("config.json", "model.safetensors", "parity.safetensors", "README.md"):
         for path in (ROOT / "agents").glob(f"*/{name}"):
             (carried,) = installed.glob(f"nhzoo/**/{path.parent.name}/{name}")

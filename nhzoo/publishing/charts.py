@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 
 from nhzoo.evaluation.outcomes import Survival
 from nhzoo.publishing.html import count, number, text
@@ -49,10 +50,12 @@ class Frame:
         """A line through places, as the data of an SVG path."""
         return "M" + "L".join(f"{self.x(x):.1f} {self.y(y):.1f}" for x, y in points)
 
-    def figure(self, title: str, summary: str, body: Iterable[str], more: str = "") -> str:
+    def figure(
+        self, title: str, summary: str, body: Iterable[str], more: Markup | str = ""
+    ) -> Markup:
         """The chart with its title above and its summary below; `more` is markup after that."""
         size = f'viewBox="0 0 {self.width} {self.height}" width="{self.width}"'
-        return (
+        return Markup(
             f"<figure><h3>{text(title)}</h3>"
             f'<svg {size} height="{self.height}" role="img" '
             f'aria-label="{text(f"{title}. {summary}")}">{"".join(body)}</svg>'
@@ -265,7 +268,7 @@ class LogScale:
         return places
 
 
-def score_chart(scores: Sequence[float], mean: float, median: float) -> str:
+def score_chart(scores: Sequence[float], mean: float, median: float) -> Markup:
     """How scores are distributed, in bins of equal width on a logarithmic axis."""
     scale = LogScale.of(scores)
     bars = scale.bars(scores)
@@ -285,7 +288,7 @@ def score_chart(scores: Sequence[float], mean: float, median: float) -> str:
     return _FRAME.figure("Scores", summary, body + _FRAME.legend(names))
 
 
-def depth_chart(depths: Sequence[int]) -> str:
+def depth_chart(depths: Sequence[int]) -> Markup:
     """How many games got how deep."""
     low, high = min(depths), max(depths)
     width = 1 / (high - low + 1)
@@ -307,7 +310,7 @@ def depth_chart(depths: Sequence[int]) -> str:
     return _FRAME.figure("Depth", summary, body)
 
 
-def survival_chart(curve: Survival, games: int) -> str:
+def survival_chart(curve: Survival, games: int) -> Markup:
     """A survival curve over game turns, with its interval and what was not seen to its end."""
     end = max(curve.end, 1.0)
     step = max(1.0, nice_step(end, 4))

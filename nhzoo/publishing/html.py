@@ -1,22 +1,61 @@
-"""The parts of HTML pages: templates, escaped text, numbers, tables."""
+"""Pages from templates: what is put into one is text, and only Markup is markup."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from html import escape
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from nhzoo.runtime.console import clean
 from nhzoo.runtime.system import PACKAGE
 
-
-def asset(name: str) -> str:
-    """A template, style sheet or script of the folder `assets`."""
-    return (PACKAGE / "publishing" / "assets" / name).read_text("utf-8")
+TEMPLATES: Final = PACKAGE / "publishing" / "templates"
 
 
-def text(value: object) -> str:
+@cache
+def environment(*folders: Path) -> Environment:
+    """The environment for templates of `folders` and of this room; a name not given is an error."""
+    made = Environment(
+        loader=FileSystemLoader([*folders, TEMPLATES]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.filters |= {"number": number, "interval": interval, "count": count}
+    return made
+
+
+def _finalize(value: object) -> str:
+    """What goes into a page: markup as it is, anything else as text without controls."""
+    return value if isinstance(value, Markup) else clean(str(value))
+
+
+def render(template: str, **values: Any) -> Markup:
+    """A template of this room, filled in."""
+    return Markup(environment().get_template(template).render(values))
+
+
+def asset(name: str) -> Markup:
+    """A style sheet or script of the folder `assets`."""
+    return Markup((PACKAGE / "publishing" / "assets" / name).read_text("utf-8"))
+
+
+def script_hash(script: str) -> str:
+    """What a page's policy calls a script that stands in the page itself."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def text(value: object) -> Markup:
     """Anything as the text of an element or of a quoted attribute: no markup, no controls."""
-    return escape(clean(str(value)), quote=True)
+    return escape(clean(str(value)))
 
 
 def number(value: float) -> str:
@@ -34,46 +73,3 @@ def interval(ends: tuple[float, float] | None) -> str:
 def count(amount: int, noun: str, nouns: str = "") -> str:
     """An amount and its noun: "1 game", "2 games", "0 crashes"."""
     return f"{amount:,} {noun if amount == 1 else nouns or noun + 's'}"
-
-
-def heading(title: str, sortable: bool = False) -> str:
-    """A column's heading; one that begins with "<" is aligned to the left."""
-    name = text(title.removeprefix("<"))
-    if sortable:
-        name = f'<button type="button">{name}</button>'
-    left = ' class="t"' if title.startswith("<") else ""
-    return f'<th scope="col"{left}>{name}</th>' if title != "<" else "<td></td>"
-
-
-def table(name: str, head: Sequence[str], body: Iterable[str], sortable: bool = False) -> str:
-    """A table in a box that scrolls by itself, so that the page does not."""
-    cells = "".join(heading(title, sortable) for title in head)
-    kinds = ("box tall", ' class="sortable"') if sortable else ("box", "")
-    return (
-        f'<div class="{kinds[0]}" role="region" aria-label="{text(name)}" tabindex="0">'
-        f"<table{kinds[1]}><thead><tr>{cells}</tr></thead>"
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
-
-
-def share_table(
-    name: str,
-    head: tuple[str, str],
-    counts: Sequence[tuple[str, int]],
-    total: int,
-    rest: tuple[str, int] | None = None,
-) -> str:
-    """Counts, their shares of `total`, and a bar for each; `rest` is a last line without a bar."""
-    most = max((amount for _, amount in counts), default=1)
-    body = []
-    lines = [(*line, True) for line in counts] + ([(*rest, False)] if rest else [])
-    for label, amount, drawn in lines:
-        bar = (
-            '<svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
-            f'<rect class="bar" width="{100 * amount / most:.1f}" height="8"/></svg>'
-        )
-        body.append(
-            f'<tr><th scope="row">{text(label)}</th><td>{amount:,}</td><td>{amount / total:.1%}'
-            f'</td><td class="share">{bar if drawn else ""}</td></tr>'
-        )
-    return table(name, (f"<{head[0]}", head[1], "Share", "<"), body)

@@ -7,18 +7,16 @@ from outside are text in it, never markup.
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any, Final
 
 import numpy as np
+from markupsafe import Markup
 
 from nhzoo.envs.protocols import Protocol
 from nhzoo.errors import InputError
@@ -28,7 +26,7 @@ from nhzoo.evaluation.results import END_STATUSES, Row
 from nhzoo.evaluation.statistics import mean_ci95, summary_ci95
 from nhzoo.publishing import charts
 from nhzoo.publishing.asciicast import MAX_STEPS, Cast, CastTask, end_text, no_recording
-from nhzoo.publishing.html import asset, count, interval, number, share_table, table, text
+from nhzoo.publishing.html import asset, count, interval, number, render, script_hash
 from nhzoo.runtime import files
 from nhzoo.runtime.console import clean
 from nhzoo.runtime.pool import Crashed, run_tasks
@@ -84,8 +82,8 @@ def doubts(result: Result) -> list[str]:
     return found
 
 
-def summary_cards(summary: Mapping[str, Any]) -> str:
-    """The figures of a summary, the mean score in front."""
+def summary_cards(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The figures of a summary as (name, value, note), the mean score in front."""
     if summary["mean_score"] is None:
         scores = [("Mean score", "none", "every game crashed")]
     else:
@@ -98,7 +96,7 @@ def summary_cards(summary: Mapping[str, Any]) -> str:
         ]
     failed = count(summary["crashed"], "crash", "crashes")
     failed += f", {summary['voided']:,} voided" if summary["voided"] else ""
-    cards = [
+    return [
         *scores,
         ("Turns", number(summary["mean_turns"]), "mean"),
         ("Steps", number(summary["mean_steps"]), "mean"),
@@ -106,11 +104,6 @@ def summary_cards(summary: Mapping[str, Any]) -> str:
         ("Experience level", f"{summary['mean_experience_level']:.2f}", "mean, at the end"),
         ("Ascensions", str(summary["ascensions"]), failed),
     ]
-    return "".join(
-        f"<div{' class=wide' if place == 0 else ''}><dt>{name}</dt><dd>{value}"
-        f"{f'<small>{note}</small>' if note else ''}</dd></div>"
-        for place, (name, value, note) in enumerate(cards)
-    )
 
 
 def about_game(row: Row, windows: Sequence[tuple[int, int]]) -> str:
@@ -123,75 +116,82 @@ def about_game(row: Row, windows: Sequence[tuple[int, int]]) -> str:
     return f"{told} Shown are steps 0 to {head:,} and {tail:,} to {last:,}."
 
 
-def result_charts(result: Result) -> str:
+def result_charts(result: Result) -> list[Markup]:
     """Scores, survival and depth, as figures."""
     rows, summary = result.rows, result.summary
     scores = [float(row["score"]) for row in rows]
     died = [row["end_status"] == "death" for row in rows]
-    scored = summary["mean_score"] is not None
-    return "".join(
-        (
-            charts.score_chart(scores, summary["mean_score"], summary["median_score"])
-            if scored
-            else "",
-            charts.survival_chart(kaplan_meier([row["turns"] for row in rows], died), len(rows)),
-            charts.depth_chart([row["max_depth"] for row in rows]),
-        )
-    )
+    mean = summary["mean_score"]
+    return [
+        *([] if mean is None else [charts.score_chart(scores, mean, summary["median_score"])]),
+        charts.survival_chart(kaplan_meier([row["turns"] for row in rows], died), len(rows)),
+        charts.depth_chart([row["max_depth"] for row in rows]),
+    ]
 
 
-def ends_table(rows: Sequence[Row]) -> str:
-    """How the games ended, as a figure."""
+@dataclass(frozen=True)
+class Shares:
+    """Counts of `total`, each with a bar as long as its share of the largest one.
+
+    `rest` is a last line without a bar.
+    """
+
+    counts: Sequence[tuple[str, int]]
+    total: int
+    rest: tuple[str, int] | None = None
+
+    @property
+    def lines(self) -> list[tuple[str, int, str, str]]:
+        """Label, count, share, and the length of the bar in per cent ("" for none)."""
+        most = max((amount for _, amount in self.counts), default=1)
+        drawn = [(*line, f"{100 * line[1] / most:.1f}") for line in self.counts]
+        drawn += [(*self.rest, "")] if self.rest else []
+        return [(label, n, f"{n / self.total:.1%}", bar) for label, n, bar in drawn]
+
+
+def ends(rows: Sequence[Row]) -> Shares:
+    """How the games ended."""
     counts = Counter(row["end_status"] for row in rows)
     found = [(STATUS_WORDS[status], counts[status]) for status in END_STATUSES if counts[status]]
-    ends = share_table("How the games ended", ("End", "Games"), found, len(rows))
-    return f"<figure><h3>Ends</h3>{ends}</figure>"
+    return Shares(found, len(rows))
 
 
-def causes_table(rows: Sequence[Row]) -> str:
+def causes(rows: Sequence[Row]) -> Shares:
     """The commonest causes, without what the character was doing meanwhile (", while praying")."""
     died = [row for row in rows if row["end_status"] == "death"]
-    if not died:
-        return '<p class="note">No game ended by death.</p>'
     named = Counter(row["cause"].partition(", while ")[0] or "not known" for row in died)
     ranked = sorted(named.items(), key=lambda item: (-item[1], item[0]))
     others = ranked[TOP_CAUSES:]
     rest = (count(len(others), "other cause"), sum(deaths for _, deaths in others))
-    return share_table(
-        "Causes of death",
-        ("Cause", "Deaths"),
-        ranked[:TOP_CAUSES],
-        len(died),
-        rest if others else None,
-    )
+    return Shares(ranked[:TOP_CAUSES], len(died), rest if others else None)
 
 
-def roles_table(rows: Sequence[Row]) -> str:
-    """One line for each character, or role where the rows name it."""
+def characters(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """One line for each character, or role where the rows name it: its name and its figures."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         role = row.get("role")
         name = role if isinstance(role, str) and role else row["character"]
         groups.setdefault("drawn for each game (@)" if name == "@" else name, []).append(row)
-    body = []
+    found: list[tuple[str, ...]] = []
     for name, group in sorted(groups.items()):
         scores = [float(row["score"]) for row in group]
-        cells = (
-            f"{len(group):,}",
-            number(float(np.mean(scores))),
-            interval(mean_ci95(scores)),
-            number(float(np.median(scores))),
-            f"{np.mean([row['turns'] for row in group]):,.0f}",
-            f"{max(row['max_depth'] for row in group):,}",
-            f"{np.mean([row['end_status'] == 'death' for row in group]):.0%}",
+        found.append(
+            (
+                name,
+                f"{len(group):,}",
+                number(float(np.mean(scores))),
+                interval(mean_ci95(scores)),
+                number(float(np.median(scores))),
+                f"{np.mean([row['turns'] for row in group]):,.0f}",
+                f"{max(row['max_depth'] for row in group):,}",
+                f"{np.mean([row['end_status'] == 'death' for row in group]):.0%}",
+            )
         )
-        data = "".join(f"<td>{cell}</td>" for cell in cells)
-        body.append(f'<tr><th scope="row">{text(name)}</th>{data}</tr>')
-    head = ("<Character", "Games", "Mean score", "95 % interval", "Median", "Turns", "Deepest")
-    return table("By character", (*head, "Died"), body)
+    return found
 
 
-def facts_list(result: Result, replayed_games: int) -> str:
+def facts_list(result: Result, replayed_games: int) -> list[tuple[str, str]]:
     """What was measured, and where; `replayed_games` were replayed for the page."""
     claims, protocol = result.claims, result.protocol
     versions = claims.get("versions")
@@ -228,29 +228,11 @@ def facts_list(result: Result, replayed_games: int) -> str:
         ("Speed", f"{speed:,.0f} steps a second" if isinstance(speed, (int, float)) else None),
         ("Versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
     ]
-    return "".join(
-        f"<dt>{name}</dt><dd>{text(f'{value:,}' if isinstance(value, int) else value)}</dd>"
+    return [
+        (name, f"{value:,}" if isinstance(value, int) else str(value))
         for name, value in facts
         if value is not None and value != ""
-    )
-
-
-def player(choices: Sequence[tuple[int, str]], about: str) -> str:
-    """The player of `player.js`: a button for each (game, label), the first one pressed."""
-    buttons = "".join(
-        f'<button type="button" data-game="{game}" aria-pressed="{str(not place).lower()}">'
-        f"{text(label)}</button>"
-        for place, (game, label) in enumerate(choices)
-    )
-    return Template(asset("player.html")).substitute(choices=buttons, about=text(about))
-
-
-def embed(value: object) -> str:
-    """JSON that no `</script>` can be in."""
-    written = json.dumps(value)
-    for char in "<>&":
-        written = written.replace(char, f"\\u{ord(char):04x}")
-    return written
+    ]
 
 
 def write_report(
@@ -328,55 +310,35 @@ def _record(
 
 
 def _page(result: Result, casts: Sequence[Cast], labels: dict[int, str]) -> str:
-    summary, agent = result.summary, result.agent
     script = asset("tables.js") + asset("player.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'"
+        f"script-src '{script_hash(script)}'"
     )
-    lead = f"{count(len(result.rows), 'game')}, no score: all of them crashed."
-    if summary["mean_score"] is not None:
-        lead = (
-            f"{count(len(result.rows), 'game')}, mean score {number(summary['mean_score'])} "
-            f"(95 % interval {interval(summary_ci95(summary))}), median "
-            f"{number(summary['median_score'])}."
-        )
-    return Template(asset("report.html")).substitute(
-        policy=text(policy),
-        title=text(f"{agent} on {result.protocol.id}"),
+    rows = {row["index"]: row for row in result.rows}
+    return render(
+        "report.html",
+        policy=policy,
         style=asset("report.css"),
         script=script,
-        agent=text(agent),
-        protocol=text(result.protocol.id),
-        lead=lead,
-        warnings="".join(f'<p class="warning">{text(line)}</p>' for line in doubts(result)),
-        cards=summary_cards(summary),
-        player=_player(result, casts, labels),
-        charts=result_charts(result) + ends_table(result.rows),
-        causes=causes_table(result.rows),
-        roles=roles_table(result.rows),
-        games=_games(result.rows, [cast.game for cast in casts]),
+        agent=result.agent,
+        protocol=result.protocol.id,
+        summary=result.summary,
+        ends95=summary_ci95(result.summary),
+        doubts=doubts(result),
+        cards=summary_cards(result.summary),
+        choices=[
+            (game, f"{labels[game] or f'Game {game}'}: {number(rows[game]['score'])}")
+            for game in (cast.game for cast in casts)
+        ],
+        charts=result_charts(result),
+        ends=ends(result.rows),
+        causes=causes(result.rows),
+        characters=characters(result.rows),
+        rows=result.rows,
+        status_words=STATUS_WORDS,
         facts=facts_list(result, len(casts)),
-        casts=_embedded(result, casts),
-    )
-
-
-def _player(result: Result, casts: Sequence[Cast], labels: dict[int, str]) -> str:
-    if not casts:
-        return '<p class="note">No game has a step to watch: all of them crashed at the start.</p>'
-    rows = {row["index"]: row for row in result.rows}
-    choices = [
-        (game, f"{labels[game] or f'Game {game}'}: {number(rows[game]['score'])}")
-        for game in (cast.game for cast in casts)
-    ]
-    return player(choices, about_game(rows[casts[0].game], casts[0].windows))
-
-
-def _embedded(result: Result, casts: Sequence[Cast]) -> str:
-    rows = {row["index"]: row for row in result.rows}
-    return embed(
-        [
+        casts=[
             {
                 "game": cast.game,
                 "about": about_game(rows[cast.game], cast.windows),
@@ -384,25 +346,5 @@ def _embedded(result: Result, casts: Sequence[Cast]) -> str:
                 "data": base64.b64encode(cast.packed()).decode(),
             }
             for cast in casts
-        ]
+        ],
     )
-
-
-def _games(rows: Sequence[Row], shown: Sequence[int]) -> str:
-    """One line a game, and no more than is needed: a page may have thousands."""
-    numbers = ("score", "turns", "steps", "max_depth", "experience_level")
-    body = []
-    for row in rows:
-        index = row["index"]
-        game = f"<td>{index}</td>"
-        if index in shown:
-            watch = f'<button type="button" data-game="{index}">Watch</button>'
-            game = f'<td data-value="{index}">{index} {watch}</td>'
-        data = "".join(f"<td>{number(row[name])}</td>" for name in numbers)
-        body.append(
-            f"<tr>{game}{data}<td>{row['progression']:.2%}</td>"
-            f'<td class="t">{STATUS_WORDS[row["end_status"]]}</td>'
-            f'<td class="t long">{text(row["cause"])}</td></tr>'
-        )
-    head = ("Game", "Score", "Turns", "Steps", "Deepest", "Level", "Progression", "<End", "<Cause")
-    return table("All games", head, body, sortable=True)

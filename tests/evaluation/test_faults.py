@@ -18,7 +18,7 @@ from nhzoo.evaluation.evaluator import _finish
 from nhzoo.evaluation.verification import summary_problems
 from nhzoo.leaderboard import board as board_export
 from nhzoo.leaderboard.board import read_board
-from nhzoo.leaderboard.site.page import board_table
+from nhzoo.leaderboard.site.page import board_table, templates
 from nhzoo.leaderboard.submitting import make
 from nhzoo.publishing.report import write_report
 from nhzoo.runtime import console, files
@@ -178,7 +178,9 @@ def test_the_board_names_them():
     """AutoAscend's row has 16 games in which the bot failed."""
     board = read_board(ROOT / "leaderboard", ROOT / "agents")
     rows = [row for row in board.rows if row.protocol == "monk-lite-v1"]
-    assert board_table("board", rows).count("16 of 128 games crashed") == 2  # with its reason
+    show = templates().get_template("boards.html").module.board
+    page = show(board_table("board", rows))
+    assert page.count("16 of 128 games crashed") == 2  # with its reason
     listed = {row["id"]: row for row in board_export.as_json(board)["rows"]}
     assert listed["autoascend-monk-lite-v1"]["crashed"] == 16
     assert {row["voided"] for row in listed.values()} == {0}

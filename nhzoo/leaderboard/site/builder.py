@@ -8,37 +8,27 @@ What is built depends on the board's files alone: the same files give the same b
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from string import Template
 from typing import Any, Final
 
 from nhzoo.envs.protocols import PROTOCOLS
 from nhzoo.errors import InputError
 from nhzoo.hub.repos import HUB_URL
 from nhzoo.leaderboard.board import Board, Row, as_csv, read_board
-from nhzoo.leaderboard.board_log import head
+from nhzoo.leaderboard.board_log import LogLine, head
 from nhzoo.leaderboard.site.agents import agent_page
 from nhzoo.leaderboard.site.boards import index_page, protocol_pages, protocols_page, ranked_rows
+from nhzoo.leaderboard.site.documents import from_markdown
 from nhzoo.leaderboard.site.games import Recorded, record, wanted_games
-from nhzoo.leaderboard.site.page import (
-    SCRIPTS,
-    Page,
-    agent_path,
-    from_markdown,
-    log_table,
-    section,
-    style,
-    tier_list,
-)
+from nhzoo.leaderboard.site.page import SCRIPTS, Page, agent_path, style, templates
 from nhzoo.leaderboard.site.scaling import Laws, read_laws, scaling_page
-from nhzoo.publishing.html import asset, text
+from nhzoo.publishing.html import asset, script_hash
 from nhzoo.publishing.report import read
 from nhzoo.runtime import files
 
@@ -48,16 +38,13 @@ NAME: Final = "play.html"
 def play_page(hub: str = HUB_URL) -> str:
     """The page. It asks `hub` alone, and where that keeps its files."""
     script = asset("player.js") + asset("play.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     sources = f"{hub} https://*.hf.co https://*.huggingface.co"
     policy = (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; connect-src {sources}; "
-        f"script-src 'sha256-{digest}'"
+        f"script-src '{script_hash(script)}'"
     )
-    player = Template(asset("player.html")).substitute(choices="", about="")
-    return Template(asset("play.html")).substitute(
-        policy=text(policy), style=asset("report.css"), player=player, hub=text(hub), script=script
-    )
+    values = {"policy": policy, "style": asset("report.css"), "script": script, "hub": hub}
+    return templates().get_template(NAME).render(values)
 
 
 _MOST_TEXT: Final = files.MEGABYTE
@@ -158,7 +145,7 @@ def build_board(
 
 def _check_out(out: Path) -> None:
     """Old pages are deleted, so what is not a site of ours is not touched; a new one is marked."""
-    page = Page("index.html", "Being built", "Being built", "", "").write()
+    page = Page("index.html", "base.html", {"title": "Being built"}).write()
     if not out.is_dir() or not any(out.iterdir()):
         files.atomic_write(out / "index.html", page, sync=False)
     if out.is_dir() and any(out.iterdir()):
@@ -196,24 +183,32 @@ def _same_agent(one: Row, other: Row) -> bool:
 
 
 def _log(board: Board) -> Page:
-    pages = {row.id: agent_path(row) for row in board.rows}
-    body = '<p class="note">The log is empty: nothing was accepted yet.</p>'
-    if board.log:
-        chain = (
-            f'<p class="note">{len(board.log):,} lines; the last one&rsquo;s hash is '
-            f'<code class="hash">{head(board.log)}</code> (<a href="head.json">head.json</a>). '
-            "Whoever keeps it can tell later that no line up to it was changed or taken out: "
-            "<code>nhzoo leaderboard log --head HASH</code>.</p>"
-        )
-        body = log_table(board.log, pages) + chain
-    return Page(
-        "log.html",
-        "Log · nhzoo leaderboard",
-        "The log",
-        "What was accepted, removed or rescored, when and why. Lines are only added, and each "
-        "holds the hash of the one before.",
-        body,
-    )
+    values = {
+        "log": [(line, _log_facts(line)) for line in board.log],
+        "pages": {row.id: agent_path(row) for row in board.rows},
+        "head": head(board.log) if board.log else "",
+    }
+    return Page("log.html", "log.html", values)
+
+
+def _log_facts(line: LogLine) -> list[tuple[str, str]]:
+    """The plain facts of a line but for those that the row's id names."""
+    return [
+        (name.replace("_", " "), _plain(value))
+        for name, value in line.facts.items()
+        if _is_plain(value) and name not in ("agent", "protocol")
+    ]
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, (str, int, float, bool)) and 0 < len(str(value)) <= 128
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    shown = str(value)
+    return f"{shown[:12]}…" if re.fullmatch(r"[0-9a-f]{40,}", shown) else shown
 
 
 def _submit(documents: dict[str, str]) -> Page:
@@ -221,15 +216,7 @@ def _submit(documents: dict[str, str]) -> Page:
         "Evaluate, check, send:\n\n```sh\nnhzoo evaluate mine --protocol monk-lite-v1 --out "
         "results/mine\nnhzoo verify results/mine\nnhzoo submit results/mine --to FOLDER\n```\n"
     )
-    tiers = section("tiers", "Tiers", tier_list().replace("<details", "<details open", 1))
-    return Page(
-        "submit.html",
-        "Submit · nhzoo leaderboard",
-        "How to submit",
-        "One command to send, one to check. Nothing of yours is run for the first three tiers.",
-        from_markdown(source) + tiers,
-        scripts=("tables.js", "copy.js"),
-    )
+    return Page("submit.html", "submit.html", {"document": from_markdown(source)})
 
 
 class _Handler(SimpleHTTPRequestHandler):

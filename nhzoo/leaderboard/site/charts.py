@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from markupsafe import Markup
 
+from nhzoo.leaderboard.site.page import templates
 from nhzoo.publishing.charts import Frame, LogAxis, short
-from nhzoo.publishing.html import number, table, text
+from nhzoo.publishing.html import number, text
 from nhzoo.publishing.learning_curve import CLONED, Curve
 from nhzoo.scaling.intervals import Interval
 
@@ -112,14 +114,14 @@ def scatter(
     lines: Sequence[tuple[str, float]] = (),
     x_shown: Callable[[float], str] = short,
     y_shown: Callable[[float], str] = number,
-) -> str:
+) -> Markup | None:
     """Marks on logarithmic axes; `lines` are levels (name, y) of what has no place on the x axis.
 
-    Marks with y <= 0 are in the table only. "" when there is nothing to draw.
+    Marks with y <= 0 are in the table only. None when there is nothing to draw.
     """
     drawn = [mark for mark in marks if mark.x > 0 and mark.y > 0]
     if not drawn:
-        return ""
+        return None
     across = LogAxis.of([*(m.x for m in drawn), *(x for b in bands for x, _ in b.points)])
     seen = [mark.y for mark in drawn]
     ends = [end for m in drawn for end in (m.low, m.high) if end and end > m.y / 30]
@@ -157,7 +159,7 @@ def scatter(
     for mark, place in zip(drawn, places, strict=True):
         if mark.labelled:
             body.append(labels.place(*place, mark.name))
-    more = _legend(drawn, bands) + _table(title, marks, x_name, y_name, x_shown, y_shown)
+    more = _below(title, marks, bands, x_name, y_name, x_shown, y_shown)
     return FRAME.figure(title, summary, body, more)
 
 
@@ -205,50 +207,37 @@ def _band(band: Band, across: LogAxis, up: LogAxis) -> list[str]:
     return parts
 
 
-def _legend(marks: Sequence[Mark], bands: Sequence[Band]) -> str:
-    def sample(inner: str) -> str:
-        return f'<svg viewBox="0 0 16 16" aria-hidden="true">{inner}</svg>'
-
-    present = {mark.kind for mark in marks}
-    items = [
-        (f'<g class="mark {kind}">{_shape(kind, 8, 8)}</g>', name)
-        for kind, name in _KINDS.items()
-        if kind in present
-    ]
-    items += [('<path class="curve" d="M1 8H15"/>', text(band.name)) for band in bands]
-    if len(items) < 2:
-        return ""
-    written = "".join(f"<li>{sample(inner)}{name}</li>" for inner, name in items)
-    return f'<ul class="legend">{written}</ul>'
-
-
-def _table(
+def _below(
     title: str,
     marks: Sequence[Mark],
+    bands: Sequence[Band],
     x_name: str,
     y_name: str,
     x_shown: Callable[[float], str],
     y_shown: Callable[[float], str],
-) -> str:
-    body = []
-    for mark in marks:
-        name = text(mark.name)
-        if mark.path:
-            name = f'<a href="{text(mark.path)}">{name}</a>'
-        interval = "–"
-        if mark.low is not None and mark.high is not None:
-            interval = f"{y_shown(mark.low)} to {y_shown(mark.high)}"
-        body.append(
-            f'<tr><th scope="row">{name}</th><td class="t">{_KINDS[mark.kind]}</td>'
-            f"<td>{x_shown(mark.x)}</td><td>{y_shown(mark.y)}</td><td>{interval}</td></tr>"
-        )
-    head = ("<Name", "<Kind", x_name, y_name, "interval")
-    inner = table(f"{title}, as a table", head, body)
-    return f"<details><summary>The same as a table</summary>{inner}</details>"
+) -> Markup:
+    """What stands below a chart: the legend, and the marks as a table."""
+    present = {mark.kind for mark in marks if mark.x > 0 and mark.y > 0}
+    legend = [
+        (Markup(f'<g class="mark {kind}">{_shape(kind, 8, 8)}</g>'), name)
+        for kind, name in _KINDS.items()
+        if kind in present
+    ]
+    legend += [(Markup('<path class="curve" d="M1 8H15"/>'), band.name) for band in bands]
+    values = {
+        "title": title,
+        "legend": legend,
+        "marks": marks,
+        "kind_names": _KINDS,
+        "axes": (x_name, y_name),
+        "x_shown": x_shown,
+        "y_shown": y_shown,
+    }
+    return Markup(templates().get_template("chart_table.html").render(values))
 
 
-def learning_curve(curve: Curve | None) -> str:
-    """An entry's losses, or its score where it learnt by playing, against samples; "" of none."""
+def learning_curve(curve: Curve | None) -> Markup | None:
+    """An entry's losses, or its score where it learnt by playing, against samples; None of none."""
     known = [row for row in curve.rows if row[0]] if curve is not None else []
     if curve is None or curve.fields == CLONED:
         lines = {"curve second": ("training", 2), "curve": ("held out", 3)}
@@ -264,7 +253,7 @@ def learning_curve(curve: Curve | None) -> str:
     }
     values = [y for points in drawn.values() for _, y in points]
     if len(known) < 2 or not values:
-        return ""
+        return None
     frame = Frame(top=34)
     across = LogAxis.of([x for points in drawn.values() for x, _ in points])
     up = LogAxis(min(values) * 0.93, max(values) * 1.07)

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from markupsafe import Markup
+
 from nhzoo.errors import NhzooError
 from nhzoo.evaluation.statistics import summary_ci95
 from nhzoo.leaderboard.board import TIERS, Row
 from nhzoo.leaderboard.site.charts import Band, Mark, drawn_lines, grid, scatter
-from nhzoo.leaderboard.site.page import Page, agent_path, section
+from nhzoo.leaderboard.site.page import Page, agent_path
 from nhzoo.publishing.charts import short
-from nhzoo.publishing.html import count, table, text
+from nhzoo.publishing.html import count
 from nhzoo.runtime.console import say
 from nhzoo.scaling.fitting import Fit, read_fit
 from nhzoo.scaling.grading import FrozenForecast, read_forecasts
@@ -71,52 +73,24 @@ def read_laws(leaderboard: Path, training: Path | None, published: Path | None) 
 def scaling_page(rows: Sequence[Row], laws: Laws) -> Page:
     """The page; `rows` are all of the board."""
     shown = [row for row in rows if row.status != "removed"]
-    parts = []
-    for protocol in dict.fromkeys(row.protocol for row in shown):
-        mine = [row for row in shown if row.protocol == protocol]
-        figures = score_charts(mine, laws)
-        if figures:
-            id = f"scores-{protocol}"
-            parts.append(
-                section(id, f"Scores on {protocol}", f'<div class="charts">{figures}</div>')
-            )
-    loss = loss_chart(shown, laws)
-    if loss:
-        note = (
-            "Cross-entropy of the expert's next key on games that no training saw, in nats. "
-            + _about(laws.fit)
-            + " An agent's own is what its entry states, of games that its data holds out: these "
-            "need not be the games of the fit and of the forecasts."
-        )
-        parts.append(
-            section("loss", "Loss against compute", f'<div class="charts">{loss}</div>', note)
-        )
-    parts.append(section("forecasts", "The forecast ledger", _ledger(laws.forecasts), _LEDGER))
-    if laws.paper:
-        parts.append(f'<p class="warning">{_PAPER}</p>')
-    return Page(
-        "scaling.html",
-        "Scaling · nhzoo leaderboard",
-        "How it scales",
-        "What more parameters and more training compute have bought, agent by agent, and what was "
-        "forecast before it was trained.",
-        "".join(parts),
-    )
+    fit = laws.fit
+    values = {
+        "scores": {
+            protocol: charts
+            for protocol in dict.fromkeys(row.protocol for row in shown)
+            if (charts := score_charts([r for r in shown if r.protocol == protocol], laws))
+        },
+        "loss": loss_chart(shown, laws),
+        "fit": fit and (len(fit.points), short(fit.largest), Path(fit.source).name),
+        "forecasts": [_ledger_line(frozen) for frozen in laws.forecasts],
+        "status_text": _STATUS,
+        "paper": bool(laws.paper),
+    }
+    return Page("scaling.html", "scaling.html", values)
 
 
-_LEDGER: Final = (
-    "A forecast is frozen under a hash before its run is trained, and graded after. All of them "
-    "stand here, the wrong ones and the replaced ones too."
-)
-_PAPER: Final = (
-    "Grey points are of Tuyls et al. (arXiv 2307.09423), from their published files, which have no "
-    "licence: this build is for looking at, not for publishing. NLE 0.9 and other limits, so the "
-    "points compare among themselves, not with the agents."
-)
-
-
-def score_charts(rows: Sequence[Row], laws: Laws, paper: bool = True) -> str:
-    """Score against FLOPs and against parameters, of the rows of one protocol; "" of none."""
+def score_charts(rows: Sequence[Row], laws: Laws, paper: bool = True) -> list[Markup]:
+    """Score against FLOPs and against parameters, of the rows of one protocol."""
     levels = [
         (f"{row.agent}", float(row.summary["mean_score"]))
         for row in rows
@@ -147,14 +121,13 @@ def score_charts(rows: Sequence[Row], laws: Laws, paper: bool = True) -> str:
             "Both axes are logarithmic."
         )
         summary += " FLOPs are as the entries say." if name == "flops" else ""
-        figures.append(
-            scatter(f"Score against {x_name}", summary, marks, x_name, SCORE, bands, levels)
-        )
-    return "".join(figures)
+        title = f"Score against {x_name}"
+        figures.append(scatter(title, summary, marks, x_name, SCORE, bands, levels))
+    return [figure for figure in figures if figure]
 
 
-def loss_chart(rows: Sequence[Row], laws: Laws) -> str:
-    """Held-out loss against FLOPs, of agents, runs of the fit, and forecasts; "" of none."""
+def loss_chart(rows: Sequence[Row], laws: Laws) -> Markup | None:
+    """Held-out loss against FLOPs, of agents, runs of the fit, and forecasts; None of none."""
     marks = {}
     for row in rows:
         if row.flops and row.held_out_loss:
@@ -181,15 +154,6 @@ def loss_chart(rows: Sequence[Row], laws: Laws) -> str:
         LOSS,
         bands,
         y_shown=lambda value: f"{value:.3f}",
-    )
-
-
-def _about(fit: Fit | None) -> str:
-    if fit is None:
-        return "There is no fit yet: the sweep that it needs has not been trained."
-    return (
-        f"The law is fitted to {count(len(fit.points), 'run')} up to {short(fit.largest)} FLOPs "
-        f"(fit of <code>{text(Path(fit.source).name)}</code>)."
     )
 
 
@@ -243,28 +207,15 @@ def _loss_bands(fit: Fit, xs: Sequence[float]) -> list[Band]:
     return [Band("best loss of each budget, 90 %", points, fit.largest)] if points else []
 
 
-def _ledger(forecasts: Sequence[FrozenForecast]) -> str:
-    if not forecasts:
-        return '<p class="note">No forecast has been frozen yet.</p>'
-    body = []
-    for frozen in forecasts:
-        said, grade = frozen.said, frozen.grade or {}
-        came, returned = grade.get("loss") or {}, grade.get("return") or {}
-        status = f'<b class="status-{frozen.status}">{_STATUS[frozen.status]}</b>'
-        if frozen.superseded_by and frozen.status == "superseded":
-            status += f" (by {text(frozen.superseded_by)})"
-        body.append(
-            f'<tr><th scope="row">{text(frozen.name)}</th>'
-            f'<td class="t">{text(said.created[:10])}</td>'
-            f"<td>{short(said.flops)}</td><td>{said.params:,}</td><td>{said.samples:,}</td>"
-            f"<td>{_interval(said.loss, 3)}</td>{_came(came.get('observed'), 3)}"
-            f"<td>{_interval(said.ret, 0) if said.ret else '–'}</td>"
-            f"{_came(returned.get('observed'), 0)}"
-            f'<td class="t long">{status}</td>'
-            f'<td class="t mono" title="{text(said.sha256)}">{text(said.sha256[:10])}</td></tr>'
-        )
-    head = ("<Forecast", "<Frozen", "FLOPs", "Parameters", "Samples", "Loss, 90 %", "came")
-    return table("Forecasts", (*head, "Score, 90 %", "came", "<Outcome", "<SHA-256"), body)
+def _ledger_line(frozen: FrozenForecast) -> dict[str, Any]:
+    said, grade = frozen.said, frozen.grade or {}
+    observed = [(grade.get(of) or {}).get("observed") for of in ("loss", "return")]
+    return {
+        "frozen": frozen,
+        "said": said,
+        "loss": (_interval(said.loss, 3), _observed(observed[0], 3)),
+        "score": (_interval(said.ret, 0) if said.ret else "–", _observed(observed[1], 0)),
+    }
 
 
 def _interval(value: Interval, digits: int) -> str:
@@ -272,6 +223,6 @@ def _interval(value: Interval, digits: int) -> str:
     return f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
-def _came(value: Any, digits: int) -> str:
+def _observed(value: Any, digits: int) -> str:
     known = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return f"<td>{f'{value:,.{digits}f}' if known else '–'}</td>"
+    return f"{value:,.{digits}f}" if known else "–"

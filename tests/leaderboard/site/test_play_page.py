@@ -28,7 +28,7 @@ def recording(title: str = "mine on smoke-v1, game 3") -> bytes:
 def test_it_asks_nobody_but_the_hub():
     page = play_page()
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
-    assert "default-src &#x27;none&#x27;" in policy
+    assert "default-src &#39;none&#39;" in policy
     assert "connect-src https://huggingface.co https://*.hf.co" in policy
     assert not re.findall(r'(?:src|href)="(?!data:|https://huggingface\.co)', page)
     assert play_page() == page

@@ -200,9 +200,9 @@ def test_an_actor_learns_that_the_game_is_over():
     world.begin(0)
     listed = ACTION_KEYS.tolist()
     rewards = [world.step(listed.index(key)) for key in WALK + EXPLORE]
-    assert world.over and not world.cut and sum(rewards) == 0
+    assert world.terminated and not world.truncated and sum(rewards) == 0
     world.begin(0)
-    assert not world.replay(bytes(listed.index(key) for key in WALK + EXPLORE)) and world.over
+    assert not world.replay(bytes(listed.index(key) for key in WALK + EXPLORE)) and world.terminated
     world.close()
 
 

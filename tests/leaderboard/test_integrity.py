@@ -525,7 +525,7 @@ def test_the_account_is_in_the_log_and_shown(net, tmp_path):
 
 def test_every_test_that_the_page_names_is_there():
     page = PAGE.read_text()
-    named = set(re.findall(r"`(tests/\w+\.py)::(\w+)`", page))
+    named = set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page))
     assert len(named) > 20
     for path, test in named:
         assert re.search(rf"^def {test}\(", (ROOT / path).read_text(), re.M), f"{path}::{test}"

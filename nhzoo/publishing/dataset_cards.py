@@ -2,116 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from nhzoo.data.packed_set import open_packed
 from nhzoo.data.traces import open_traces
 from nhzoo.envs.protocols import PROTOCOLS
 from nhzoo.errors import InputError
 from nhzoo.evaluation import results
-from nhzoo.evaluation.statistics import score_text
 from nhzoo.hub.repos import PACKED, TRACES, Contents, Ref
-from nhzoo.publishing.card_facts import KEPT, kept_text, read_card
-from nhzoo.publishing.cards import code, quote, yaml_head
+from nhzoo.publishing.card_facts import kept_text, read_card
+from nhzoo.publishing.cards import markdown
 
 _TAGS = ["nethack", "nle", "NetHackChallenge-v0", "nhzoo"]
 
 
 def dataset_files(folder: Path, contents: Contents, ref: Ref) -> dict[str, Path | bytes]:
     """The files that are written for a dataset: its card, and `eval.yaml` for results."""
-    if contents is TRACES:
-        body, tags = _traces(folder, ref), ["imitation-learning", "trajectories"]
-        title = "demonstrations"
-    elif contents is PACKED:
-        body, tags = _packed(folder, ref), ["imitation-learning", "trajectories"]
-        title = "packed frames"
+    from huggingface_hub import DatasetCardData
+
+    if contents in (TRACES, PACKED):
+        values = _traces(folder) if contents is TRACES else _packed(folder)
+        tags = ["imitation-learning", "trajectories"]
+        title = "demonstrations" if contents is TRACES else "packed frames"
     else:
-        body, tags, title = (
-            _results(folder, ref),
-            ["benchmark", "reinforcement-learning"],
-            "results",
-        )
-    head = yaml_head(
-        {
-            "license": "apache-2.0",
-            "pretty_name": f"{ref.name}: {title} of NetHack",
-            "task_categories": ["reinforcement-learning"],
-            "tags": [*_TAGS, *tags],
-        }
+        values = {"splits": None, "results": _results(folder)}
+        tags, title = ["benchmark", "reinforcement-learning"], "results"
+    head = DatasetCardData(
+        license="apache-2.0",
+        pretty_name=f"{ref.name}: {title} of NetHack",
+        task_categories=["reinforcement-learning"],
+        tags=[*_TAGS, *tags],
     )
     kept = kept_text(read_card(folder))
-    card = f"{head}\n\n# {quote(ref.name)}\n\n{body}\n\n{KEPT}\n" + (f"\n{kept}\n" if kept else "")
+    card = markdown("dataset_card.md", kept, head=Markup(head.to_yaml()), ref=ref, **values)
     written: dict[str, Path | bytes] = {"README.md": card.encode()}
     if contents not in (TRACES, PACKED):
         written["eval.yaml"] = _benchmark().encode()
     return written
 
 
-def _traces(folder: Path, ref: Ref) -> str:
+def _traces(folder: Path) -> dict[str, Any]:
     data = open_traces(folder)
     for trace in data.traces:
         trace.keys()  # its hash is checked: what is published can be replayed
-    return (
+    about = (
         "NetHack games as what decided them and the raw keys pressed: every frame is regenerated "
-        "by replaying in NLE 1.3, a quarter of a byte a step.\n\n"
-        + _splits([(trace.split, trace.length, trace.score) for trace in data.traces])
-        + "\n\n"
-        + _use(ref)
+        "by replaying in NLE 1.3, a quarter of a byte a step."
     )
+    games = [(trace.split, trace.length, trace.score) for trace in data.traces]
+    return {"about": about, "splits": _splits(games)}
 
 
-def _packed(folder: Path, ref: Ref) -> str:
+def _packed(folder: Path) -> dict[str, Any]:
     data = open_packed(folder)
     for game in data.games:
         data.check(game)
-    return (
-        "NetHack games as packed frames, for machines where seeds give other games.\n\n"
-        + _splits([(game.split, game.frames, game.score) for game in data.games])
-        + "\n\n"
-        + _use(ref)
-    )
+    about = "NetHack games as packed frames, for machines where seeds give other games."
+    games = [(game.split, game.frames, game.score) for game in data.games]
+    return {"about": about, "splits": _splits(games)}
 
 
-def _splits(games: list[tuple[str, int, float | None]]) -> str:
-    lines = ["| split | games | keys | mean score |", "|---|---|---|---|"]
+def _splits(
+    games: Sequence[tuple[str, int, float | None]],
+) -> list[tuple[str, int, int, float | None]]:
+    """Each split's name, games, keys and mean score (None where no game has one)."""
+    found = []
     for split in sorted({split for split, _, _ in games}):
         keys = [length for s, length, _ in games if s == split]
         scores = [score for s, _, score in games if s == split and score is not None]
-        mean = f"{sum(scores) / len(scores):,.0f}" if scores else "-"
-        lines.append(f"| {quote(split)} | {len(keys):,} | {sum(keys):,} | {mean} |")
-    return "\n".join(lines)
+        mean = sum(scores) / len(scores) if scores else None
+        found.append((split, len(keys), sum(keys), mean))
+    return found
 
 
-def _use(ref: Ref) -> str:
-    return (
-        code(
-            f"nhzoo data stats {ref}\nnhzoo train bc --data {ref} --params 100000 --flops 1e12 \\\n"
-            "    --run build/runs/mine --out agents/mine"
-        )
-        + "\n\nAdd `@COMMIT` to name exactly these games; a name in the package is the same set."
-    )
-
-
-def _results(folder: Path, ref: Ref) -> str:
-    lines = ["| agent | protocol | games | mean score, 95 % interval |", "|---|---|---|---|"]
+def _results(folder: Path) -> list[tuple[object, str, dict[str, Any]]]:
+    """Agent, protocol and summary of each result."""
+    found = []
     for path in sorted(folder.glob("*/*/result.json")):
         result, protocol, rows = results.read_result(path.parent)
         if path.parent.name != protocol.id:
             raise InputError(f"{path.parent}: holds games of {protocol.id}; name the folder so")
         results.need_score(rows, path.parent)
-        summary: dict[str, Any] = results.summarize(rows)
-        lines.append(
-            f"| {quote(result.get('agent'))} | `{protocol.id}` | {summary['episodes']:,} | "
-            f"{score_text(summary)} |"
-        )
-    return (
-        "Results of nhzoo's protocols, with every key of every game: `AGENT/PROTOCOL/` holds what "
-        "`nhzoo evaluate` wrote, and `nhzoo verify` replays it without the agent.\n\n"
-        + "\n".join(lines)
-        + "\n\n"
-        + code(f"nhzoo pull {ref} --out results\nnhzoo verify results/AGENT/PROTOCOL")
-    )
+        found.append((result.get("agent"), protocol.id, results.summarize(rows)))
+    return found
 
 
 def _benchmark() -> str:
@@ -125,4 +102,4 @@ def _benchmark() -> str:
         "evaluation_framework": "nhzoo",
         "tasks": tasks,
     }
-    return str(yaml.safe_dump(card, sort_keys=False, width=96))
+    return str(yaml.safe_dump(card, sort_keys=False))

@@ -17,9 +17,8 @@ from nhzoo.runtime.system import PACKAGE
 TEMPLATES: Final = PACKAGE / "publishing" / "templates"
 
 
-@cache
 def environment(*folders: Path) -> Environment:
-    """The environment for templates of `folders` and of this room; a name not given is an error."""
+    """An environment for templates of `folders` and of this room; a name not given is an error."""
     made = Environment(
         loader=FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
@@ -38,9 +37,14 @@ def _finalize(value: object) -> str:
     return value if isinstance(value, Markup) else clean(str(value))
 
 
-def render(template: str, **values: Any) -> Markup:
+@cache
+def _templates() -> Environment:
+    return environment()
+
+
+def render(template: str, **values: Any) -> str:
     """A template of this room, filled in."""
-    return Markup(environment().get_template(template).render(values))
+    return _templates().get_template(template).render(values)
 
 
 def asset(name: str) -> Markup:

@@ -77,6 +77,23 @@ def test_the_hubs_own_reader_takes_head_and_results():
     assert isinstance(entry.value, float)
 
 
+@pytest.mark.parametrize("entry", BUNDLED, ids=lambda path: path.name)
+def test_the_hubs_own_reader_loses_nothing_of_a_head(entry):
+    from huggingface_hub import ModelCard
+
+    card = (entry / "README.md").read_text()
+    assert ModelCard(card).data.to_dict() == head(card)
+
+
+def test_a_name_is_escaped_in_text_and_as_it_is_in_code():
+    card = model_card(
+        Facts("it's <mine> & *yours*", "you/it's", {"training": {"command": "a < b"}})
+    )
+    assert r"# it's \<mine\> \& \*yours\*" in card
+    assert "results/it's <mine> & *yours* --audit hf://you/it's" in card and "\na < b\n" in card
+    assert "it&#39;s" not in outside_code(card).split("## Cite it")[0]
+
+
 def test_scores_are_counted_from_the_games_not_from_the_claim(tmp_path):
     entry = BUNDLED[0]
     folder = tmp_path / "result"

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 import yaml
+from jinja2 import UndefinedError
 
 from nhzoo import evaluate
 from nhzoo.cli.app import cli
@@ -28,7 +29,7 @@ from nhzoo.leaderboard.site import games as site_games
 from nhzoo.leaderboard.site.builder import build, build_board, server
 from nhzoo.leaderboard.site.documents import from_markdown
 from nhzoo.leaderboard.site.games import record, wanted_games
-from nhzoo.leaderboard.site.page import Scale
+from nhzoo.leaderboard.site.page import Scale, templates
 from nhzoo.leaderboard.site.scaling import Laws, read_laws
 from nhzoo.publishing.report import read
 from nhzoo.runtime import files
@@ -385,6 +386,19 @@ def test_markdown_is_text_with_a_little_structure():
     assert not re.search(r'href="(?!https)', html)
     two = from_markdown(source, ("Two",))
     assert "code" in two and "One" not in two and "word" not in two
+
+
+def test_a_heading_in_a_block_of_code_begins_no_section():
+    source = "## One\n\n```\n## Two\n```\n\nlast\n\n## Three\n"
+    html = from_markdown(source, ("One",))
+    assert "<code>## Two\n</code>" in html and "last" in html and "Three" not in html
+
+
+def test_what_is_put_into_a_page_is_text_and_nothing_is_forgotten():
+    made = templates().from_string('<p title="{{ x }}">{{ x }}</p>')
+    assert made.render(x="<b>'\x1b\"") == '<p title="&lt;b&gt;&#39;?&#34;">&lt;b&gt;&#39;?&#34;</p>'
+    with pytest.raises(UndefinedError):
+        templates().get_template("submit.html").render(path="submit.html", root="")
 
 
 def test_a_command_of_others_is_only_ever_a_training():

@@ -115,7 +115,7 @@ class PolicyAgent:
             logits /= 1 + still // sampling.patience
         self.last_logits = logits
         actions = inference.choose(logits, uniform, sampling.temperature)
-        walking.press_each(reached[-1], ACTION_KEYS[actions])
+        walking.push_keys(reached[-1], ACTION_KEYS[actions])
         return actions, reached
 
     def _act_in(

@@ -346,7 +346,7 @@ def _read_features(
         )
         key = record[starts[3]]
         keys[t, row] = key
-        walking.press(recall, key)
+        walking.push_key(recall, key)
 
 
 @kernels.njit()
@@ -366,7 +366,7 @@ def _skip(
     for i in range(frames):
         apply(counts, gaps, lengths, values, record, at, first + i)
         features.recall_screen(chars, int(record[starts[2]]), int(record[starts[2] + 1]), recall)
-        walking.press(recall, record[starts[3]])
+        walking.push_key(recall, record[starts[3]])
 
 
 @kernels.njit()

@@ -64,8 +64,9 @@ class Features:
     nothing) of words and neighbouring words of the top line. `cursor` uint8 [..., 2]: its row and
     column. `choices` uint8 [..., 52]: 1 for the letters that a question offers ("[a-cf or ?*]").
     `recent` uint8 [..., 8]: the keys pressed last, latest first, 0 for none. `compass`
-    uint8 [..., 8, 43] and the first five of `here` uint8 [..., 9]: see `walking.look`; 0 while the
-    cursor is not on the hero. The last four: see `memory.vitals`.
+    uint8 [..., 8, 43] and the first five of `here` uint8 [..., 9]: see
+    `walking.direction_features`; 0 while the cursor is not on the hero. The last four: see
+    `memory.vitals`.
     """
 
     crop: Array
@@ -191,7 +192,7 @@ def encode(
     """Encode n screens of n games: characters and colours [n, 24, 80], cursors [n, 2].
 
     `recall` uint16 [n, 1912] is brought up to these screens in place; what is pressed next is for
-    `walking.press` to tell it. `out`: contiguous arrays of n frames to write into.
+    `walking.push_key` to tell it. `out`: contiguous arrays of n frames to write into.
     """
     n = len(chars)
     if chars.shape != (n, ROWS, COLS) or colors.shape != chars.shape or cursor.shape != (n, 2):
@@ -221,7 +222,7 @@ def encode_games(chars: Array, colors: Array, cursor: Array, previous_keys: Arra
     steps = []
     for t in range(len(chars)):
         for game, key in enumerate(previous_keys[t]):
-            walking.press(recall[game], key)
+            walking.push_key(recall[game], key)
         steps.append(vars(encode(chars[t], colors[t], cursor[t], recall)))
     return Features(**{name: np.stack([step[name] for step in steps]) for name in steps[0]})
 
@@ -309,7 +310,7 @@ def encode_place(
     encode_map(chars, row, col, window)
     if on_hero:
         flat = compass.reshape(-1)
-        walking.look(chars, colors, row, col, recall, scratch, flat, here)
+        walking.direction_features(chars, colors, row, col, recall, scratch, flat, here)
         memory.fresh(chars, turn, recall, scratch, flat)
     else:
         compass[:] = 0

@@ -97,9 +97,19 @@ class Inference:
         if not 0 < len(states[0]) <= self.batch:
             raise ValueError(f"{len(states[0])} games, of 1 to {self.batch}")
         n, f, ways = len(states[0]), features, DIRECTIONS
-        cells, patches, read, joined, cropped, mapped, bearings, x, normed, gates, out = (
-            self._buffers
-        )
+        (
+            cells,
+            patches,
+            read,
+            joined,
+            cropped,
+            mapped,
+            direction_embedding,
+            x,
+            normed,
+            gates,
+            out,
+        ) = self._buffers
         row_sums.sum_tables(
             f.crop,
             f.map.reshape(n, -1).view(np.uint32),
@@ -118,9 +128,9 @@ class Inference:
         )
         multiply(cells, self._crop.panels, cropped, n)
         multiply(patches, self._map.panels, mapped, n)
-        multiply(read, self._bearing.panels, bearings, n * ways)
+        multiply(read, self._bearing.panels, direction_embedding, n * ways)
         biases = self._crop.bias, self._map.bias, self._bearing.bias
-        _join(cropped, mapped, bearings, *biases, joined, n)
+        _join(cropped, mapped, direction_embedding, *biases, joined, n)
         multiply(joined, self._join.panels, x, n)
         _rectify(x, self._join.bias, n)
         reached = [np.empty_like(state) for state in states]
@@ -130,7 +140,7 @@ class Inference:
             _remember(gates, layer.bias, before, after, x)
         multiply(x, self._ends.panels, out, n)
         logits = np.empty((n, ACTIONS), np.float32)
-        _finish(out, self._ends.bias, bearings, f.choices, logits)
+        _finish(out, self._ends.bias, direction_embedding, f.choices, logits)
         return logits, reached
 
     def _shapes(self) -> tuple[tuple[int, int], ...]:
@@ -181,7 +191,7 @@ def _relu(value: Any) -> Any:
 def _join(
     cropped: Array,
     mapped: Array,
-    bearings: Array,
+    direction_embedding: Array,
     crop_bias: Array,
     map_bias: Array,
     bearing_bias: Array,
@@ -200,8 +210,8 @@ def _join(
             line = i * np.uint64(DIRECTIONS) + way
             at = np.uint64(last) + way * np.uint64(width)
             for d in range(np.uint64(width)):
-                value = _relu(bearings[line, d] + bearing_bias[d])
-                bearings[line, d] = value
+                value = _relu(direction_embedding[line, d] + bearing_bias[d])
+                direction_embedding[line, d] = value
                 joined[i, at + d] = value
 
 
@@ -258,9 +268,11 @@ def _remember(gates: Array, bias: Array, before: Array, after: Array, x: Array) 
 
 
 @kernels.njit()
-def _finish(out: Array, bias: Array, bearings: Array, choices: Array, logits: Array) -> None:
+def _finish(
+    out: Array, bias: Array, direction_embedding: Array, choices: Array, logits: Array
+) -> None:
     """Logits of the actions, of the moves with what lies that way, of letters that are offered."""
-    width = np.uint64(bearings.shape[1])
+    width = np.uint64(direction_embedding.shape[1])
     first = np.uint64(ACTIONS)
     toward = np.empty(DIRECTIONS, np.float32)
     for i in range(np.uint64(len(logits))):
@@ -272,7 +284,7 @@ def _finish(out: Array, bias: Array, bearings: Array, choices: Array, logits: Ar
         line = i * np.uint64(DIRECTIONS)
         for d in range(width):
             for way in range(np.uint64(DIRECTIONS)):
-                toward[way] += bearings[line + way, d] * out[i, first + d]
+                toward[way] += direction_embedding[line + way, d] * out[i, first + d]
         for way in range(np.uint64(DIRECTIONS)):
             logits[i, MOVE_ACTIONS[way]] += toward[way]
         for letter in range(LETTERS):

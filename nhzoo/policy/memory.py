@@ -114,7 +114,7 @@ def vitals(turn: int, health: int, most: int, hunger: int, recall: Array, here: 
 def fresh(chars: Array, turn: int, recall: Array, scratch: Array, compass: Array) -> None:
     """The last symbol of each direction of the compass: how far it is to a corpse that is fresh.
 
-    `scratch` is what `walking.look` has left there.
+    `scratch` is what `walking.direction_features` has left there.
     """
     nearest, ways = -1, 0
     for k in range(MEMORIES):

@@ -178,39 +178,41 @@ class Policy(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [T, B, 121] and the state after T steps, of features [T, B, ...]."""
-        x, bearings, state = self.read(features, state)
-        return self.answer(features, x, bearings), state
+        x, direction_embedding, state = self.encode_sequence(features, state)
+        return self.logits(features, x, direction_embedding), state
 
-    def read(
-        self, features: Mapping[str, Tensor], state: Tensor, going_on: Tensor | None = None
+    def encode_sequence(
+        self, features: Mapping[str, Tensor], state: Tensor, not_first: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What heads read, [T, B, hidden], what lies which way, and the state after T steps.
 
-        `going_on`, float32 [T, B]: 0 at the first frame of a game, which remembers nothing of the
+        `not_first`, float32 [T, B]: 0 at the first frame of a game, which remembers nothing of the
         one before it; else 1.
         """
-        bearings = self._bearings(features)
-        x, state = self.remember(self.encode(features, bearings), state, going_on)
-        return x, bearings, state
+        direction_embedding = self._direction_embedding(features)
+        x, state = self.run_core(self.encode(features, direction_embedding), state, not_first)
+        return x, direction_embedding, state
 
     @torch.no_grad()
-    def sharpen(self, temperature: float) -> None:
+    def scale_logits(self, temperature: float) -> None:
         """Divide all logits by a temperature, for good: in the layers that they are linear in."""
         for layer in (self.head, self.query, self.offer):
             for parameter in layer.parameters():
                 parameter.div_(temperature)
 
-    def answer(self, features: Mapping[str, Tensor], x: Tensor, bearings: Tensor) -> Tensor:
-        """Logits [T, B, 121] of what `read` gave."""
+    def logits(
+        self, features: Mapping[str, Tensor], x: Tensor, direction_embedding: Tensor
+    ) -> Tensor:
+        """Logits [T, B, 121] of what `encode_sequence` gave."""
         logits = self.head(x)
-        toward = (bearings @ self.query(x)[..., None])[..., 0]
+        toward = (direction_embedding @ self.query(x)[..., None])[..., 0]
         offered = features["choices"] * self.offer(x)
         logits = logits.index_add(-1, self.moves, toward)
         answered: Tensor = logits.index_add(-1, self.letters, offered)
         return answered
 
-    def remember(
-        self, x: Tensor, state: Tensor, going_on: Tensor | None = None
+    def run_core(
+        self, x: Tensor, state: Tensor, not_first: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The core: of what was encoded, [T, B, hidden], what heads read; and the next state."""
         reached = []
@@ -223,13 +225,13 @@ class Policy(nn.Module):
             opened, candidate = torch.split(together, [2 * x.shape[-1], x.shape[-1]], -1)
             forget, write = torch.sigmoid(opened).chunk(2, -1)
             share = write / (forget + write)
-            keep = 1 - share if going_on is None else (1 - share) * going_on[..., None]
+            keep = 1 - share if not_first is None else (1 - share) * not_first[..., None]
             y = scan(keep, share * candidate, before)
             reached.append(y[-1])
             x = x + y
         return x, torch.stack(reached)
 
-    def encode(self, features: Mapping[str, Tensor], bearings: Tensor) -> Tensor:
+    def encode(self, features: Mapping[str, Tensor], direction_embedding: Tensor) -> Tensor:
         """The core's input: [T, B, hidden]."""
         message = features["message"]
         words = torch.where(message < 0, message, message % len(self.tables["message"]))
@@ -244,14 +246,14 @@ class Policy(nn.Module):
                 self._sum(features["choices"], "choices").flatten(-2),
                 self._sum(features["recent"], "recent").flatten(-2),
                 self._sum(features["here"], "here").flatten(-2),
-                bearings.flatten(-2),
+                direction_embedding.flatten(-2),
             ],
             dim=-1,
         )
         joined = nn.functional.dropout(joined, self.dropout, self.training)
         return torch.relu(self.join(joined))
 
-    def _bearings(self, features: Mapping[str, Tensor]) -> Tensor:
+    def _direction_embedding(self, features: Mapping[str, Tensor]) -> Tensor:
         """What each direction has to offer: [T, B, 8, compass], by the same weights for each."""
         symbols = features["compass"].flatten(-2)
         read = self._sum(symbols, "compass", self.compass_bias, relu=True)

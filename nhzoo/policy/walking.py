@@ -1,9 +1,9 @@
 """Map search: where the hero has been, and what lies in each direction on a shortest path.
 
 An agent carries a `Recall` from screen to screen: the keys pressed last, and for each cell of the
-present level for how many turns the hero has stood there. With it, `look` walks breadth first over
-the map as it is shown and says of each of the eight directions which kinds of place lie that way on
-a shortest path, and how far. All of it is computed from what a terminal shows.
+present level for how many turns the hero has stood there. With it, `direction_features` walks
+breadth first over the map as it is shown and says of each of the eight directions which kinds of
+place lie that way on a shortest path, and how far. All of it is computed from what a terminal shows.
 """
 
 from __future__ import annotations
@@ -127,15 +127,15 @@ def position(cell: int) -> tuple[int, int]:
 
 
 @kernels.njit()
-def press(recall: Array, key: int) -> None:
+def push_key(recall: Array, key: int) -> None:
     """Put a key in front of those pressed last."""
     for k in range(HISTORY - 1, 0, -1):
         recall[KEYS + k] = recall[KEYS + k - 1]
     recall[KEYS] = key
 
 
-def press_each(recall: Array, keys: Array) -> None:
-    """`press` for n games: recall [n, 1912], keys [n]."""
+def push_keys(recall: Array, keys: Array) -> None:
+    """`push_key` for n games: recall [n, 1912], keys [n]."""
     last = KEYS + HISTORY - 1
     recall[:, KEYS + 1 : last + 1] = recall[:, KEYS:last].copy()
     recall[:, KEYS] = keys
@@ -210,7 +210,7 @@ def survey(chars: Array, colors: Array, grid: Array, distance: Array) -> None:
 
 
 @kernels.njit()
-def look(
+def direction_features(
     chars: Array,
     colors: Array,
     row: int,
@@ -322,7 +322,7 @@ def _char(chars: Array, y: int, x: int) -> int:
 def _beside(
     chars: Array, colors: Array, row: int, col: int, recall: Array, near: Array, compass: Array
 ) -> None:
-    """What `look` says of the directions but for the targets. `near`: int32 [50] to work in."""
+    """What `direction_features` says but for the targets. `near`: int32 [50] to work in."""
     for k in range(_NEAR * _NEAR):
         y, x = row + k // _NEAR - _REACH, col + k % _NEAR - _REACH
         near[k] = _char(chars, y, x)

@@ -67,7 +67,7 @@ class OneByOne:
     """A task that works through one item at a time: subclasses have `work`."""
 
     slots = 1
-    going_on: Callable[[], None]
+    heartbeat: Callable[[], None]
     """For `work` to tell that its item still gets on, where one may take hours."""
 
     def start(self, key: Key, item: Any) -> None:
@@ -78,8 +78,8 @@ class OneByOne:
         """Do the work of the item that is held."""
         key, item = self._held
         assert isinstance(key, int)
-        self.going_on = functools.partial(mark, key, 0, 0)
-        self.going_on()
+        self.heartbeat = functools.partial(mark, key, 0, 0)
+        self.heartbeat()
         return [(key, self.work(item))]
 
     def work(self, item: Any) -> Any:

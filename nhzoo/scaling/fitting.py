@@ -22,7 +22,7 @@ from nhzoo.scaling import diagnostics as law_checks
 from nhzoo.scaling import returns as return_laws
 from nhzoo.scaling.backtest import Holdout, rolling
 from nhzoo.scaling.cost import Cost, from_rows
-from nhzoo.scaling.intervals import LEVEL, RESAMPLES, Interval, Spread, exponential
+from nhzoo.scaling.intervals import LEVEL, RESAMPLES, Estimate, Interval, exponential
 from nhzoo.scaling.laws import DEFAULT_METHODS, METHODS, Law, fit_laws
 from nhzoo.scaling.returns import NOISY, Intrinsic, ReturnLaw, fit_intrinsic
 from nhzoo.scaling.runs import (
@@ -337,7 +337,7 @@ def _vertices(profiles: Any, chosen: Selection, level: float) -> tuple[Vertex, .
             (profiles.vertex[0, k], profiles.vertex_var[k]),
             (profiles.minimum[0, k], profiles.minimum_var[k]),
         ):
-            one = Spread(np.array([value]), profiles.dof, covariance=np.array([[variance]]))
+            one = Estimate(np.array([value]), profiles.dof, covariance=np.array([[variance]]))
             ends.append(exponential(one.interval(lambda theta: theta[:, 0], level)))
         if ends[0] is None or ends[1] is None:
             continue
@@ -473,7 +473,7 @@ def _law_of(value: dict[str, Any]) -> Law:
     theta = floats(value["theta"])
     if value["form"] not in PARAMETERS or len(theta) != len(PARAMETERS[value["form"]]):
         raise ValueError(f"law {value['method']}")
-    spread = Spread(theta, int(value["dof"]), rows("covariance"), rows("draws"))
+    spread = Estimate(theta, int(value["dof"]), rows("covariance"), rows("draws"))
     return Law(
         str(value["method"]),
         str(value["form"]),

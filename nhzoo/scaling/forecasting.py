@@ -406,7 +406,7 @@ _FARTHEST = 700.0  # ln C beyond which there is no end
 
 
 @dataclass(frozen=True)
-class Reach:
+class ComputeToTarget:
     """FLOPs at which the mean return of the best run of a budget comes to `target`.
 
     `low`, `high`: the budgets for which `target` is in the law's `interval` of one more run; no
@@ -441,7 +441,7 @@ class Reach:
         }
 
 
-def compute_for(fit: Fit, target: float) -> Reach:
+def compute_for(fit: Fit, target: float) -> ComputeToTarget:
     """Compute the FLOPs at which the fit's law of return reaches the return `target`.
 
     InputError for an invalid target; CheckFailed if there is no such law, or it does not rise.
@@ -474,7 +474,7 @@ def compute_for(fit: Fit, target: float) -> Reach:
             "is where the line leads, if it stays one",
         )
     size = best_size(fit.laws, flops, fit.cost) if fit.laws else math.nan
-    return Reach(
+    return ComputeToTarget(
         target,
         flops,
         math.exp(low) if low is not None else 0.0,

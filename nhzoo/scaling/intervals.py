@@ -37,7 +37,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Spread:
+class Estimate:
     """Estimated parameters [p] with their covariance [p, p] or draws [B, p]."""
 
     theta: Array

@@ -22,8 +22,8 @@ from nhzoo.scaling import intervals, isoflop
 from nhzoo.scaling.cost import Cost
 from nhzoo.scaling.intervals import (
     RESAMPLES,
+    Estimate,
     Interval,
-    Spread,
     exponential,
     resampled_pairs,
     resampled_runs,
@@ -55,7 +55,7 @@ class Law:
 
     method: str
     form: str
-    spread: Spread
+    spread: Estimate
     noise: float
     points: int
     centre: float = 0.0
@@ -214,7 +214,7 @@ def fit_laws(
         lines, scatter = _lines(fitted, points, budget, weights, methods, clustered, dof, random)
         found += lines
     if few:
-        found = [replace(law, spread=Spread(law.spread.theta, law.spread.dof)) for law in found]
+        found = [replace(law, spread=Estimate(law.spread.theta, law.spread.dof)) for law in found]
     order = {name: i for i, name in enumerate((*METHODS, "frontier"))}
     return Laws(
         tuple(sorted(found, key=lambda law: order[law.method])),
@@ -228,7 +228,7 @@ def fit_laws(
 def _surface_law(
     method: str, fit: Surface, points: Points, weights: Array, draw: bool, dof: int
 ) -> Law:
-    spread = Spread(fit.theta, fit.dof, covariance=fit.covariance)
+    spread = Estimate(fit.theta, fit.dof, covariance=fit.covariance)
     if draw and len(weights):
         draws = np.full((len(weights), 5), np.nan)
         for i, w in enumerate(weights):
@@ -242,7 +242,7 @@ def _surface_law(
             else:
                 again = parametric(n, d, y, weights=w[held], start=fit.theta)
             draws[i] = again.theta
-        spread = Spread(fit.theta, dof, draws=draws)
+        spread = Estimate(fit.theta, dof, draws=draws)
     return Law(method, "surface", spread, fit.rms, len(points))
 
 
@@ -268,19 +268,19 @@ def _lines(
         )
         if "parabola" in methods:
             if clustered and drawn:
-                spread = Spread(theta[0], dof, draws=theta[1:])
+                spread = Estimate(theta[0], dof, draws=theta[1:])
             else:
-                spread = Spread(theta[0], fitted.dof, covariance=covariance)
+                spread = Estimate(theta[0], fitted.dof, covariance=covariance)
             found.append(Law("parabola", "line", spread, fitted.sd, len(points), centre))
     if "joint" in methods:
         both, x0 = isoflop.joint(points.params, points.loss, points.flops, budget, weights)
         if np.isfinite(both[0]).all():
-            spread = Spread(both[0], dof, draws=both[1:] if drawn else None)
+            spread = Estimate(both[0], dof, draws=both[1:] if drawn else None)
             found.append(Law("joint", "line", spread, fitted.sd, len(points), x0))
     if "argmin" in methods:
         best = [_argmin_line(points, budget, w > 0) for w in (weights if drawn else weights[:1])]
         line = np.array(best)
-        spread = Spread(line[0], max(1, dof), draws=line[1:] if drawn else None)
+        spread = Estimate(line[0], max(1, dof), draws=line[1:] if drawn else None)
         found.append(Law("argmin", "line", spread, fitted.sd, budgets, centre))
     known = int(np.isfinite(fitted.minimum[0]).sum())
     if known >= FRONTIER_BUDGETS:
@@ -293,7 +293,7 @@ def _lines(
         laws = isoflop.frontier(fitted.compute, minima, fitted.minimum_var)
         if np.isfinite(laws[0]).all():
             free = max(1, fitted.dof if not clustered else dof)
-            spread = Spread(laws[0], free, draws=laws[1:] if drawn else None)
+            spread = Estimate(laws[0], free, draws=laws[1:] if drawn else None)
             found.append(Law("frontier", "frontier", spread, fitted.sd, known))
     return found, scatter
 

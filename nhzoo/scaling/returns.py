@@ -27,8 +27,8 @@ from nhzoo.scaling.intervals import (
     LEAST_CLUSTERS,
     LEVEL,
     RESAMPLES,
+    Estimate,
     Interval,
-    Spread,
     clustered,
     resampled_runs,
     too_few,
@@ -66,7 +66,7 @@ class ReturnLaw:
         self, ln_x: float, interval: float, noise: bool = True, ln_x_sd: float = 0.0
     ) -> Interval:
         """Log R at ln x; with `noise` the interval of one more run. `ln_x_sd`: how unsure x is."""
-        spread = Spread(np.array([self.level, self.slope]), self.dof, np.array(self.covariance))
+        spread = Estimate(np.array([self.level, self.slope]), self.dof, np.array(self.covariance))
         extra = math.hypot(self.tau if noise else 0.0, self.slope * ln_x_sd)
         found = spread.interval(
             lambda theta: theta[:, 0] + theta[:, 1] * (ln_x - self.centre), interval, extra
@@ -144,7 +144,7 @@ def _of_runs(
         return None
     drawn = np.cov(np.array(draws).T)
     theta, dof = np.array([law.level, law.slope]), max(1, runs - 2)
-    slope = Spread(theta, dof, drawn).interval(lambda t: t[:, 1], interval)
+    slope = Estimate(theta, dof, drawn).interval(lambda t: t[:, 1], interval)
     if slope is None:
         return None
     (a, b), (c, d) = drawn.tolist()
@@ -158,7 +158,7 @@ def _line(of: str, x: Array, rows: Points, interval: float) -> ReturnLaw | None:
     games = np.nan_to_num(rows.se_return / rows.mean_return) ** 2
     centre = float(ln_x.mean())
     theta, covariance, tau = robust_line(ln_x - centre, y, games)
-    spread = Spread(theta, len(y) - 2, covariance)
+    spread = Estimate(theta, len(y) - 2, covariance)
     slope = spread.interval(lambda t: t[:, 1], interval)
     if slope is None:
         return None
@@ -289,7 +289,7 @@ def fit_intrinsic(
     weights = resampled_runs(points.clusters, resamples, np.random.default_rng(seed))
     found = _law(kept, y, np.ones(len(kept)), None)
     draws = np.array([_again(points, w, found) for w in weights])
-    spread = Spread(found, int(kept.clusters.max()), draws=draws)
+    spread = Estimate(found, int(kept.clusters.max()), draws=draws)
     x = spread.interval(lambda t: np.exp(t[:, 2]), level)
     d = spread.interval(lambda t: np.exp(t[:, 3]), level)
     exponent = spread.interval(lambda t: 1 / (1 + np.exp(t[:, 2] - t[:, 3])), level)

@@ -146,7 +146,7 @@ def train_cell(
     cell: Cell,
     recipe: Recipe,
     packed: Games | None = None,
-    going_on: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """The job: train one cell to its end, resuming from the state in `folder` if there is one."""
     from nhzoo.training import bc as training
@@ -168,7 +168,7 @@ def train_cell(
     def record(trained: training.BCResult) -> None:
         rows.append(asdict(outputs.ledger_row(trained, cell.run_id, games)))
 
-    trained = training.train(config, games, held_out, folder / "run", lambda _: going_on(), record)
+    trained = training.train(config, games, held_out, folder / "run", lambda _: heartbeat(), record)
     record(trained)
     command = (
         f"nhzoo train bc --data {recipe.data} --params {cell.params} --flops {cell.flops:g} "
@@ -198,7 +198,7 @@ class CellTask(OneByOne):
     def work(self, item: Cell) -> Outcome | Lost:
         """Train it."""
         try:
-            return train_cell(item, self._recipe, self._packed, self.going_on)
+            return train_cell(item, self._recipe, self._packed, self.heartbeat)
         except (InputError, OSError) as error:
             if all(map(_is_whole, (*self._packed.training, *self._packed.held_out))):
                 raise
@@ -382,5 +382,5 @@ class _LossTask(OneByOne):
         from nhzoo.policy.checkpoint import load_entry
 
         return measure_loss(
-            load_entry(item).policy, self._games, None, lambda _: self.going_on(), _GAMES_AT_ONCE
+            load_entry(item).policy, self._games, None, lambda _: self.heartbeat(), _GAMES_AT_ONCE
         )

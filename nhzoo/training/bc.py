@@ -147,7 +147,7 @@ class Run:
 
     def _loss(self, batch: DeviceBatch) -> torch.Tensor:
         """Summed loss of this process's rows of a batch, whose states are carried on."""
-        state = self.state[:, batch.rows] * batch.going_on[None, :, None]
+        state = self.state[:, batch.rows] * batch.not_first[None, :, None]
         with torch.autocast(self.device.type, torch.bfloat16, self.config.precision == "bf16"):
             logits, state = self._forward(batch.inputs, state)
         self.state[:, batch.rows] = state.detach()

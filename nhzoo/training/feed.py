@@ -20,14 +20,14 @@ from nhzoo.evaluation.loss import tensors_of
 
 @dataclass
 class DeviceBatch:
-    """One batch: `inputs` and `actions` [T, B, ...], `going_on` bool [B], False at a game's start.
+    """One batch: `inputs` and `actions` [T, B, ...], `not_first` bool [B], False at a game's start.
 
     `rows`: which streams the rows are. `targets` counts the keys to be learnt, `valid` the frames.
     """
 
     inputs: dict[str, torch.Tensor]
     actions: torch.Tensor
-    going_on: torch.Tensor
+    not_first: torch.Tensor
     rows: slice
     targets: int
     valid: int
@@ -80,7 +80,7 @@ class Prefetcher:
         )
         if self._device.type == "cuda":
             fed.inputs = {name: tensor.pin_memory() for name, tensor in fed.inputs.items()}
-            fed.actions, fed.going_on = fed.actions.pin_memory(), fed.going_on.pin_memory()
+            fed.actions, fed.not_first = fed.actions.pin_memory(), fed.not_first.pin_memory()
         return fed
 
     def _send(self, fed: DeviceBatch) -> DeviceBatch:
@@ -88,10 +88,10 @@ class Prefetcher:
             return fed
         with torch.cuda.stream(self._copies):
             fed.inputs = {name: self._copy(tensor) for name, tensor in fed.inputs.items()}
-            fed.actions, fed.going_on = self._copy(fed.actions), self._copy(fed.going_on)
+            fed.actions, fed.not_first = self._copy(fed.actions), self._copy(fed.not_first)
         computing = torch.cuda.current_stream(self._device)
         computing.wait_stream(self._copies)
-        for tensor in (*fed.inputs.values(), fed.actions, fed.going_on):
+        for tensor in (*fed.inputs.values(), fed.actions, fed.not_first):
             tensor.record_stream(computing)  # its memory is free again when that is done with it
         return fed
 

@@ -65,7 +65,7 @@ def test_any_bottom_line_is_read(text):
 def test_a_kill_is_remembered_by_place_and_turn_and_ages():
     recall = features.no_recall(1)
     see(recall, turn=100)
-    walking.press(recall[0], ord("l"))
+    walking.push_key(recall[0], ord("l"))
     _, fresh = see(recall, top="You kill the newt!", turn=101, things=[(5, 6, "%")])
     assert [walking.MOVES[d] for d in np.flatnonzero(fresh)] == ["l"]
     assert fresh.max() == 1  # next to it
@@ -84,7 +84,7 @@ def test_what_was_killed_with_a_missile_fell_where_a_thing_lies():
     recall = features.no_recall(1)
     see(recall, turn=100)
     for key in b"tal":
-        walking.press(recall[0], key)
+        walking.push_key(recall[0], key)
     _, fresh = see(recall, top="You kill the jackal!", turn=101, things=[(5, 9, ")")])
     assert fresh[walking.MOVES.index("l")] == 4  # cells
     assert see(recall, turn=104, hero=(5, 9))[0][AGE] == 1
@@ -93,7 +93,7 @@ def test_what_was_killed_with_a_missile_fell_where_a_thing_lies():
 def test_a_question_hides_the_hero_and_not_what_is_known_of_his_cell():
     recall = features.no_recall(1)
     see(recall, turn=100)
-    walking.press(recall[0], ord("l"))
+    walking.push_key(recall[0], ord("l"))
     see(recall, top="You kill the newt!", turn=101)
     see(recall, turn=102, hero=(5, 6))
     chars, colors, _ = screen(top="There is a newt corpse here; eat it? [ynq] (n)", turn=102)
@@ -134,7 +134,7 @@ def test_any_message_is_taken(tops):
     for n, top in enumerate(tops):
         here, _ = see(recall, top=top, turn=n)
         assert (here <= HERE_SYMBOLS).all()
-        walking.press(recall[0], ord("j"))
+        walking.push_key(recall[0], ord("j"))
 
 
 @pytest.mark.slow

@@ -218,7 +218,7 @@ def test_features_see_what_they_are_meant_to():
     chars[0, 22, :5] = np.frombuffer(b"Agent", np.uint8)
     cursor = np.array([[10, 40]], np.uint8)
     recall = features.no_recall(1)
-    walking.press(recall[0], ord("l"))
+    walking.push_key(recall[0], ord("l"))
     found = features.encode(chars, colors, cursor, recall)
     middle = CROP_CELLS // 2
     assert found.crop[0, :, middle].tolist() == [1 + ord("@") - 32, 1 + 15, 0]

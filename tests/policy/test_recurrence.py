@@ -63,7 +63,7 @@ def test_the_core_is_the_minimal_lstm_of_its_paper(layer):
     state = torch.zeros(LAYERS, 2, policy.config.hidden)
     state[layer] = draw(2, policy.config.hidden, seed=5).detach()
     with torch.no_grad():
-        found, reached = policy.remember(x, state)
+        found, reached = policy.run_core(x, state)
         h = state[layer]
         for t in range(7):
             read = x[t] / x[t].square().mean(-1, keepdim=True).add(1e-6).sqrt()

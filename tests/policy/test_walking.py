@@ -42,7 +42,7 @@ def screen(text: str, level: int = 1, turn: int = 1):
 def look(chars, colors, row, col, recall):
     compass, here = np.zeros(8 * COMPASS, np.uint8), np.zeros(HERE_OF_MAP, np.uint8)
     scratch = np.zeros((4, walking.CELLS), np.int32)
-    walking.look(chars, colors, row, col, recall, scratch, compass, here)
+    walking.direction_features(chars, colors, row, col, recall, scratch, compass, here)
     return compass.reshape(8, COMPASS), here
 
 
@@ -222,7 +222,7 @@ def test_a_cursor_that_is_not_on_the_hero_is_nothing_to_remember(row, col):
 def test_keys_are_recalled_latest_first_and_turn_the_compass():
     recall = features.no_recall(1)[0]
     for key in b"lks5j":
-        walking.press(recall, key)
+        walking.push_key(recall, key)
     assert bytes(recall[walking.KEYS : walking.KILLS].astype(np.uint8)) == b"j5skl\0\0\0"
     chars, colors, row, col = screen("...\n.@.\n...")
     remember(chars, row, col, recall)
@@ -236,9 +236,9 @@ def test_many_games_are_pressed_like_one():
     recall = np.arange(3 * walking.RECALL, dtype=np.uint16).reshape(3, -1)
     alone = recall.copy()
     for keys in (b"abc", b"def"):
-        walking.press_each(recall, np.frombuffer(keys, np.uint8))
+        walking.push_keys(recall, np.frombuffer(keys, np.uint8))
         for game, key in zip(alone, keys, strict=True):
-            walking.press(game, key)
+            walking.push_key(game, key)
     assert (recall == alone).all()
 
 
@@ -262,6 +262,6 @@ def test_a_level_explored_by_a_player_who_goes_where_the_compass_points():
         key = ord(walking.MOVES[random.choice(ways)]) if len(ways) else ord(" ")
         if episode.step(key):
             break
-        walking.press(recall[0], key)
+        walking.push_key(recall[0], key)
     assert known() > before + 40
     assert (recall[0, : walking.CELLS] & 0x7FFF).astype(bool).sum() > 15

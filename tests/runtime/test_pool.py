@@ -270,7 +270,7 @@ def test_an_item_of_hours_can_tell_that_it_gets_on():
     class Long(OneByOne):
         def work(self, item):
             for _ in range(item):
-                self.going_on()
+                self.heartbeat()
             return "done"
 
     marks, task = [], Long()

@@ -17,7 +17,7 @@ from nhzoo.scaling import fitting, isoflop, returns
 from nhzoo.scaling import parametric as loss_surface
 from nhzoo.scaling.cost import Cost, from_function, from_rows, proportional
 from nhzoo.scaling.forecasting import forecast
-from nhzoo.scaling.intervals import Spread, resampled_pairs, resampled_runs
+from nhzoo.scaling.intervals import Estimate, resampled_pairs, resampled_runs
 from nhzoo.scaling.isoflop import parabolas, power_law
 from nhzoo.scaling.laws import fit_laws, optimum
 from nhzoo.scaling.parametric import losses, parametric, variable_projection
@@ -354,7 +354,7 @@ def test_delta_intervals_agree_with_draws_of_the_covariance():
         law.spread.theta, law.spread.covariance, 4_000, check_valid="ignore"
     )
     cost = proportional(6)
-    by_draws = replace(law, spread=Spread(law.spread.theta, law.spread.dof, draws=drawn))
+    by_draws = replace(law, spread=Estimate(law.spread.theta, law.spread.dof, draws=drawn))
     for name in ("size", "loss"):
         delta, other = (
             np.log([i.low, i.high])
@@ -407,9 +407,9 @@ def test_five_runs_of_many_rows_have_intervals_as_wide_as_those_of_rows_or_wider
 
 
 def test_an_interval_has_a_width_or_is_none():
-    flat = Spread(np.array([0.0]), 5, draws=np.zeros((100, 1)))
+    flat = Estimate(np.array([0.0]), 5, draws=np.zeros((100, 1)))
     assert flat.interval(lambda theta: theta[:, 0]) is None
-    known = Spread(np.array([0.0]), 5, covariance=np.zeros((1, 1)))
+    known = Estimate(np.array([0.0]), 5, covariance=np.zeros((1, 1)))
     assert known.interval(lambda theta: theta[:, 0]) is None
     assert known.interval(lambda theta: theta[:, 0], noise=0.1) is not None
 

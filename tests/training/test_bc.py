@@ -388,7 +388,7 @@ def test_loss_counts_every_key_with_the_state_carried(games, tmp_path):
                 )
                 logits, state = policy(to_tensors(encoded, 1, 1), state)
                 total -= float(logits[0, 0].double().log_softmax(-1)[ACTION_OF_KEY[key]])
-                walking.press(recall[0], key)
+                walking.push_key(recall[0], key)
                 frames += 1
     assert measured.frames == frames
     assert measured.loss == pytest.approx(total / frames, rel=1e-5)

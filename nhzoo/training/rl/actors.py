@@ -206,7 +206,7 @@ class Actor:
             logits, layers = self._inference.step(steps[t], self._layers)
             actions = _choose(logits, self._random.random(config.games))
             self._logits[t], out.actions[t] = logits, actions
-            walking.press_each(self._recall, ACTION_KEYS[actions])
+            walking.push_keys(self._recall, ACTION_KEYS[actions])
             first = np.zeros(config.games, bool)
             for i, action in enumerate(actions.tolist()):
                 world = self._worlds[i]

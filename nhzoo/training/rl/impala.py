@@ -196,11 +196,11 @@ class ImpalaRun:
         """The loss, a mean over the steps of a batch, and what it consists of, see `_SUMS`."""
         config = self.config
         inputs = {name: batch[name] for name in vars(Features.empty(0))}
-        going_on = (~batch["first"]).float()
+        not_first = (~batch["first"]).float()
         valid = batch["valid"].float()
         count = valid.sum().clamp(min=1.0)
-        x, bearings, _ = self.policy.read(inputs, batch["state"], going_on)
-        chances = self.policy.answer(inputs, x, bearings)[:-1].log_softmax(-1)
+        x, direction_embedding, _ = self.policy.encode_sequence(inputs, batch["state"], not_first)
+        chances = self.policy.logits(inputs, x, direction_embedding)[:-1].log_softmax(-1)
         pressed = chances.gather(-1, batch["actions"].long()[..., None])[..., 0]
         alone = self.update < config.value_warmup
         values = self.critic(x.detach() if alone else x)
@@ -229,7 +229,7 @@ class ImpalaRun:
         nothing = torch.zeros((), device=self.device)
         kl = cross_entropy = nothing
         if self.teacher:
-            expected = self.teacher.logits(unrolls, inputs, going_on)
+            expected = self.teacher.logits(unrolls, inputs, not_first)
             kl = (divergence(expected, chances) * valid).sum() / count
             if not alone:
                 loss = loss + config.faded(config.teacher_cost, self.frames) * kl
@@ -371,5 +371,5 @@ def _played(entry: Entry) -> Policy:
     """An entry's policy, whose logits at temperature 1 are those by which the entry samples."""
     policy = Policy(entry.policy.config)
     policy.load_state_dict(entry.policy.state_dict())
-    policy.sharpen(entry.sampling.temperature or 1.0)
+    policy.scale_logits(entry.sampling.temperature or 1.0)
     return policy

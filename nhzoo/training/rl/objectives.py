@@ -139,10 +139,10 @@ class Teacher:
 
     @torch.no_grad()
     def logits(
-        self, unrolls: Sequence[Unroll], inputs: Mapping[str, Tensor], going_on: Tensor
+        self, unrolls: Sequence[Unroll], inputs: Mapping[str, Tensor], not_first: Tensor
     ) -> Tensor:
         """Logits [T, B, 121] of the first T frames of some unrolls side by side."""
-        rows, time = going_on.shape[1], len(going_on) - 1
+        rows, time = not_first.shape[1], len(not_first) - 1
         games = rows // len(unrolls)
         found = []
         for k, unroll in enumerate(unrolls):  # one after another: two may be of one actor
@@ -151,9 +151,11 @@ class Teacher:
             before = self._states.get(unroll.actor)
             if before is None or before.shape[1] != games:
                 before = self.policy.initial_state(games)
-            x, bearings, after = self.policy.read(seen, before, going_on[:time, part])
+            x, direction_embedding, after = self.policy.encode_sequence(
+                seen, before, not_first[:time, part]
+            )
             self._states[unroll.actor] = after
-            found.append(self.policy.answer(seen, x, bearings))
+            found.append(self.policy.logits(seen, x, direction_embedding))
         return torch.cat(found, 1)
 
     def state(self) -> dict[str, Tensor]:
@@ -196,7 +198,7 @@ class Demonstrations:
     def loss(self) -> Tensor:
         """Mean cross-entropy of the next batch."""
         batch = self._feed.next()
-        state = self._state[:, batch.rows] * batch.going_on[None, :, None]
+        state = self._state[:, batch.rows] * batch.not_first[None, :, None]
         logits, state = self._policy(batch.inputs, state)
         self._state[:, batch.rows] = state.detach()
         loss = nn.functional.cross_entropy(

@@ -64,9 +64,13 @@ def test_the_learner_computes_the_probabilities_that_the_actor_chose_by(config):
     for unroll in played:
         arrays = joined([unroll])
         inputs = {n: torch.from_numpy(arrays[n]) for n in vars(unroll.features)}
-        going_on = torch.from_numpy(~arrays["first"]).float()
-        x, bearings, _ = network.read(inputs, torch.from_numpy(arrays["state"]), going_on)
-        chances = network.answer(inputs, x, bearings)[:-1].log_softmax(-1).detach().numpy()
+        not_first = torch.from_numpy(~arrays["first"]).float()
+        x, direction_embedding, _ = network.encode_sequence(
+            inputs, torch.from_numpy(arrays["state"]), not_first
+        )
+        chances = (
+            network.logits(inputs, x, direction_embedding)[:-1].log_softmax(-1).detach().numpy()
+        )
         wanted = np.take_along_axis(chances, arrays["actions"][..., None].astype(int), -1)[..., 0]
         np.testing.assert_allclose(arrays["log_probs"], wanted, atol=2e-5)
         begun += arrays["first"][1:].sum()

@@ -248,10 +248,14 @@ def test_an_entry_is_gone_on_with_at_the_temperature_at_which_it_samples(tmp_pat
     with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
         (unroll,) = run.crew.collect(1)
         inputs = {name: torch.from_numpy(array) for name, array in vars(unroll.features).items()}
-        going_on = torch.from_numpy(~unroll.first).float()
+        not_first = torch.from_numpy(~unroll.first).float()
         policy = held.start.policy
-        x, bearings, _ = policy.read(inputs, torch.from_numpy(unroll.state), going_on)
-        chances = (policy.answer(inputs, x, bearings)[:-1] / 0.25).log_softmax(-1).detach()
+        x, direction_embedding, _ = policy.encode_sequence(
+            inputs, torch.from_numpy(unroll.state), not_first
+        )
+        chances = (
+            (policy.logits(inputs, x, direction_embedding)[:-1] / 0.25).log_softmax(-1).detach()
+        )
         wanted = chances.gather(-1, torch.from_numpy(unroll.actions).long()[..., None])[..., 0]
         np.testing.assert_allclose(unroll.log_probs, wanted, atol=2e-5)
         run.step()
@@ -275,8 +279,16 @@ def test_the_loss_is_what_plain_loops_make_of_each_game(tmp_path):
         _, parts = run._loss(batch, [unroll])
         found = [float(part) for part in parts[:3]]
         inputs = {name: batch[name] for name in vars(unroll.features)}
-        x, bearings, _ = run.policy.read(inputs, batch["state"], (~batch["first"]).float())
-        chances = run.policy.answer(inputs, x, bearings).log_softmax(-1).double().detach().numpy()
+        x, direction_embedding, _ = run.policy.encode_sequence(
+            inputs, batch["state"], (~batch["first"]).float()
+        )
+        chances = (
+            run.policy.logits(inputs, x, direction_embedding)
+            .log_softmax(-1)
+            .double()
+            .detach()
+            .numpy()
+        )
         values = run.critic(x).double().detach().numpy()
     policy_loss = value_loss = entropy = 0.0
     count = 0
@@ -480,12 +492,12 @@ def test_the_policy_reads_a_game_that_begins_within_a_batch_as_if_alone():
     for array in vars(features).values():
         array[:] = random.integers(0, 2, array.shape)
     inputs = to_tensors(features, 6, 2)
-    going_on = torch.ones(6, 2)
-    going_on[4] = 0
+    not_first = torch.ones(6, 2)
+    not_first[4] = 0
     state = torch.randn(3, 2, policy.config.hidden)
-    x, bearings, after = policy.read(inputs, state, going_on)
+    x, direction_embedding, after = policy.encode_sequence(inputs, state, not_first)
     late = {name: tensor[4:] for name, tensor in inputs.items()}
     logits, alone = policy({k: v.contiguous() for k, v in late.items()}, policy.initial_state(2))
-    found = policy.answer(inputs, x, bearings)[4:].detach()
+    found = policy.logits(inputs, x, direction_embedding)[4:].detach()
     torch.testing.assert_close(found, logits.detach(), rtol=0, atol=1e-6)
     torch.testing.assert_close(after, alone)

@@ -3,7 +3,7 @@
 An agent carries a `Recall` from screen to screen: the keys pressed last, and for each cell of the
 present level for how many turns the hero has stood there. With it, `direction_features` walks
 breadth first over the map as it is shown and says of each of the eight directions which kinds of
-place lie that way on a shortest path, and how far. All of it is computed from what a terminal shows.
+place lie that way on a shortest path, and how far. All comes from what a terminal shows.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from nhzoo.evaluation.statistics import ends_text, summary_ci95
 from nhzoo.scaling.fitting import Fit
 from nhzoo.scaling.forecasting import compute_for
 from nhzoo.scaling.grading import FrozenForecast
-from nhzoo.scaling.intervals import Interval
+from nhzoo.scaling.intervals import LawInterval
 from nhzoo.training.run_table import LedgerRow, RunRow
 
 RESULTS = Path(__file__).parents[1] / "leaderboard" / "results"
@@ -41,7 +41,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def between(interval: Interval | None, form: str) -> str:
+def between(interval: LawInterval | None, form: str) -> str:
     """A value with its interval."""
     if interval is None:
         return "-"
@@ -90,7 +90,7 @@ def law_table(fits: dict[str, Fit]) -> str:
         for law in fit.laws:
             entry = fit.estimates()[law.method]
             a, d, floor = (
-                None if (entry.get(key) or {}).get("low") is None else Interval(**entry[key])
+                None if (entry.get(key) or {}).get("low") is None else LawInterval(**entry[key])
                 for key in ("exponent_params", "exponent_samples", "E")
             )
             rows.append(

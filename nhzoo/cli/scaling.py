@@ -16,7 +16,7 @@ from nhzoo.runtime import console
 if TYPE_CHECKING:
     from nhzoo.scaling.cost import Cost
     from nhzoo.scaling.fitting import Fit
-    from nhzoo.scaling.intervals import Interval
+    from nhzoo.scaling.intervals import LawInterval
     from nhzoo.training.run_table import RunRow
 
 FILE = click.Path(path_type=Path)
@@ -437,11 +437,11 @@ def _text(value: dict[str, float | None] | None) -> str:
     return f"{value['value']:.3g} [{value['low']:.3g}, {value['high']:.3g}]"
 
 
-def _interval(value: Interval | None, form: str) -> str:
+def _interval(value: LawInterval | None, form: str) -> str:
     if value is None:
         return "-"
     return f"{value.value:{form}} [{value.low:{form}}, {value.high:{form}}]"
 
 
-def _ends(interval: Interval) -> str:
+def _ends(interval: LawInterval) -> str:
     return f"[{interval.low:,.4g}, {interval.high:,.4g}]"

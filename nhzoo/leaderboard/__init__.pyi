@@ -1,5 +1,5 @@
 from .board import Board as Board
-from .board import Row as Row
+from .board import BoardRow as BoardRow
 from .board import read_board as read_board
 from .checks import check as check
 from .maintaining import accept as accept

@@ -41,7 +41,7 @@ EXPERT = "autoascend"
 
 
 @dataclass(frozen=True)
-class Row:
+class BoardRow:
     """One agent on one protocol.
 
     `rank` is shared by agents whose intervals do not separate, None for reported and removed rows.
@@ -106,7 +106,7 @@ class Reference:
 class Board:
     """All of it. `warnings` are of rows that are not shown as the log has them, one line each."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[BoardRow, ...]
     references: tuple[Reference, ...]
     log: tuple[LogLine, ...]
     warnings: tuple[str, ...] = ()
@@ -127,7 +127,7 @@ def read_board(leaderboard: Path, agents: Path | None) -> Board:
     found = [_judged(row, log, leaderboard) for row in rows]
     warnings = tuple(warning for _, warning in found if warning) + _missing(log, seen)
     judged = _normalized([row for row, _ in found])
-    placed: list[Row] = []
+    placed: list[BoardRow] = []
     for protocol in dict.fromkeys(row.protocol for row in judged):
         same = [row for row in judged if row.protocol == protocol]
         placed += ranked(same, protocol)
@@ -135,7 +135,7 @@ def read_board(leaderboard: Path, agents: Path | None) -> Board:
     return Board(tuple(placed), read_references(leaderboard), log, warnings)
 
 
-def ranked(rows: Iterable[Row], protocol: str, role: str | None = None) -> list[Row]:
+def ranked(rows: Iterable[BoardRow], protocol: str, role: str | None = None) -> list[BoardRow]:
     """The rows of a protocol that count, best mean first, each with its rank.
 
     A rank is 1 + the number of other agents whose 95 % interval lies entirely above the row's own.
@@ -212,7 +212,7 @@ def _sorted(leaderboard: Path, pattern: str) -> list[Path]:
     return sorted(leaderboard.glob(f"{pattern}/result.json"))
 
 
-def _own_row(folder: Path, agents: Path | None) -> Row:
+def _own_row(folder: Path, agents: Path | None) -> BoardRow:
     row = _row(folder, row_id(folder), folder.parent.name)
     entry = _entry_folder(agents, row.agent, row.sha256)
     kind, claims = ("other", None) if row.sha256 else ("bot", None)
@@ -222,7 +222,7 @@ def _own_row(folder: Path, agents: Path | None) -> Row:
     return replace(row, kind=kind, entry=entry, **asdict(claims))
 
 
-def _submitted_row(folder: Path) -> Row:
+def _submitted_row(folder: Path) -> BoardRow:
     manifest = read_manifest(folder)
     row = _row(folder, manifest.id, manifest.agent)
     if manifest.id != folder.name or manifest.protocol != row.protocol:
@@ -242,14 +242,14 @@ def _submitted_row(folder: Path) -> Row:
     )
 
 
-def _row(folder: Path, id: str, agent: str) -> Row:
+def _row(folder: Path, id: str, agent: str) -> BoardRow:
     """What the result itself says; nobody has looked at it yet."""
     result, protocol, rows = results.read_result(folder)
     results.need_score(rows, folder)
     weights, source = result.get("weights_sha256"), str(result.get("source") or "")
     revision = source.partition("@")[2] or ("" if weights else str(result.get("revision") or ""))
     params = result.get("params")
-    return Row(
+    return BoardRow(
         id=id,
         agent=agent,
         protocol=protocol.id,
@@ -323,7 +323,7 @@ def _entry_folder(agents: Path | None, name: str, weights: str) -> Path | None:
     return folder if same else None
 
 
-def _judged(first: Row, log: Sequence[LogLine], leaderboard: Path) -> tuple[Row, str]:
+def _judged(first: BoardRow, log: Sequence[LogLine], leaderboard: Path) -> tuple[BoardRow, str]:
     """The row as the log has it, oldest line first; and a warning where it cannot be shown so."""
     accepted: LogLine | None = None
     again: LogLine | None = None
@@ -391,18 +391,18 @@ def _is_as_accepted(folder: Path, log: Sequence[LogLine], accepted: LogLine) -> 
         return False
 
 
-def _altered(row: Row) -> Row:
+def _altered(row: BoardRow) -> BoardRow:
     """Nothing of the row's files is believed but what it takes to name it."""
     reason = "altered since it was accepted; it has to be checked and accepted again"
     nothing: dict[str, Any] = {"params": None, **dict.fromkeys(AS_SAID[:3])}
     return replace(row, tier=TIERS[0], status="altered", reason=reason, entry=None, **nothing)
 
 
-def _counts(row: Row) -> bool:
+def _counts(row: BoardRow) -> bool:
     return row.tier != TIERS[0] and row.status != "removed" and row.protocol in RANKED
 
 
-def _normalized(rows: Sequence[Row]) -> list[Row]:
+def _normalized(rows: Sequence[BoardRow]) -> list[BoardRow]:
     """With each row's share of AutoAscend's mean score, where the board has it on the protocol."""
     experts = {
         row.protocol: row.summary["mean_score"]
@@ -474,7 +474,7 @@ def as_json(board: Board) -> dict[str, Any]:
     }
 
 
-def _values(row: Row) -> dict[str, Any]:
+def _values(row: BoardRow) -> dict[str, Any]:
     low, high = row.summary["mean_score_ci95"] or (None, None)
     known = {**row.summary, **vars(row), "ci95_low": low, "ci95_high": high}
     known["as_said"] = " ".join(name for name in AS_SAID if getattr(row, name) not in (None, ""))

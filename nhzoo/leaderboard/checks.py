@@ -20,7 +20,7 @@ from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import results
 from nhzoo.evaluation.verification import Verification, verify
 from nhzoo.leaderboard import claims as names
-from nhzoo.leaderboard.board import TIERS, Row, entry_claims
+from nhzoo.leaderboard.board import TIERS, BoardRow, entry_claims
 from nhzoo.leaderboard.board_log import digest, whole_digest
 from nhzoo.leaderboard.claims import Candidate, given_up, holds, static_problems
 from nhzoo.leaderboard.submission import ENTRY_FOLDER, NAME
@@ -73,7 +73,7 @@ class Report:
 
 def check(
     candidate: Candidate,
-    board: Sequence[Row] = (),
+    board: Sequence[BoardRow] = (),
     audit: str | None = None,
     agents: Path | None = None,
     workers: int | None = None,
@@ -143,7 +143,7 @@ def check(
     return report
 
 
-def _notes(candidate: Candidate, board: Sequence[Row]) -> list[str]:
+def _notes(candidate: Candidate, board: Sequence[BoardRow]) -> list[str]:
     result, notes = candidate.result, []
     if result.get("exempt") is True:
         notes.append("clocks decided how some games ended (a bot's time limits)")
@@ -163,7 +163,7 @@ def _notes(candidate: Candidate, board: Sequence[Row]) -> list[str]:
 
 
 def name_problems(
-    candidate: Candidate, board: Sequence[Row] = (), agents: Path | None = None
+    candidate: Candidate, board: Sequence[BoardRow] = (), agents: Path | None = None
 ) -> list[str]:
     """One name, one agent: nobody stands on the board under another's, or one that looks like it.
 
@@ -189,11 +189,11 @@ def name_problems(
     return []
 
 
-def _is_own(candidate: Candidate, row: Row) -> bool:
+def _is_own(candidate: Candidate, row: BoardRow) -> bool:
     return row.id == candidate.id or (bool(row.author) and row.author == candidate.author)
 
 
-def _copies(candidate: Candidate, board: Sequence[Row]) -> tuple[list[str], list[str]]:
+def _copies(candidate: Candidate, board: Sequence[BoardRow]) -> tuple[list[str], list[str]]:
     """Games that another row has: (with the same keys, only much alike).
 
     Game i is the same dungeon for all, but no two agents that were tried pressed the same 130 keys
@@ -341,7 +341,7 @@ class _Held:
         candidate: Candidate,
         weights: Weights,
         report: Report,
-        board: Sequence[Row],
+        board: Sequence[BoardRow],
         agents: Path | None,
         on_hub: bool,
     ) -> None:

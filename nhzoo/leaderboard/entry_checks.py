@@ -13,7 +13,7 @@ from nhzoo.errors import InputError
 from nhzoo.hub import client
 from nhzoo.hub.repos import organisation
 from nhzoo.leaderboard import kinship
-from nhzoo.leaderboard.board import Row
+from nhzoo.leaderboard.board import BoardRow
 from nhzoo.leaderboard.claims import Candidate, holds
 from nhzoo.leaderboard.kinship import Likeness
 from nhzoo.leaderboard.submission import ENTRY_FOLDER, read_manifest
@@ -33,11 +33,11 @@ class Known:
 
     name: str
     entry: Entry
-    row: Row | None
+    row: BoardRow | None
 
 
 def known_entries(
-    candidate: Candidate, board: Sequence[Row], agents: Path | None
+    candidate: Candidate, board: Sequence[BoardRow], agents: Path | None
 ) -> tuple[list[Known], list[str]]:
     """The zoo's entries and those of the board's rows, but for the subject's own; and notes."""
     found: dict[Path, Known] = {}
@@ -52,7 +52,7 @@ def known_entries(
     return list(found.values()), notes
 
 
-def is_same_author(candidate: Candidate, row: Row) -> bool:
+def is_same_author(candidate: Candidate, row: BoardRow) -> bool:
     """Whether a row is ours and so is the subject, or both came from one account."""
     ours = row.folder.parent.parent.name == "results"
     if candidate.manifest is None:
@@ -61,8 +61,8 @@ def is_same_author(candidate: Candidate, row: Row) -> bool:
 
 
 def _folders(
-    candidate: Candidate, board: Sequence[Row], agents: Path | None
-) -> Iterator[tuple[str, Path | str, Row | None]]:
+    candidate: Candidate, board: Sequence[BoardRow], agents: Path | None
+) -> Iterator[tuple[str, Path | str, BoardRow | None]]:
     """Name, place (a folder, or a reference on the hub) and row of what was there before."""
     for row in board:
         own = row.agent == candidate.agent and is_same_author(candidate, row)

@@ -15,7 +15,7 @@ from nhzoo.evaluation import results
 from nhzoo.evaluation.evaluator import Progress, evaluate
 from nhzoo.evaluation.verification import verify
 from nhzoo.leaderboard import board_log, rerun
-from nhzoo.leaderboard.board import TIERS, Board, Row, read_board
+from nhzoo.leaderboard.board import TIERS, Board, BoardRow, read_board
 from nhzoo.leaderboard.board_log import LogLine, digest, whole_digest
 from nhzoo.leaderboard.checks import Report, config_problems, player_of
 from nhzoo.leaderboard.claims import Candidate, candidate_of, own_candidate
@@ -43,7 +43,7 @@ class Checkout:
         """The board as it is now."""
         return read_board(self.leaderboard, self.agents)
 
-    def row(self, id: str) -> Row:
+    def row(self, id: str) -> BoardRow:
         """The row of that id."""
         for row in self.board().rows:
             if row.id == id:

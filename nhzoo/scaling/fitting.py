@@ -22,7 +22,7 @@ from nhzoo.scaling import diagnostics as law_checks
 from nhzoo.scaling import returns as return_laws
 from nhzoo.scaling.backtest import Holdout, rolling
 from nhzoo.scaling.cost import Cost, from_rows
-from nhzoo.scaling.intervals import LEVEL, RESAMPLES, Estimate, Interval, exponential
+from nhzoo.scaling.intervals import LEVEL, RESAMPLES, Estimate, LawInterval, exponential
 from nhzoo.scaling.laws import DEFAULT_METHODS, METHODS, Law, fit_laws
 from nhzoo.scaling.returns import NOISY, Intrinsic, ReturnLaw, fit_intrinsic
 from nhzoo.scaling.runs import (
@@ -47,8 +47,8 @@ class Vertex:
 
     budget: float
     flops: float
-    size: Interval
-    loss: Interval
+    size: LawInterval
+    loss: LawInterval
     coefficients: tuple[float, float, float]
     centre: float
 
@@ -62,8 +62,8 @@ class Window:
 
     window: float
     points: int
-    vp: Interval | None
-    parabola: Interval | None
+    vp: LawInterval | None
+    parabola: LawInterval | None
 
 
 @dataclass(frozen=True)
@@ -110,19 +110,19 @@ class Fit:
         """The law of a method, or None."""
         return next((law for law in self.laws if law.method == method), None)
 
-    def exponent(self, method: str) -> Interval | None:
+    def exponent(self, method: str) -> LawInterval | None:
         """Of N_opt ~ C^a, at `reference`."""
         law = self.law(method)
         if law is None:
             return None
         return law.slope(self.reference, self.cost, self.options["interval"])
 
-    def size(self, method: str, flops: float) -> Interval | None:
+    def size(self, method: str, flops: float) -> LawInterval | None:
         """N_opt at a budget."""
         law = self.law(method)
         return None if law is None else law.size(flops, self.cost, self.options["interval"])
 
-    def loss(self, method: str, flops: float, one_run: bool = False) -> Interval | None:
+    def loss(self, method: str, flops: float, one_run: bool = False) -> LawInterval | None:
         """L_opt at a budget, see `Law.loss`."""
         law = self.law(method)
         if law is None:
@@ -168,7 +168,7 @@ class Fit:
         return float(np.exp(np.log(self.points.params).mean()))
 
 
-def _known(interval: Interval | None, value: Any) -> dict[str, float | None] | None:
+def _known(interval: LawInterval | None, value: Any) -> dict[str, float | None] | None:
     """An interval as JSON, or the value alone, None where it is not finite."""
     if interval is not None:
         return asdict(interval)
@@ -428,8 +428,8 @@ def read_fit(path: Path) -> Fit:
                 Vertex(
                     float(v["budget"]),
                     float(v["flops"]),
-                    Interval(**v["size"]),
-                    Interval(**v["loss"]),
+                    LawInterval(**v["size"]),
+                    LawInterval(**v["loss"]),
                     tuple(v["coefficients"]),
                     float(v["centre"]),
                 )
@@ -453,14 +453,14 @@ def read_fit(path: Path) -> Fit:
         raise InputError(f"{path}: not a fit ({type(error).__name__}: {error})") from None
 
 
-def _interval_of(value: Any) -> Interval | None:
-    return None if value is None else Interval(**value)
+def _interval_of(value: Any) -> LawInterval | None:
+    return None if value is None else LawInterval(**value)
 
 
 def _intrinsic_of(value: Any) -> Intrinsic | None:
     if value is None:
         return None
-    known = {name: Interval(**value[name]) for name in ("x", "y", "exponent")}
+    known = {name: LawInterval(**value[name]) for name in ("x", "y", "exponent")}
     return Intrinsic(**{**value, **known})
 
 

@@ -24,7 +24,7 @@ from nhzoo.runtime import files
 from nhzoo.scaling.backtest import worst_error
 from nhzoo.scaling.diagnostics import MANY_EPOCHS, MOST_EPOCHS
 from nhzoo.scaling.fitting import Fit, fit_json
-from nhzoo.scaling.intervals import Interval, union
+from nhzoo.scaling.intervals import LawInterval, union
 from nhzoo.scaling.laws import Baselines, baselines, best_size, predict
 from nhzoo.scaling.parametric import losses
 from nhzoo.scaling.returns import ReturnLaw
@@ -64,16 +64,16 @@ class Forecast:
     flops: float
     params: int
     samples: int
-    loss: Interval
-    ret: Interval | None
+    loss: LawInterval
+    ret: LawInterval | None
     warnings: tuple[str, ...]
     interval: float
-    params_interval: Interval
-    samples_interval: Interval
+    params_interval: LawInterval
+    samples_interval: LawInterval
     extrapolation: float
-    sizes: dict[str, Interval]
-    losses: dict[str, Interval]
-    returns: dict[str, Interval]
+    sizes: dict[str, LawInterval]
+    losses: dict[str, LawInterval]
+    returns: dict[str, LawInterval]
     baselines: Baselines
     data_limit: DataLimit | None
     widened_by: float
@@ -189,7 +189,7 @@ def forecast(
         )
     worst = worst_error(fit.holdouts, factor)
     loss = union(
-        [loss, Interval(loss.value, loss.value / (1 + worst), loss.value * (1 + worst))],
+        [loss, LawInterval(loss.value, loss.value / (1 + worst), loss.value * (1 + worst))],
         loss.value,
     )
     limit = _data_limit(fit, flops, size, samples, unique)
@@ -236,7 +236,7 @@ def forecast(
         warnings=tuple(dict.fromkeys(warnings)),
         interval=level,
         params_interval=said.size,
-        samples_interval=Interval(
+        samples_interval=LawInterval(
             float(fit.cost.samples(flops, said.size.value)), min(low, high), max(low, high)
         ),
         extrapolation=factor,
@@ -265,7 +265,7 @@ def _rounded(size: float) -> int:
     return round(size / power) * int(power)
 
 
-def _by_holdouts(fit: Fit, losses_said: dict[str, Interval], loss: Interval) -> Interval:
+def _by_holdouts(fit: Fit, losses_said: dict[str, LawInterval], loss: LawInterval) -> LawInterval:
     """The union with the value of the method that did better on the budgets held out."""
     tests = [
         h for h in fit.holdouts if h.surface_error is not None and h.frontier_error is not None
@@ -273,13 +273,13 @@ def _by_holdouts(fit: Fit, losses_said: dict[str, Interval], loss: Interval) -> 
     surface = sum(abs(h.surface_error or 0.0) for h in tests)
     frontier = sum(abs(h.frontier_error or 0.0) for h in tests)
     if tests and surface < frontier and "vp" in losses_said:
-        return Interval(losses_said["vp"].value, loss.low, loss.high)
+        return LawInterval(losses_said["vp"].value, loss.low, loss.high)
     return loss
 
 
 def _off_optimum(
-    fit: Fit, loss: Interval, optimal: float, size: float, flops: float
-) -> tuple[Interval, float]:
+    fit: Fit, loss: LawInterval, optimal: float, size: float, flops: float
+) -> tuple[LawInterval, float]:
     surface = next((law for law in fit.laws if law.form == "surface"), None)
     if surface is None:
         return loss, 1.0
@@ -287,7 +287,7 @@ def _off_optimum(
         float(losses(surface.spread.theta, n, fit.cost.samples(flops, n))) for n in (size, optimal)
     )
     ratio = at / best if best > 0 and math.isfinite(at) else 1.0
-    return Interval(*(value * ratio for value in vars(loss).values())), ratio
+    return LawInterval(*(value * ratio for value in vars(loss).values())), ratio
 
 
 def _data_limit(
@@ -326,17 +326,19 @@ def _least_size(fit: Fit, flops: float, size: float, samples: float) -> int:
     return math.ceil(least / power - 1e-9) * power
 
 
-def _repeated(fit: Fit, loss: Interval, size: float, samples: float, limit: DataLimit) -> Interval:
+def _repeated(
+    fit: Fit, loss: LawInterval, size: float, samples: float, limit: DataLimit
+) -> LawInterval:
     """Raise the interval's upper end by what the surface says that repetition costs."""
     surface = next((law for law in fit.laws if law.form == "surface"), None)
     if surface is None:
         return loss
     fresh = float(losses(surface.spread.theta, size, samples))
     worn = float(losses(surface.spread.theta, size, limit.effective_samples))
-    return Interval(loss.value, loss.low, loss.high * max(1.0, worn / fresh))
+    return LawInterval(loss.value, loss.low, loss.high * max(1.0, worn / fresh))
 
 
-def _returns(fit: Fit, flops: float, loss: Interval, level: float) -> dict[str, Interval]:
+def _returns(fit: Fit, flops: float, loss: LawInterval, level: float) -> dict[str, LawInterval]:
     result = {}
     for law in fit.returns:
         if law.of == "compute":
@@ -346,7 +348,7 @@ def _returns(fit: Fit, flops: float, loss: Interval, level: float) -> dict[str, 
                 [law.at(math.log(max(x, 1e-300)), level) for x in vars(loss).values()],
                 law.at(math.log(loss.value), level).value,
             )
-        result[law.of] = Interval(*(math.exp(min(x, 700.0)) for x in vars(found).values()))
+        result[law.of] = LawInterval(*(math.exp(min(x, 700.0)) for x in vars(found).values()))
     return result
 
 
@@ -377,16 +379,16 @@ def _of_json(value: dict[str, Any]) -> Forecast:
         flops=float(value["flops"]),
         params=int(value["params"]),
         samples=int(value["samples"]),
-        loss=Interval(**value["loss"]),
-        ret=None if value["return"] is None else Interval(**value["return"]),
+        loss=LawInterval(**value["loss"]),
+        ret=None if value["return"] is None else LawInterval(**value["return"]),
         warnings=tuple(str(w) for w in value["warnings"]),
         interval=float(value["interval"]),
-        params_interval=Interval(**value["params_interval"]),
-        samples_interval=Interval(**value["samples_interval"]),
+        params_interval=LawInterval(**value["params_interval"]),
+        samples_interval=LawInterval(**value["samples_interval"]),
         extrapolation=float(value["extrapolation"]),
-        sizes={name: Interval(**i) for name, i in by_method["params"].items()},
-        losses={name: Interval(**i) for name, i in by_method["loss"].items()},
-        returns={name: Interval(**i) for name, i in by_method["return"].items()},
+        sizes={name: LawInterval(**i) for name, i in by_method["params"].items()},
+        losses={name: LawInterval(**i) for name, i in by_method["loss"].items()},
+        returns={name: LawInterval(**i) for name, i in by_method["return"].items()},
         baselines=Baselines(**value["baselines"]),
         data_limit=None if limit is None else DataLimit(**limit),
         widened_by=float(value["widened_by"]),

@@ -16,7 +16,7 @@ from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import statistics
 from nhzoo.runtime import files
 from nhzoo.scaling.forecasting import Forecast, read_forecast
-from nhzoo.scaling.intervals import Interval
+from nhzoo.scaling.intervals import LawInterval
 from nhzoo.training import run_table
 from nhzoo.training.run_table import LedgerRow, RunRow
 
@@ -135,7 +135,7 @@ def grade(said: Forecast, run: RunRow, result: Path | None = None) -> Grade:
     )
 
 
-def _outcome(said: Interval, observed: float) -> Outcome:
+def _outcome(said: LawInterval, observed: float) -> Outcome:
     error = said.value / observed - 1 if observed else math.inf
     hit = said.low <= observed <= said.high
     return Outcome(said.value, said.low, said.high, observed, error, hit)

@@ -28,7 +28,7 @@ _LEAST_DRAWS = 0.5  # of resamples that must give a value, or there is no interv
 
 
 @dataclass(frozen=True)
-class Interval:
+class LawInterval:
     """A value and the ends of its interval (90 % unless said otherwise)."""
 
     value: float
@@ -47,7 +47,7 @@ class Estimate:
 
     def interval(
         self, quantity: Callable[[Array], Array], level: float = LEVEL, noise: float = 0.0
-    ) -> Interval | None:
+    ) -> LawInterval | None:
         """Interval of quantity(theta), which maps [B, p] to [B].
 
         `noise`: standard deviation of one more observation, for a prediction interval. Percentiles
@@ -82,7 +82,7 @@ class Estimate:
             down = up = reach * max(0.0, variance) ** 0.5
         extra = reach * noise
         low, high = value - float(np.hypot(down, extra)), value + float(np.hypot(up, extra))
-        return Interval(value, low, high) if low < high else None
+        return LawInterval(value, low, high) if low < high else None
 
     @property
     def failures(self) -> float:
@@ -92,18 +92,18 @@ class Estimate:
         return float(1 - np.isfinite(self.draws).all(1).mean())
 
 
-def exponential(interval: Interval | None) -> Interval | None:
+def exponential(interval: LawInterval | None) -> LawInterval | None:
     """From logs; ends stay finite. None where they are too far off to differ."""
     if interval is None:
         return None
-    plain = Interval(*(float(np.exp(min(x, 700.0))) for x in vars(interval).values()))
+    plain = LawInterval(*(float(np.exp(min(x, 700.0))) for x in vars(interval).values()))
     return plain if plain.low < plain.high else None
 
 
-def union(intervals: list[Interval], value: float) -> Interval:
+def union(intervals: list[LawInterval], value: float) -> LawInterval:
     """Around `value`, what any of the intervals holds."""
     low = min([value, *(i.low for i in intervals)])
-    return Interval(value, low, max([value, *(i.high for i in intervals)]))
+    return LawInterval(value, low, max([value, *(i.high for i in intervals)]))
 
 
 def clustered(runs: Labels) -> bool:

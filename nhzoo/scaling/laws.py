@@ -23,7 +23,7 @@ from nhzoo.scaling.cost import Cost
 from nhzoo.scaling.intervals import (
     RESAMPLES,
     Estimate,
-    Interval,
+    LawInterval,
     exponential,
     resampled_pairs,
     resampled_runs,
@@ -92,7 +92,7 @@ class Law:
         high, low = ends
         return np.asarray((high - low) / (2 * np.log(3.0)))
 
-    def size(self, flops: float, cost: Cost, level: float) -> Interval | None:
+    def size(self, flops: float, cost: Cost, level: float) -> LawInterval | None:
         """N_opt at a budget."""
         return exponential(
             self.spread.interval(lambda theta: self.ln_size(theta, flops, cost), level)
@@ -100,18 +100,18 @@ class Law:
 
     def loss(
         self, flops: float, cost: Cost, level: float, one_run: bool = False
-    ) -> Interval | None:
+    ) -> LawInterval | None:
         """L_opt at a budget, as a law; for `one_run` the interval holds the residual scatter."""
         noise = self.noise if one_run else 0.0
         return exponential(
             self.spread.interval(lambda theta: self.ln_loss(theta, flops, cost), level, noise)
         )
 
-    def slope(self, flops: float, cost: Cost, level: float) -> Interval | None:
+    def slope(self, flops: float, cost: Cost, level: float) -> LawInterval | None:
         """The exponent of N_opt at a budget."""
         return self.spread.interval(lambda theta: self.exponent(theta, flops, cost), level)
 
-    def parameter(self, place: int, level: float) -> Interval | None:
+    def parameter(self, place: int, level: float) -> LawInterval | None:
         """One of its parameters, as they are listed above."""
         return self.spread.interval(lambda theta: theta[:, place], level)
 
@@ -323,10 +323,10 @@ FALLBACKS = ("huber", "joint", "argmin")
 class Prediction:
     """Size and loss at a budget; `sizes`, `losses` of each method. None where none can say."""
 
-    size: Interval | None
-    loss: Interval | None
-    sizes: dict[str, Interval]
-    losses: dict[str, Interval]
+    size: LawInterval | None
+    loss: LawInterval | None
+    sizes: dict[str, LawInterval]
+    losses: dict[str, LawInterval]
 
 
 def predict(laws: Sequence[Law], flops: float, cost: Cost, level: float) -> Prediction:
@@ -335,8 +335,8 @@ def predict(laws: Sequence[Law], flops: float, cost: Cost, level: float) -> Pred
     The first of these that is there gives the value, all give the interval (other methods only
     where neither is there). Loss intervals are of one more run: they hold the residual scatter.
     """
-    sizes: dict[str, Interval] = {}
-    found: dict[str, Interval] = {}
+    sizes: dict[str, LawInterval] = {}
+    found: dict[str, LawInterval] = {}
     for law in laws:
         size = law.size(flops, cost, level)
         loss = law.loss(flops, cost, level, one_run=True)
@@ -359,7 +359,7 @@ def best_size(laws: Sequence[Law], flops: float, cost: Cost) -> float:
     return float("nan")
 
 
-def _union(found: dict[str, Interval], methods: Sequence[str]) -> Interval | None:
+def _union(found: dict[str, LawInterval], methods: Sequence[str]) -> LawInterval | None:
     names = [name for name in methods if name in found]
     names = names or [name for name in FALLBACKS if name in found][:1]
     if not names:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nhzoo.errors import InputError
-from nhzoo.scaling.intervals import Interval
+from nhzoo.scaling.intervals import LawInterval
 
 Array = npt.NDArray[np.float64]
 
@@ -101,7 +101,7 @@ def sci(value: float) -> str:
 
 
 def band(
-    axis: Any, x: Array, ends: Sequence[Interval | None], edge: float, colour: str, label: str
+    axis: Any, x: Array, ends: Sequence[LawInterval | None], edge: float, colour: str, label: str
 ) -> None:
     """A law with its interval, solid up to `edge` and dashed beyond."""
     known = [i is not None for i in ends]
@@ -130,7 +130,7 @@ def beyond(axis: Any, edge: float, top: float) -> None:
     )
 
 
-def dot(axis: Any, x: float, interval: Interval) -> None:
+def dot(axis: Any, x: float, interval: LawInterval) -> None:
     """The vertex of one budget's profile."""
     axis.errorbar(
         [x],
@@ -145,7 +145,7 @@ def dot(axis: Any, x: float, interval: Interval) -> None:
     )
 
 
-def diamond(axis: Any, x: float, y: float, interval: Interval) -> None:
+def diamond(axis: Any, x: float, y: float, interval: LawInterval) -> None:
     """A forecast."""
     reach = np.maximum([[y - interval.low], [interval.high - y]], 0)
     axis.errorbar(
@@ -170,6 +170,6 @@ def unique_legend(axis: Any, place: str) -> Any:
     return axis.legend(unique.values(), unique.keys(), loc=place)
 
 
-def exp(interval: Interval) -> Interval:
+def exp(interval: LawInterval) -> LawInterval:
     """An interval from logs."""
-    return Interval(*(float(np.exp(x)) for x in vars(interval).values()))
+    return LawInterval(*(float(np.exp(x)) for x in vars(interval).values()))

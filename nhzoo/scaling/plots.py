@@ -16,7 +16,7 @@ import numpy.typing as npt
 from nhzoo.runtime import files
 from nhzoo.scaling.fitting import Fit
 from nhzoo.scaling.forecasting import Forecast
-from nhzoo.scaling.intervals import Interval
+from nhzoo.scaling.intervals import LawInterval
 from nhzoo.scaling.laws import best_size
 from nhzoo.scaling.parametric import losses
 from nhzoo.scaling.plot_style import (
@@ -190,11 +190,11 @@ def _optimum(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     axes[1].set_title("optimal data", loc="left")
 
 
-def _samples(fit: Fit, flops: float, size: Interval | None) -> Interval | None:
+def _samples(fit: Fit, flops: float, size: LawInterval | None) -> LawInterval | None:
     if size is None:
         return None
     value, high, low = (float(fit.cost.samples(flops, n)) for n in vars(size).values())
-    return Interval(value, min(low, high), max(low, high))
+    return LawInterval(value, min(low, high), max(low, high))
 
 
 def _loss(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:

@@ -28,7 +28,7 @@ from nhzoo.scaling.intervals import (
     LEVEL,
     RESAMPLES,
     Estimate,
-    Interval,
+    LawInterval,
     clustered,
     resampled_runs,
     too_few,
@@ -60,11 +60,11 @@ class ReturnLaw:
     points: int
     low: float
     high: float
-    slope_interval: Interval
+    slope_interval: LawInterval
 
     def at(
         self, ln_x: float, interval: float, noise: bool = True, ln_x_sd: float = 0.0
-    ) -> Interval:
+    ) -> LawInterval:
         """Log R at ln x; with `noise` the interval of one more run. `ln_x_sd`: how unsure x is."""
         spread = Estimate(np.array([self.level, self.slope]), self.dof, np.array(self.covariance))
         extra = math.hypot(self.tau if noise else 0.0, self.slope * ln_x_sd)
@@ -83,7 +83,7 @@ class ReturnLaw:
     def from_json(cls, value: dict[str, Any]) -> ReturnLaw:
         """The inverse."""
         (a, b), (c, d) = value["covariance"]
-        slope = Interval(**value["slope_interval"])
+        slope = LawInterval(**value["slope_interval"])
         return cls(**{**value, "covariance": ((a, b), (c, d)), "slope_interval": slope})
 
 
@@ -226,9 +226,9 @@ _FLOOR, _CEILING = np.log(0.02), np.log(5.0)
 class Intrinsic:
     """The law. `exponent` is that of N_opt ~ C^; `residual_sd` of ln I; intervals resample runs."""
 
-    x: Interval
-    y: Interval
-    exponent: Interval
+    x: LawInterval
+    y: LawInterval
+    exponent: LawInterval
     ln_n: float
     ln_d: float
     residual_sd: float

@@ -22,7 +22,7 @@ from nhzoo.leaderboard import board_log, maintaining, rerun
 from nhzoo.leaderboard.board import (
     COLUMNS,
     Board,
-    Row,
+    BoardRow,
     as_csv,
     as_json,
     claimed_summary,
@@ -39,7 +39,7 @@ from tests.helpers.commands import run
 LEADERBOARD = ROOT / "leaderboard"
 
 
-def row(id: str, mean: float, low: float, high: float, **changes) -> Row:
+def row(id: str, mean: float, low: float, high: float, **changes) -> BoardRow:
     summary = {"episodes": 128, "mean_score": mean, "mean_score_ci95": [low, high]}
     values = {
         "id": id, "agent": id, "protocol": "monk-lite-v1", "tier": "replayed", "status": "listed",
@@ -48,7 +48,7 @@ def row(id: str, mean: float, low: float, high: float, **changes) -> Row:
         "kind": "bc", "date": "2026-11-22", "revision": "", "sha256": "", "contact": "",
         "licence": "", "folder": Path("x"), "entry": None,
     }  # fmt: skip
-    return Row(**values | changes)
+    return BoardRow(**values | changes)
 
 
 def place_of(tmp_path: Path, *agents: str) -> maintaining.Checkout:

@@ -116,12 +116,12 @@ def test_a_line_of_metadata_and_a_temperature_hide_nothing(original, tmp_path):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda policy: policy.sharpen(0.97), "are those of original, but for a little"),
+        (lambda policy: policy.scale_logits(0.97), "are those of original, but for a little"),
         (noise(0.01), "are those of original, but for a little"),
         (noise(0.2), "were made of those of original"),
         (reordered, "were made of those of original"),
         (lambda policy: (reordered(policy), noise(0.1)(policy)), "were made of those of original"),
-        (lambda policy: policy.sharpen(3.0), "are those of original, but for a little"),
+        (lambda policy: policy.scale_logits(3.0), "are those of original, but for a little"),
     ],
 )
 def test_changed_copies_are_known_again(original, tmp_path, change, match):
@@ -135,7 +135,7 @@ def test_what_two_networks_say_of_the_same_screens_tells(original, tmp_path):
     folder = fuzz_screens(tmp_path)
     one = load_entry(original).policy
     same = load_entry(variant(original, tmp_path / "same", reordered)).policy
-    sharp = load_entry(variant(original, tmp_path / "sharp", lambda p: p.sharpen(0.5))).policy
+    sharp = load_entry(variant(original, tmp_path / "sharp", lambda p: p.scale_logits(0.5))).policy
     other = load_entry(make_entry(tmp_path / "other", seed=9)).policy
     assert kinship.compare(one, same).distance > 0.3
     for copy in (same, sharp):

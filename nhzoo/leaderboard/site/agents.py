@@ -11,7 +11,7 @@ from markupsafe import Markup
 from nhzoo.agents.registry import read_config
 from nhzoo.errors import NhzooError
 from nhzoo.evaluation.statistics import summary_ci95
-from nhzoo.leaderboard.board import TIERS, Row
+from nhzoo.leaderboard.board import TIERS, BoardRow
 from nhzoo.leaderboard.site.charts import learning_curve
 from nhzoo.leaderboard.site.games import RULE, Recorded
 from nhzoo.leaderboard.site.page import TIER_TEXT, Page, agent_path
@@ -34,7 +34,11 @@ _LONGEST_COMMAND = 2_000
 
 
 def agent_page(
-    row: Row, result: Result, games: Sequence[Recorded], others: Sequence[Row], ranked: int
+    row: BoardRow,
+    result: Result,
+    games: Sequence[Recorded],
+    others: Sequence[BoardRow],
+    ranked: int,
 ) -> Page:
     """The page of a row. `others` are rows of the same agent, `ranked` how many are on its board.
 
@@ -83,7 +87,7 @@ def agent_page(
     return Page(agent_path(row), "agent.html", values)
 
 
-def _status(row: Row) -> list[str]:
+def _status(row: BoardRow) -> list[str]:
     if row.status == "removed":
         return [f"This row was removed from the board: {row.reason}"]
     if row.status == "rescored" and row.claimed:
@@ -97,7 +101,7 @@ def _status(row: Row) -> list[str]:
     return [f"Reported: {TIER_TEXT[row.tier]}"] if row.tier == TIERS[0] else []
 
 
-def _config(row: Row) -> tuple[dict[str, Any], list[str]]:
+def _config(row: BoardRow) -> tuple[dict[str, Any], list[str]]:
     if row.entry is None:
         return {}, []
     try:
@@ -106,7 +110,7 @@ def _config(row: Row) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"Its config.json cannot be used: {error.args[0] if error.args else error}"]
 
 
-def _curve(row: Row) -> tuple[Markup | None, str]:
+def _curve(row: BoardRow) -> tuple[Markup | None, str]:
     """The learning curve as a figure, or why there is none."""
     if row.entry is None:
         return None, ""
@@ -145,7 +149,7 @@ def _card(config: dict[str, Any]) -> list[tuple[str, str]]:
     return _facts(facts)
 
 
-def _row_facts(row: Row) -> list[tuple[str, str]]:
+def _row_facts(row: BoardRow) -> list[tuple[str, str]]:
     sizes = [
         ("Training FLOPs, as said", row.flops),
         ("Samples, as said", row.samples),
@@ -179,7 +183,7 @@ def _facts(facts: Sequence[tuple[str, object]]) -> list[tuple[str, str]]:
     ]
 
 
-def _commands(row: Row, config: dict[str, Any]) -> list[tuple[str, str]]:
+def _commands(row: BoardRow, config: dict[str, Any]) -> list[tuple[str, str]]:
     """What to type, as far as it is known; whatever others wrote is quoted anew, word by word."""
     source, found = _source(row), []
     if source:
@@ -201,7 +205,7 @@ def _commands(row: Row, config: dict[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def _source(row: Row) -> str:
+def _source(row: BoardRow) -> str:
     """How `nhzoo.load` finds the agent: a name of the zoo, a place on the hub, a folder; or ""."""
     if _is_own(row):
         return row.agent if row.entry is not None or not row.sha256 else ""
@@ -227,12 +231,12 @@ def _training_command(config: dict[str, Any]) -> str:
     return shlex.join(words) if words[:2] == ["nhzoo", "train"] else ""
 
 
-def _place(row: Row) -> tuple[str, ...]:
+def _place(row: BoardRow) -> tuple[str, ...]:
     """Its folder below leaderboard/: results/AGENT/PROTOCOL or submissions/ID."""
     return row.folder.parts[-3 if _is_own(row) else -2 :]
 
 
-def _is_own(row: Row) -> bool:
+def _is_own(row: BoardRow) -> bool:
     """Whether its folder is results/AGENT/PROTOCOL, not submissions/ID."""
     return row.folder.parent.parent.name == "results"
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from nhzoo.envs.protocols import Protocol, get_protocol
-from nhzoo.leaderboard.board import RANKED, Board, Row, ranked
+from nhzoo.leaderboard.board import RANKED, Board, BoardRow, ranked
 from nhzoo.leaderboard.site.documents import from_markdown
 from nhzoo.leaderboard.site.page import Page, board_table, reference_groups
 from nhzoo.leaderboard.site.scaling import Laws, score_charts
@@ -35,7 +35,7 @@ def index_page(board: Board, laws: Laws) -> Page:
     return Page("index.html", "index.html", values | _highlights(board, boards))
 
 
-def _highlights(board: Board, boards: dict[str, list[Row]]) -> dict[str, Any]:
+def _highlights(board: Board, boards: dict[str, list[BoardRow]]) -> dict[str, Any]:
     """The best agents, and the board in figures."""
     counted = [row for row in board.rows if row.rank is not None]
     games = sum(int(row.summary["episodes"]) for row in counted)
@@ -124,12 +124,12 @@ def _slug(role: str) -> str:
     return "".join(char for char in role.lower() if char.isascii() and char.isalnum()) or "role"
 
 
-def ranked_rows(rows: Sequence[Row], protocol: str) -> list[Row]:
+def ranked_rows(rows: Sequence[BoardRow], protocol: str) -> list[BoardRow]:
     """Those of a protocol that have a rank."""
     return [row for row in rows if row.protocol == protocol and row.rank is not None]
 
 
-def by_protocol(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def by_protocol(rows: Sequence[BoardRow]) -> dict[str, list[BoardRow]]:
     """Rows of each protocol that has any, as a board shows them: ranked first, removed last."""
     found = {}
     for protocol in sorted({row.protocol for row in rows}, key=_place):

@@ -20,7 +20,7 @@ from typing import Any, Final
 from nhzoo.envs.protocols import PROTOCOLS
 from nhzoo.errors import InputError
 from nhzoo.hub.repos import HUB_URL
-from nhzoo.leaderboard.board import Board, Row, as_csv, read_board
+from nhzoo.leaderboard.board import Board, BoardRow, as_csv, read_board
 from nhzoo.leaderboard.board_log import LogLine, head
 from nhzoo.leaderboard.site.agents import agent_page
 from nhzoo.leaderboard.site.boards import index_page, protocol_pages, protocols_page, ranked_rows
@@ -176,7 +176,7 @@ def _document(path: Path) -> str:
     return files.read_bounded(path, _MOST_TEXT).decode("utf-8", "replace")
 
 
-def _same_agent(one: Row, other: Row) -> bool:
+def _same_agent(one: BoardRow, other: BoardRow) -> bool:
     if one.sha256 or other.sha256:
         return one.sha256 == other.sha256
     return one.agent == other.agent and one.folder.parent == other.folder.parent

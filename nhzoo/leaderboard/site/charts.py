@@ -16,7 +16,7 @@ from nhzoo.leaderboard.site.page import templates
 from nhzoo.publishing.charts import Frame, LogAxis, short
 from nhzoo.publishing.html import number, text
 from nhzoo.publishing.learning_curve import CLONED, Curve
-from nhzoo.scaling.intervals import Interval
+from nhzoo.scaling.intervals import LawInterval
 
 FRAME: Final = Frame(width=480, height=330, left=46, right=20, top=36, bottom=46)
 MOST_LABELS: Final = 14
@@ -60,7 +60,7 @@ class Band:
     """A law: (x, interval) along the axis, the name of it, and from which x on it is a guess."""
 
     name: str
-    points: Sequence[tuple[float, Interval]]
+    points: Sequence[tuple[float, LawInterval]]
     edge: float
 
 

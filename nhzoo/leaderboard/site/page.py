@@ -21,7 +21,7 @@ from nhzoo.evaluation.results import fault_lines
 from nhzoo.evaluation.statistics import summary_ci95
 from nhzoo.hub.repos import HUB_URL as HUB
 from nhzoo.hub.repos import ORGANISATION
-from nhzoo.leaderboard.board import TIERS, Reference, Row
+from nhzoo.leaderboard.board import TIERS, BoardRow, Reference
 from nhzoo.publishing import html
 from nhzoo.publishing.charts import nice_step, short
 from nhzoo.publishing.html import asset
@@ -176,7 +176,7 @@ BOARD_HEAD: Final = (
 """The columns of a board; "" is the one of the bars."""
 
 
-def board_table(name: str, rows: Sequence[Row], role: str | None = None) -> dict[str, Any]:
+def board_table(name: str, rows: Sequence[BoardRow], role: str | None = None) -> dict[str, Any]:
     """What `boards.html` shows of a protocol, best first; with `role`, of that role's games."""
     chosen = [(row, row.summary if role is None else row.roles[role]) for row in rows]
     scale = Scale.of(summary for _, summary in chosen)
@@ -189,7 +189,7 @@ def board_table(name: str, rows: Sequence[Row], role: str | None = None) -> dict
 
 
 def _board_line(
-    row: Row, summary: Mapping[str, Any], scale: Scale, role: str | None
+    row: BoardRow, summary: Mapping[str, Any], scale: Scale, role: str | None
 ) -> dict[str, Any]:
     faults = row.summary.get("faults", ()) if role is None else ()
     return {
@@ -217,7 +217,7 @@ def _cell(value: Any, shown: Callable[[Any], str]) -> tuple[Any, str]:
     return (None, "–") if value is None else (value, shown(value))
 
 
-def agent_path(row: Row) -> str:
+def agent_path(row: BoardRow) -> str:
     """The page of a row, from the site's root."""
     return f"agents/{row.id}.html"
 

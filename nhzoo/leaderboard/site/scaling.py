@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from nhzoo.errors import NhzooError
 from nhzoo.evaluation.statistics import summary_ci95
-from nhzoo.leaderboard.board import TIERS, Row
+from nhzoo.leaderboard.board import TIERS, BoardRow
 from nhzoo.leaderboard.site.charts import Band, Mark, drawn_lines, grid, scatter
 from nhzoo.leaderboard.site.page import Page, agent_path
 from nhzoo.publishing.charts import short
@@ -20,7 +20,7 @@ from nhzoo.publishing.html import count
 from nhzoo.runtime.console import say
 from nhzoo.scaling.fitting import Fit, read_fit
 from nhzoo.scaling.grading import FrozenForecast, read_forecasts
-from nhzoo.scaling.intervals import Interval
+from nhzoo.scaling.intervals import LawInterval
 from nhzoo.scaling.laws import predict
 from nhzoo.training import run_table
 from nhzoo.training.run_table import RunRow
@@ -70,7 +70,7 @@ def read_laws(leaderboard: Path, training: Path | None, published: Path | None) 
     return Laws(max(fits, key=lambda fit: fit.largest, default=None), tuple(forecasts), paper)
 
 
-def scaling_page(rows: Sequence[Row], laws: Laws) -> Page:
+def scaling_page(rows: Sequence[BoardRow], laws: Laws) -> Page:
     """The page; `rows` are all of the board."""
     shown = [row for row in rows if row.status != "removed"]
     fit = laws.fit
@@ -89,7 +89,7 @@ def scaling_page(rows: Sequence[Row], laws: Laws) -> Page:
     return Page("scaling.html", "scaling.html", values)
 
 
-def score_charts(rows: Sequence[Row], laws: Laws, paper: bool = True) -> list[Markup]:
+def score_charts(rows: Sequence[BoardRow], laws: Laws, paper: bool = True) -> list[Markup]:
     """Score against FLOPs and against parameters, of the rows of one protocol."""
     levels = [
         (f"{row.agent}", float(row.summary["mean_score"]))
@@ -126,7 +126,7 @@ def score_charts(rows: Sequence[Row], laws: Laws, paper: bool = True) -> list[Ma
     return [figure for figure in figures if figure]
 
 
-def loss_chart(rows: Sequence[Row], laws: Laws) -> Markup | None:
+def loss_chart(rows: Sequence[BoardRow], laws: Laws) -> Markup | None:
     """Held-out loss against FLOPs, of agents, runs of the fit, and forecasts; None of none."""
     marks = {}
     for row in rows:
@@ -157,7 +157,7 @@ def loss_chart(rows: Sequence[Row], laws: Laws) -> Markup | None:
     )
 
 
-def _score_mark(row: Row, x: float) -> Mark:
+def _score_mark(row: BoardRow, x: float) -> Mark:
     low, high = summary_ci95(row.summary) or (None, None)
     mean = float(row.summary["mean_score"])
     believed = row.tier != TIERS[0]
@@ -192,7 +192,9 @@ def _return_bands(laws: Laws, xs: Sequence[float]) -> list[Band]:
     points = []
     for x in grid(law.low, max([*xs, law.high])):
         found = law.at(math.log(x), level, noise=False)
-        points.append((x, Interval(*(math.exp(v) for v in (found.value, found.low, found.high)))))
+        points.append(
+            (x, LawInterval(*(math.exp(v) for v in (found.value, found.low, found.high))))
+        )
     name = f"best of each budget, score ~ FLOPs^{law.slope:.2f}, 90 %"
     return [Band(name, points, law.high)]
 
@@ -218,7 +220,7 @@ def _ledger_line(frozen: FrozenForecast) -> dict[str, Any]:
     }
 
 
-def _interval(value: Interval, digits: int) -> str:
+def _interval(value: LawInterval, digits: int) -> str:
     shown = [f"{x:,.{digits}f}" for x in (value.value, value.low, value.high)]
     return f"{shown[0]} [{shown[1]}, {shown[2]}]"
 

@@ -23,7 +23,7 @@ from nhzoo.envs.protocols import PROTOCOLS, get_protocol
 from nhzoo.errors import InputError
 from nhzoo.evaluation import results
 from nhzoo.hub.repos import SITE, kind_of
-from nhzoo.leaderboard.board import TIERS, Board, Reference, Row, ranked
+from nhzoo.leaderboard.board import TIERS, Board, BoardRow, Reference, ranked
 from nhzoo.leaderboard.board_log import LogLine
 from nhzoo.leaderboard.site import games as site_games
 from nhzoo.leaderboard.site.builder import build, build_board, server
@@ -61,7 +61,7 @@ def summary(mean: float, width: float = 0.1, games: int = 128) -> dict:
     return {"episodes": games, "mean_score": mean, "mean_score_ci95": ends, **more}
 
 
-def board_row(folder: Path, agent: str, mean: float = 100.0, **more) -> Row:
+def board_row(folder: Path, agent: str, mean: float = 100.0, **more) -> BoardRow:
     values = {
         "id": re.sub(r"[^a-z0-9]+", "-", agent.lower()).strip("-") or "x",
         "agent": agent,
@@ -87,7 +87,7 @@ def board_row(folder: Path, agent: str, mean: float = 100.0, **more) -> Row:
         "folder": folder,
         "entry": None,
     }
-    return Row(**values | more)
+    return BoardRow(**values | more)
 
 
 @pytest.fixture(scope="module")
@@ -314,11 +314,11 @@ def forecast(name: str, status: str, **more) -> FrozenForecast:
     """As far as the site looks at one."""
     from types import SimpleNamespace
 
-    from nhzoo.scaling.intervals import Interval
+    from nhzoo.scaling.intervals import LawInterval
 
     said = SimpleNamespace(
-        flops=5e12, params=100_000, samples=10**7, loss=Interval(0.5, 0.45, 0.55),
-        ret=Interval(1_000.0, 700.0, 1_500.0), created="2026-11-01T00:00:00", sha256="a" * 64,
+        flops=5e12, params=100_000, samples=10**7, loss=LawInterval(0.5, 0.45, 0.55),
+        ret=LawInterval(1_000.0, 700.0, 1_500.0), created="2026-11-01T00:00:00", sha256="a" * 64,
     )  # fmt: skip
     grade = None
     if status in ("hit", "missed"):
@@ -646,7 +646,7 @@ def test_a_thousand_rows_stay_usable(browser, made_up, tmp_path):  # noqa: F811
     tab.close()
 
 
-def thousand(folder: Path) -> list[Row]:
+def thousand(folder: Path) -> list[BoardRow]:
     """1,000 rows of agents that are not there."""
     rows = []
     for k in range(1_000):

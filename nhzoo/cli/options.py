@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,3 +14,25 @@ WORKERS = click.option(
     "--workers", type=click.IntRange(1), help="Worker processes (default: one a core)."
 )
 FOLDER = click.Path(file_okay=False, path_type=Path)
+_TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "float | None": float}
+
+
+def config_options(config: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options that the fields of a config class are: those with a help text, in their order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for field in reversed(fields(config)):
+            if not field.metadata:
+                continue
+            words: dict[str, Any] = {"help": field.metadata["help"], "default": field.default}
+            if field.type == "bool":
+                words["is_flag"] = True
+            else:
+                words["type"] = _TYPES[str(field.type)]
+                words["show_default"] = field.metadata["shown"] and field.default not in (None, "")
+            if field.default is MISSING:
+                words |= {"default": None, "required": True, "show_default": False}
+            command = click.option(f"--{field.name.replace('_', '-')}", **words)(command)
+        return command
+
+    return decorate

@@ -12,9 +12,11 @@ from typing import Any
 import click
 
 from nhzoo.cli.data import packed_games
-from nhzoo.cli.options import AS_JSON, FOLDER, WORKERS
+from nhzoo.cli.options import AS_JSON, FOLDER, WORKERS, config_options
 from nhzoo.errors import InputError
 from nhzoo.runtime import console
+from nhzoo.training.config import BCConfig
+from nhzoo.training.rl.config import ImpalaConfig
 
 
 def _outcome(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,39 +60,7 @@ def train() -> None:
 @click.option(
     "--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations to imitate."
 )
-@click.option("--params", type=int, required=True, help="Number of parameters, all counted.")
-@click.option("--flops", type=float, help="Budget in training FLOPs, for example 2e13.")
-@click.option("--minutes", type=float, help="Budget in minutes, instead of --flops.")
-@click.option("--batch", default=4, show_default=True, help="Games in a batch, over all processes.")
-@click.option("--time", default=64, show_default=True, help="Time steps in a batch.")
-@click.option("--streams", default=512, show_default=True, help="Games read side by side.")
-@click.option(
-    "--accumulate",
-    default=1,
-    show_default=True,
-    help="Batches in an update (gradient accumulation).",
-)
-@click.option("--lr", default=0.0, help="Peak learning rate (default: by a rule for the size).")
-@click.option("--warmup", default=100, show_default=True, help="Updates of learning-rate warm-up.")
-@click.option("--weight-decay", default=0.01, show_default=True, help="Weight decay of AdamW.")
-@click.option(
-    "--seed", default=0, show_default=True, help="Seed of the weights and of the data order."
-)
-@click.option("--threads", default=1, show_default=True, help="CPU threads of each process.")
-@click.option(
-    "--device", default="cpu", show_default=True, help="Device: cpu, cuda, cuda:N or auto."
-)
-@click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16 (autocast).")
-@click.option(
-    "--compile", is_flag=True, default=False, help="Use torch.compile; it takes minutes to start."
-)
-@click.option(
-    "--checkpoints",
-    default="",
-    help="Validate during the run: 3 means after 1/2, 1/4 and 1/8 of it; or give shares: 0.1,0.5.",
-)
-@click.option("--save-every", default=1_000, show_default=True, help="Updates between saves.")
-@click.option("--dropout", default=0.0, show_default=True, help="Dropout on the encoders' output.")
+@config_options(BCConfig)
 @_outcome
 @WORKERS
 @AS_JSON
@@ -117,7 +87,6 @@ def train_bc(
     """
     from nhzoo.policy.checkpoint import Sampling
     from nhzoo.training import bc, distributed, outputs
-    from nhzoo.training.config import BCConfig
     from nhzoo.training.run_table import append_row
 
     def record(trained: bc.BCResult) -> dict[str, Any]:
@@ -207,87 +176,7 @@ def train_next(context: click.Context, /, forecast_file: Path, **options: Any) -
 
 
 @train.command("impala")
-@click.option("--steps", type=float, required=True, help="Budget in environment steps.")
-@click.option("--params", default=0, help="Number of parameters, all counted; not with --start.")
-@click.option("--start", default="", help="Entry to start from: name or folder.")
-@click.option("--teacher", default="", help="Entry to distil from, by a KL cost.")
-@click.option("--teacher-cost", default=0.5, show_default=True, help="Initial weight of that cost.")
-@click.option("--demonstrations", default="", help="Dataset to imitate as well.")
-@click.option(
-    "--demonstration-cost", default=0.1, show_default=True, help="Initial weight of that cost."
-)
-@click.option(
-    "--half-life", default=5e6, show_default=True, help="Steps in which both costs halve."
-)
-@click.option("--floor", default=0.1, show_default=True, help="Lowest share that they fall to.")
-@click.option("--actors", default=1, show_default=True, help="Number of actor processes.")
-@click.option(
-    "--inline",
-    is_flag=True,
-    default=False,
-    help="Run actors in the learner's process: exactly resumable, slow.",
-)
-@click.option("--cluster", default="", help="Address of the Ray cluster for the actors, or auto.")
-@click.option("--games", default=16, show_default=True, help="Games side by side in each actor.")
-@click.option("--time", default=32, show_default=True, help="Time steps in an unroll.")
-@click.option("--unrolls", default=2, show_default=True, help="Unrolls in a learner update.")
-@click.option("--discount", default=0.999, show_default=True, help="Discount of rewards per step.")
-@click.option(
-    "--rewards",
-    default="scaled",
-    show_default=True,
-    help="Rewards from score differences: scaled or clipped.",
-)
-@click.option(
-    "--extras", default="", help="Reward shaping in points, in training only: depth=50,level=20."
-)
-@click.option(
-    "--advantages",
-    default="scaled",
-    show_default=True,
-    help="Advantages: scaled (by their running RMS) or raw.",
-)
-@click.option(
-    "--entropy-cost", default=1e-3, show_default=True, help="Weight of the entropy bonus."
-)
-@click.option("--value-cost", default=0.5, show_default=True, help="Weight of the value loss.")
-@click.option("--lr", default=5e-4, show_default=True, help="Learning rate of Adam.")
-@click.option("--warmup", default=100, show_default=True, help="Updates of learning-rate warm-up.")
-@click.option(
-    "--value-warmup",
-    default=0,
-    show_default=True,
-    help="Updates that train the value head alone, first.",
-)
-@click.option("--clip", default=4.0, show_default=True, help="Largest gradient norm.")
-@click.option(
-    "--character",
-    default="mon-hum-neu-mal",
-    show_default=True,
-    help="Character to play; @ draws one for each game.",
-)
-@click.option(
-    "--no-progress",
-    default=1_000,
-    show_default=True,
-    help="Truncate a game after this many steps without a game turn.",
-)
-@click.option(
-    "--step-cap", default=100_000, show_default=True, help="Truncate a game after this many steps."
-)
-@click.option(
-    "--world",
-    default="nethack",
-    show_default=True,
-    help="Environment: nethack; for tests tiny-walk or tiny-memory.",
-)
-@click.option("--seed", default=0, show_default=True, help="Seed of the weights and of the games.")
-@click.option("--threads", default=1, show_default=True, help="CPU threads of the learner.")
-@click.option(
-    "--device", default="cpu", show_default=True, help="Device of the learner, as for train bc."
-)
-@click.option("--checkpoints", default="", help="Rows during the run, as for train bc.")
-@click.option("--save-every", default=500, show_default=True, help="Updates between saves.")
+@config_options(ImpalaConfig)
 @_outcome
 @WORKERS
 @AS_JSON
@@ -314,7 +203,6 @@ def train_impala(
     from nhzoo.training import distributed
     from nhzoo.training.loop import Interrupted
     from nhzoo.training.rl import training
-    from nhzoo.training.rl.config import ImpalaConfig
     from nhzoo.training.run_table import append_row
 
     def record(played: training.RLResult) -> dict[str, Any]:

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Collection
+from dataclasses import MISSING, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 from nhzoo.errors import InputError
 from nhzoo.policy.config import PolicyConfig
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 PRECISIONS = ("fp32", "bf16")
+
+
+def option(help: str, default: Any = MISSING, shown: bool = True) -> Any:
+    """A field that is an option of the command line too: its help, and if its default is shown."""
+    return field(default=default, metadata={"help": help, "shown": shown})
+
+
+def check_numbers(config: DataclassInstance, from_zero: Collection[str]) -> None:
+    """InputError for whole numbers below 1 (0 for those named), and numbers that are not from 0."""
+    for each in fields(config):
+        value, name = getattr(config, each.name), f"--{each.name.replace('_', '-')}"
+        least = 0 if each.name in from_zero else 1
+        if each.type == "int" and not least <= value <= 1 << 30:
+            raise InputError(f"{name} must be at least {least}, is {value}")
+        if each.type == "float" and not (math.isfinite(value) and value >= 0):
+            raise InputError(f"{name} must be a number from 0, is {value}")
 
 
 @dataclass(frozen=True)
@@ -24,30 +45,33 @@ class BCConfig:
     """
 
     data: str
-    params: int
-    flops: float | None = None
-    minutes: float | None = None
-    batch: int = 4
-    time: int = 64
-    streams: int = 512
-    accumulate: int = 1
-    lr: float = 0.0
-    warmup: int = 100
+    params: int = option("Number of parameters, all counted.")
+    flops: float | None = option("Budget in training FLOPs, for example 2e13.", None)
+    minutes: float | None = option("Budget in minutes, instead of --flops.", None)
+    batch: int = option("Games in a batch, over all processes.", 4)
+    time: int = option("Time steps in a batch.", 64)
+    streams: int = option("Games read side by side.", 512)
+    accumulate: int = option("Batches in an update (gradient accumulation).", 1)
+    lr: float = option("Peak learning rate (default: by a rule for the size).", 0.0, shown=False)
+    warmup: int = option("Updates of learning-rate warm-up.", 100)
     final_lr: float = 0.02
-    weight_decay: float = 0.01
-    dropout: float = 0.0
+    weight_decay: float = option("Weight decay of AdamW.", 0.01)
+    dropout: float = option("Dropout on the encoders' output.", 0.0)
     beta2: float = 0.99
     clip: float = 1.0
-    seed: int = 0
-    threads: int = 1
-    device: str = "cpu"
-    precision: str = "fp32"
-    compile: bool = False
-    checkpoints: str = ""
+    seed: int = option("Seed of the weights and of the data order.", 0)
+    threads: int = option("CPU threads of each process.", 1)
+    device: str = option("Device: cpu, cuda, cuda:N or auto.", "cpu")
+    precision: str = option("fp32, or bf16 (autocast).", "fp32")
+    compile: bool = option("Use torch.compile; it takes minutes to start.", False)
+    checkpoints: str = option(
+        "Validate during the run: 3 means after 1/2, 1/4 and 1/8 of it; or give shares: 0.1,0.5.",
+        "",
+    )
     log_every: int = 100
     validate_every: int = 2_000
     validation_frames: int = 2_048
-    save_every: int = 1_000
+    save_every: int = option("Updates between saves.", 1_000)
 
     def __post_init__(self) -> None:
         budget = self.minutes if self.flops is None else self.flops
@@ -55,13 +79,7 @@ class BCConfig:
             raise InputError("give a budget: either --flops or --minutes")
         if not (math.isfinite(budget) and budget > 0):
             raise InputError("the budget must be a number larger than zero")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            option = f"--{field.name.replace('_', '-')}"
-            if field.type == "int" and not (0 if field.name == "seed" else 1) <= value <= 1 << 30:
-                raise InputError(f"{option} must be at least 1, is {value}")
-            if field.type == "float" and not (math.isfinite(value) and value >= 0):
-                raise InputError(f"{option} must be a number from 0, is {value}")
+        check_numbers(self, ("seed",))
         if self.dropout >= 1:
             raise InputError("--dropout must be below 1")
         if self.precision not in PRECISIONS:

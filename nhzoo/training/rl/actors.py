@@ -289,7 +289,7 @@ class Actor:
         return features.encode(chars, colors, cursor, self._recall, out)
 
 
-class InlineCrew:
+class InlineActorPool:
     """Actors in the learner's own process, one after another: slow, exact, easy to debug."""
 
     def __init__(

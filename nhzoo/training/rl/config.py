@@ -3,19 +3,60 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nhzoo.errors import InputError
 from nhzoo.policy.config import UPDATE_FLOPS, PolicyConfig
-from nhzoo.training.config import checkpoint_fractions
-from nhzoo.training.rl.envs import KINDS as WORLDS
-from nhzoo.training.rl.envs import TrainEnvConfig
-from nhzoo.training.rl.rollouts import KINDS, RewardShaping
+from nhzoo.training.config import check_numbers, checkpoint_fractions, option
 
+if TYPE_CHECKING:
+    from nhzoo.envs.game import EpisodeResult
+
+NETHACK = "nethack"
+ENVIRONMENTS = (NETHACK, "tiny-walk", "tiny-memory")
+SCALED, CLIPPED = "scaled", "clipped"
+REWARDS = (SCALED, CLIPPED)
+EXTRAS = ("depth", "level")
+"""What can be a potential: the deepest level reached, the hero's experience level."""
 ADVANTAGES = ("scaled", "raw")
+
 
 FREE = ("steps", "actors", "inline", "cluster", "threads")
 """Options that may be others when a run goes on; a run is prolonged by more `steps`."""
+
+
+@dataclass(frozen=True)
+class RewardShaping:
+    """Extras by potentials: a step from s to s' brings gamma P(s') - P(s) besides its score.
+
+    Ng, Harada, Russell 1999: for any P with P = 0 where a game has ended this leaves the best
+    policies the best. `weights` are points of score for one level of each of `EXTRAS`.
+    """
+
+    weights: tuple[tuple[str, float], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> RewardShaping:
+        """From "depth=50,level=20"; "" is none."""
+        weights: dict[str, float] = {}
+        for part in text.split(",") if text else ():
+            name, _, value = part.partition("=")
+            try:
+                weights[name] = float(value)
+            except ValueError:
+                weights[name] = float("nan")
+            if name not in EXTRAS or not math.isfinite(weights[name]):
+                raise InputError(
+                    f"--extras {text}: give points for any of {', '.join(EXTRAS)}, "
+                    "for example depth=50,level=20"
+                )
+        return cls(tuple(sorted(weights.items())))
+
+    def of(self, result: EpisodeResult) -> float:
+        """P of where a game stands, in points."""
+        held = {"depth": result.max_depth, "level": result.max_experience_level}
+        return sum(weight * held[name] for name, weight in self.weights)
 
 
 @dataclass(frozen=True)
@@ -34,57 +75,50 @@ class ImpalaConfig:
     run down to `floor` of what they were.
     """
 
-    steps: float
-    params: int = 0
-    world: str = "nethack"
-    character: str = "mon-hum-neu-mal"
-    step_cap: int = 100_000
-    no_progress: int = 1_000
-    actors: int = 1
-    inline: bool = False
-    cluster: str = ""
-    games: int = 16
-    time: int = 32
-    unrolls: int = 2
-    discount: float = 0.999
-    rewards: str = "scaled"
-    extras: str = ""
-    advantages: str = "scaled"
-    value_cost: float = 0.5
-    entropy_cost: float = 1e-3
+    steps: float = option("Budget in environment steps.")
+    params: int = option("Number of parameters, all counted; not with --start.", 0, shown=False)
+    world: str = option("Environment: nethack; for tests tiny-walk or tiny-memory.", "nethack")
+    character: str = option("Character to play; @ draws one for each game.", "mon-hum-neu-mal")
+    step_cap: int = option("Truncate a game after this many steps.", 100_000)
+    no_progress: int = option("Truncate a game after this many steps without a game turn.", 1_000)
+    actors: int = option("Number of actor processes.", 1)
+    inline: bool = option("Run actors in the learner's process: exactly resumable, slow.", False)
+    cluster: str = option("Address of the Ray cluster for the actors, or auto.", "")
+    games: int = option("Games side by side in each actor.", 16)
+    time: int = option("Time steps in an unroll.", 32)
+    unrolls: int = option("Unrolls in a learner update.", 2)
+    discount: float = option("Discount of rewards per step.", 0.999)
+    rewards: str = option("Rewards from score differences: scaled or clipped.", "scaled")
+    extras: str = option("Reward shaping in points, in training only: depth=50,level=20.", "")
+    advantages: str = option("Advantages: scaled (by their running RMS) or raw.", "scaled")
+    value_cost: float = option("Weight of the value loss.", 0.5)
+    entropy_cost: float = option("Weight of the entropy bonus.", 1e-3)
     rho_bar: float = 1.0
     c_bar: float = 1.0
-    lr: float = 5e-4
-    warmup: int = 100
-    value_warmup: int = 0
+    lr: float = option("Learning rate of Adam.", 5e-4)
+    warmup: int = option("Updates of learning-rate warm-up.", 100)
+    value_warmup: int = option("Updates that train the value head alone, first.", 0)
     beta2: float = 0.99
     epsilon: float = 1e-7
-    clip: float = 4.0
-    start: str = ""
-    teacher: str = ""
-    teacher_cost: float = 0.5
-    demonstrations: str = ""
-    demonstration_cost: float = 0.1
+    clip: float = option("Largest gradient norm.", 4.0)
+    start: str = option("Entry to start from: name or folder.", "")
+    teacher: str = option("Entry to distil from, by a KL cost.", "")
+    teacher_cost: float = option("Initial weight of that cost.", 0.5)
+    demonstrations: str = option("Dataset to imitate as well.", "")
+    demonstration_cost: float = option("Initial weight of that cost.", 0.1)
     demonstration_batch: int = 4
     demonstration_time: int = 64
-    half_life: float = 5e6
-    floor: float = 0.1
-    seed: int = 0
-    threads: int = 1
-    device: str = "cpu"
-    checkpoints: str = ""
+    half_life: float = option("Steps in which both costs halve.", 5e6)
+    floor: float = option("Lowest share that they fall to.", 0.1)
+    seed: int = option("Seed of the weights and of the games.", 0)
+    threads: int = option("CPU threads of the learner.", 1)
+    device: str = option("Device of the learner, as for train bc.", "cpu")
+    checkpoints: str = option("Rows during the run, as for train bc.", "")
     log_every: int = 50
-    save_every: int = 500
+    save_every: int = option("Updates between saves.", 500)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            option = f"--{field.name.replace('_', '-')}"
-            least = 0 if field.name in ("seed", "params", "value_warmup") else 1
-            if field.type == "int" and not least <= value <= 1 << 30:
-                raise InputError(f"{option} must be at least {least}, is {value}")
-            if field.type == "float" and not (math.isfinite(value) and value >= 0):
-                raise InputError(f"{option} must be a number from 0, is {value}")
+        check_numbers(self, ("seed", "params", "value_warmup"))
         if self.steps < 1:
             raise InputError(f"--steps must be at least 1, is {self.steps:g}")
         if self.discount > 1 or self.floor > 1:
@@ -92,9 +126,9 @@ class ImpalaConfig:
         if self.half_life == 0 or self.lr == 0:
             raise InputError("--half-life and --lr must be larger than zero")
         for name, value, known in (
-            ("rewards", self.rewards, KINDS),
+            ("rewards", self.rewards, REWARDS),
             ("advantages", self.advantages, ADVANTAGES),
-            ("world", self.world, WORLDS),
+            ("world", self.world, ENVIRONMENTS),
         ):
             if value not in known:
                 raise InputError(f"--{name} {value}: give one of {', '.join(known)}")
@@ -121,18 +155,6 @@ class ImpalaConfig:
     def updates(self) -> int:
         """Updates that the steps are enough for, at least one."""
         return max(1, int(self.steps / (self.rows * self.time)))
-
-    def world_config(self) -> TrainEnvConfig:
-        """The games that its actors play."""
-        return TrainEnvConfig(
-            self.world,
-            self.character,
-            self.step_cap,
-            self.no_progress,
-            self.seed,
-            self.discount,
-            self.extras,
-        )
 
     def rate(self, update: int) -> float:
         """The learning rate of update `update` (from 0)."""

@@ -18,16 +18,14 @@ from nhzoo.envs.game import FINAL, Episode, Game
 from nhzoo.envs.protocols import GameSpec, seeds_of
 from nhzoo.errors import InputError
 from nhzoo.policy.walking import COL_STEP, MOVES, ROW_STEP
-from nhzoo.training.rl.rollouts import Finished, RewardShaping
+from nhzoo.training.rl.config import ENVIRONMENTS, NETHACK, ImpalaConfig, RewardShaping
+from nhzoo.training.rl.rollouts import Finished
 
 Array = np.ndarray[Any, Any]
 _KEYS: list[int] = ACTION_KEYS.tolist()
 
 _STATUS = b"Dlvl:1  $:0  HP:12(12) Pw:4(4) AC:4  Xp:1/0 T:"
 _DIRECTION = {ord(key): d for d, key in enumerate(MOVES)}
-
-NETHACK = "nethack"
-KINDS = (NETHACK, "tiny-walk", "tiny-memory")
 
 
 class TrainEnv(Protocol):
@@ -77,13 +75,26 @@ class TrainEnvConfig:
     def __post_init__(self) -> None:
         GameSpec(core=0, disp=0, character=self.character)  # InputError where there is no such hero
 
+    @classmethod
+    def of(cls, config: ImpalaConfig) -> TrainEnvConfig:
+        """The games that the actors of a run play."""
+        return cls(
+            config.world,
+            config.character,
+            config.step_cap,
+            config.no_progress,
+            config.seed,
+            config.discount,
+            config.extras,
+        )
+
     def make(self, actor: int, rows: Mapping[str, Array]) -> TrainEnv:
         """A world of actor number `actor`, whose screens go into `rows`."""
         if self.kind == NETHACK:
             return NetHackTrainEnv(self, actor, rows)
         kinds = {"tiny-walk": WalkEnv, "tiny-memory": MemoryEnv}
         if self.kind not in kinds:
-            raise InputError(f"--world {self.kind}: give one of {', '.join(KINDS)}")
+            raise InputError(f"--world {self.kind}: give one of {', '.join(ENVIRONMENTS)}")
         return kinds[self.kind](self, actor, rows)
 
 

@@ -30,15 +30,16 @@ from nhzoo.training.rl.actors import (
     ActorConfig,
     ActorPool,
     ActorState,
-    InlineCrew,
+    InlineActorPool,
     pack_states,
     unpack_states,
     weights_of,
 )
-from nhzoo.training.rl.config import FREE, ImpalaConfig, update_flops
+from nhzoo.training.rl.config import FREE, SCALED, ImpalaConfig, update_flops
+from nhzoo.training.rl.envs import TrainEnvConfig
 from nhzoo.training.rl.objectives import Critic, Demonstrations, Teacher, divergence, vtrace
-from nhzoo.training.rl.remote_actors import ProcessCrew
-from nhzoo.training.rl.rollouts import SCALED, Finished, RewardScale, Unroll, joined
+from nhzoo.training.rl.remote_actors import ProcessActorPool
+from nhzoo.training.rl.rollouts import Finished, RewardScale, Unroll, joined
 from nhzoo.training.run_state import (
     RunState,
     check_config,
@@ -325,15 +326,15 @@ class ImpalaRun:
     ) -> ActorPool:
         config = self.config
         actor = ActorConfig(
-            self.policy.config, config.world_config(), config.games, config.time, config.seed
+            self.policy.config, TrainEnvConfig.of(config), config.games, config.time, config.seed
         )
         if config.inline:
-            return InlineCrew(actor, config.actors, states, turn)
+            return InlineActorPool(actor, config.actors, states, turn)
         if config.cluster:
-            from nhzoo.training.rl.ray_actors import RayCrew
+            from nhzoo.training.rl.ray_actors import RayActorPool
 
-            return RayCrew(actor, config.actors, states, config.cluster, stop, say)
-        return ProcessCrew(actor, config.actors, states, stop, say)
+            return RayActorPool(actor, config.actors, states, config.cluster, stop, say)
+        return ProcessActorPool(actor, config.actors, states, stop, say)
 
     def _load(self, state: RunState) -> tuple[dict[int, ActorState], int]:
         """Where the actors stand, and whose turn it is."""

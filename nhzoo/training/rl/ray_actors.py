@@ -64,7 +64,7 @@ class _ActorHandle:
     heard: float = field(default_factory=time.monotonic)
 
 
-class RayCrew:
+class RayActorPool:
     """`actors` Ray actors of one CPU each, on the cluster at `address` ("auto": the one here)."""
 
     def __init__(

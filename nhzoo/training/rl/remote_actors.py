@@ -135,7 +135,7 @@ class _ActorHandle:
         return START_SECONDS if self.given else HANG_SECONDS
 
 
-class ProcessCrew:
+class ProcessActorPool:
     """`actors` processes, each with a core of its own at best."""
 
     def __init__(

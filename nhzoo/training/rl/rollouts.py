@@ -22,55 +22,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from nhzoo.envs.game import EpisodeResult
-from nhzoo.errors import InputError
 from nhzoo.policy.config import LAYERS
 from nhzoo.policy.features import Features
+from nhzoo.training.rl.config import CLIPPED
 
 Array = np.ndarray[Any, Any]
-
-SCALED, CLIPPED = "scaled", "clipped"
-KINDS = (SCALED, CLIPPED)
-EXTRAS = ("depth", "level")
-"""What can be a potential: the deepest level reached, the hero's experience level."""
 
 MOST = 10.0
 """Of a scaled reward, either sign."""
 _MEMORY = 2_000_000.0  # steps that the mean square looks back
 _PRIOR = 1_000.0  # steps of a mean square of 1 to begin with
-
-
-@dataclass(frozen=True)
-class RewardShaping:
-    """Extras by potentials: a step from s to s' brings gamma P(s') - P(s) besides its score.
-
-    Ng, Harada, Russell 1999: for any P with P = 0 where a game has ended this leaves the best
-    policies the best. `weights` are points of score for one level of each of `EXTRAS`.
-    """
-
-    weights: tuple[tuple[str, float], ...] = ()
-
-    @classmethod
-    def parse(cls, text: str) -> RewardShaping:
-        """From "depth=50,level=20"; "" is none."""
-        weights: dict[str, float] = {}
-        for part in text.split(",") if text else ():
-            name, _, value = part.partition("=")
-            try:
-                weights[name] = float(value)
-            except ValueError:
-                weights[name] = float("nan")
-            if name not in EXTRAS or not np.isfinite(weights[name]):
-                raise InputError(
-                    f"--extras {text}: give points for any of {', '.join(EXTRAS)}, "
-                    "for example depth=50,level=20"
-                )
-        return cls(tuple(sorted(weights.items())))
-
-    def of(self, result: EpisodeResult) -> float:
-        """P of where a game stands, in points."""
-        held = {"depth": result.max_depth, "level": result.max_experience_level}
-        return sum(weight * held[name] for name, weight in self.weights)
 
 
 class RewardScale:

@@ -74,7 +74,7 @@ def publish_played(
         training,
         description,
         "",
-        probe(config.world_config()),
+        probe(TrainEnvConfig.of(config)),
     )
     save_critic(folder, played.critic)
     if log is not None and log.is_file():

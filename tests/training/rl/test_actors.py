@@ -17,15 +17,16 @@ from nhzoo.policy.network import MOVE_ACTIONS, Policy
 from nhzoo.training.rl.actors import (
     Actor,
     ActorConfig,
-    InlineCrew,
+    InlineActorPool,
     pack_states,
     take_weights,
     unpack_states,
     weights_of,
 )
+from nhzoo.training.rl.config import RewardShaping
 from nhzoo.training.rl.envs import TrainEnvConfig
-from nhzoo.training.rl.remote_actors import ProcessCrew
-from nhzoo.training.rl.rollouts import RewardScale, RewardShaping, joined
+from nhzoo.training.rl.remote_actors import ProcessActorPool
+from nhzoo.training.rl.rollouts import RewardScale, joined
 
 SHAPE = PolicyConfig.for_params(20_000)
 WALK = ActorConfig(SHAPE, TrainEnvConfig("tiny-walk"), games=4, time=20, seed=1)
@@ -142,7 +143,7 @@ def test_new_weights_are_played_with():
 
 def test_processes_play_what_an_actor_here_plays():
     weights = weights_of(policy())
-    inline = [InlineCrew(WALK, 1, {}), ProcessCrew(WALK, 1, {})]
+    inline = [InlineActorPool(WALK, 1, {}), ProcessActorPool(WALK, 1, {})]
     found = []
     for crew in inline:
         crew.publish(weights, 0)
@@ -164,7 +165,7 @@ def test_processes_play_what_an_actor_here_plays():
 
 def test_more_actors_than_cores_are_refused():
     with pytest.raises(InputError, match=r"--actors 1000: this machine has \d+ cores"):
-        ProcessCrew(WALK, 1_000, {})
+        ProcessActorPool(WALK, 1_000, {})
 
 
 def test_rewards_are_scaled_by_the_root_mean_square_of_the_discounted_return():

@@ -24,7 +24,7 @@ from nhzoo.policy import checkpoint
 from nhzoo.policy.config import PolicyConfig
 from nhzoo.training import loop, run_table
 from nhzoo.training.rl import training
-from nhzoo.training.rl.actors import InlineCrew
+from nhzoo.training.rl.actors import InlineActorPool
 from nhzoo.training.rl.config import ImpalaConfig, update_flops
 from nhzoo.training.rl.impala import ImpalaRun
 from nhzoo.training.rl.objectives import Critic, load_critic
@@ -400,8 +400,8 @@ def test_actors_end_when_the_first_weights_cannot_be_published(tmp_path, monkeyp
     def fail(self, weights, version):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(InlineCrew, "publish", fail)
-    monkeypatch.setattr(InlineCrew, "close", lambda crew: closed.append(crew))
+    monkeypatch.setattr(InlineActorPool, "publish", fail)
+    monkeypatch.setattr(InlineActorPool, "close", lambda crew: closed.append(crew))
     with pytest.raises(OSError, match="No space"):
         ImpalaRun(TINY, tmp_path)
     assert len(closed) == 1

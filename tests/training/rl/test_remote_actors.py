@@ -31,7 +31,7 @@ from nhzoo.training.rl.actors import (
 )
 from nhzoo.training.rl.envs import TrainEnvConfig
 from nhzoo.training.rl.impala import ImpalaRun
-from nhzoo.training.rl.remote_actors import ProcessCrew, SharedWeights
+from nhzoo.training.rl.remote_actors import ProcessActorPool, SharedWeights
 from tests.training.rl.test_actors import WALK, policy
 from tests.training.rl.test_impala import TINY, lines
 
@@ -122,7 +122,7 @@ def crew_of(monkeypatch, serve=None, actors=1, stop=lambda: False, **limits):
         for name, value in before.items():
             monkeypatch.setattr(remote_actors, name, value)
 
-    crew = ProcessCrew(WALK, actors, {}, stop, say)
+    crew = ProcessActorPool(WALK, actors, {}, stop, say)
     crew.limit = lambda: [monkeypatch.setattr(remote_actors, *item) for item in limits.items()]
     try:
         yield crew, said
@@ -226,7 +226,7 @@ def test_an_actor_that_has_not_begun_stands_where_it_was_to_begin(monkeypatch):
     actor.play(WALK.empty())
     state = actor.state()
     actor.close()
-    with closing(ProcessCrew(WALK, 1, {0: state}, lambda: True)) as crew:
+    with closing(ProcessActorPool(WALK, 1, {0: state}, lambda: True)) as crew:
         crew.publish(weights_of(policy()), 0)
         assert crew.states() == {0: state}
 
@@ -241,7 +241,7 @@ def test_a_process_that_is_stopped_as_it_is_born_does_not_hold_the_learner(tmp_p
     before = multiprocessing.spawn.get_executable()
     multiprocessing.spawn.set_executable(os.fspath(script))
     try:
-        with closing(ProcessCrew(WALK, 1, {0: state})) as crew:
+        with closing(ProcessActorPool(WALK, 1, {0: state})) as crew:
             born = pid(crew)
             crew.publish(weights_of(policy()), 0)
             until(lambda: state_of(born) == "T")
@@ -255,7 +255,7 @@ def test_a_process_that_is_stopped_as_it_is_born_does_not_hold_the_learner(tmp_p
 def test_no_actors_left(monkeypatch):
     monkeypatch.setattr(remote_actors, "MOST_DEATHS", 1)
     monkeypatch.setattr(remote_actors, "_serve", _die)
-    crew = ProcessCrew(WALK, 1, {})
+    crew = ProcessActorPool(WALK, 1, {})
     try:
         crew.publish(weights_of(policy()), 0)
         with pytest.raises(NhzooError, match=r"no actors left: 2 ended.*exit code 3"):
@@ -271,7 +271,7 @@ def _die(*args):
 @pytest.mark.slow
 def test_what_an_actor_raises_is_said():
     config = replace(WALK, world=TrainEnvConfig("chess"))
-    crew = ProcessCrew(config, 1, {})
+    crew = ProcessActorPool(config, 1, {})
     try:
         crew.publish(weights_of(policy()), 0)
         with pytest.raises(NhzooError, match=r"actor 0: --world chess"):

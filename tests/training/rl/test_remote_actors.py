@@ -354,14 +354,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from nhzoo.training.rl import remote_actors as process_actors
-from nhzoo.training.loop import Alarm
+from nhzoo.training.loop import DivergenceDetector
 from nhzoo.training.rl.training import train
 from nhzoo.training.loop import Interrupted
 from tests.training.rl.test_impala import TINY
 process_actors.STOP_SECONDS = 1.0
 if __name__ == "__main__":
     config = replace(TINY, steps=1e9, inline=False, actors=1, save_every=1000)
-    Alarm.see = lambda self, loss, norm: setattr(self, "high", 1)  # a high loss is saved as well
+    # A high loss is saved as well.
+    DivergenceDetector.see = lambda self, loss, norm: setattr(self, "high", 1)
     try:
         train(config, Path(sys.argv[1]), say=lambda line: print(line, flush=True))
     except Interrupted as stop:
@@ -382,7 +383,13 @@ def test_a_run_whose_only_actor_is_stopped_ends_when_asked_to_with_its_state(tmp
     )  # fmt: skip
     try:
         log = folder / "log.jsonl"
-        until(lambda: log.exists() and len(log.read_text().splitlines()) > 2)
+        until(
+            lambda: (
+                process.poll() is not None
+                or (log.exists() and len(log.read_text().splitlines()) > 2)
+            )
+        )
+        assert process.poll() is None, process.communicate()
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         actors = [p for p in children if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
         assert len(actors) == 1

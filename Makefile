@@ -35,7 +35,7 @@ test: lint
 	$(PYTEST)
 
 test-fast: $(STAMP)
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not browser"
 
 # The fast part on each Python, in a .venv of each, which is kept: .venv-3.12 and so on.
 PYTHONS ?= 3.11 3.12 3.13

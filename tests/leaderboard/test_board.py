@@ -394,6 +394,7 @@ def test_the_export_has_its_columns_and_no_formulas(tmp_path):
     assert document["head"] == board_log.START
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_no_cell_begins_a_formula(text):
     board = Board((row("a", 2, 1, 3, contact=text.replace("\0", "")),), (), ())

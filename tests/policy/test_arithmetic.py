@@ -170,16 +170,16 @@ def test_other_processors_compute_the_same(processor, tmp_path):
     cpu, features = PROCESSORS[processor]
     code = (
         "import json, sys; from nhzoo.policy import arithmetic; "
-        "from tests import test_arithmetic as t; "
+        "from tests.policy import test_arithmetic as t; "
         "t.take_encoded(sys.argv[1]); found = {name: t.logits(name) for name in t.LOGITS}; "
         "print(json.dumps([arithmetic.ROWS, arithmetic.probe(), found]))"
     )
     keep_encoded(tmp_path / "encoded")
     env = os.environ | {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
     env |= {"NUMBA_CACHE_DIR": str(tmp_path / "compiled"), "MKL_CBWR": "COMPATIBLE"}
-    root = ROOT
+
     command = [sys.executable, "-c", code, tmp_path / "encoded"]
-    done = subprocess.run(command, env=env, cwd=root, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [4, arithmetic.DIGEST, LOGITS]
 

@@ -77,6 +77,7 @@ def test_the_whole_network_grows_with_size():
         assert getattr(large, name) > getattr(small, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", [20_000, 300_000])
 def test_flops_agree_with_torchs_counter_where_that_counts(params):
     """torch counts matrix products, and not table sums."""

@@ -88,6 +88,7 @@ def test_the_curve_can_be_read_by_tensorboard(games, tmp_path):
     assert [event.step for event in curve.Scalars("validation/loss")] == [20, 40]
 
 
+@pytest.mark.slow
 def test_without_tensorboard_the_log_is_the_curve(games, tmp_path, monkeypatch, capfd):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     bc.train(DEBUG, *games, tmp_path)
@@ -156,6 +157,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(games, long_run, tmp_path, number
     assert steady(folder) == steady(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_time_budget_becomes_a_number_of_updates(games, tmp_path):
     config = replace(DEBUG, flops=None, minutes=1 / 60)
     trained = bc.train(config, *games, tmp_path)
@@ -320,6 +322,7 @@ def test_the_learning_rate_follows_from_the_size_unless_it_is_given():
     assert BCConfig(data="x", params=1_000_000, flops=1e9, lr=1e-4).lr == 1e-4
 
 
+@pytest.mark.slow
 def test_two_trainings_in_one_folder_do_not_mix(games, tmp_path):
     with files.lock(tmp_path), pytest.raises(InputError, match="another process is at work"):
         bc.train(DEBUG, *games, tmp_path)

@@ -34,6 +34,7 @@ def test_each_part_gives_what_the_original_gives():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("index", "steps"), [(9, 700), pytest.param(39, 1_500, marks=pytest.mark.slow)]
 )

@@ -163,6 +163,7 @@ def test_a_module_that_starts_threads_is_not_forked(walked, children):
     assert not children()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
@@ -202,6 +203,7 @@ def test_a_bot_that_is_no_bot():
             play(bot(function, module))
 
 
+@pytest.mark.slow
 def test_time_limits(children):
     agent = bot("sleeps", step_seconds=0.5)
     result, _ = play(agent)
@@ -326,6 +328,7 @@ def test_results_of_bots_are_marked_resumed_and_verified(tmp_path):
         evaluate(agent, "smoke-v1", episodes=2, out=one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "status"), [("sleeps", "stalled"), ("unmade", "crashed")])
 def test_failures_are_in_the_result_and_verified(tmp_path, in_process, function, status):
     done = evaluate(bot(function, step_seconds=1), "smoke-v1", 2, 1, out=tmp_path / "out")

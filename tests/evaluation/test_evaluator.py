@@ -207,6 +207,7 @@ def change_row(folder, index, **changes):
     files.atomic_write(folder / "episodes.jsonl", files.dump_jsonl(rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -306,6 +306,7 @@ def test_limits_that_do_not_go_together_are_refused(recorded, tmp_path, monkeypa
     assert rows_of(folder)[6]["max_steps"] == 40
 
 
+@pytest.mark.slow
 def test_games_in_a_loop_may_be_stopped_and_are_counted(tmp_path, in_process):
     """To and fro on two squares is one. The game goes as it would, and ends sooner."""
     limits = replace(SHORT, step_cap=300, character="mon-hum-neu-mal")

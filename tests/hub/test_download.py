@@ -201,6 +201,7 @@ def test_a_copy_to_change(tiny, tmp_path):
 # A network and a hub that fail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "says"),
     [
@@ -322,6 +323,7 @@ def test_what_comes_through_xet_is_told_as_well():
         XetDownloadProgressReporter(**options | {"total": 101})
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer(hub, tiny, tmp_path, monkeypatch):
     from huggingface_hub import constants
 

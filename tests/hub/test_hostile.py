@@ -35,6 +35,7 @@ def outside(tmp_path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", ["ETag", "X-Linked-ETag", "X-Repo-Commit"])
 @pytest.mark.parametrize("climbs", [True, False])
 @pytest.mark.parametrize("name", ["precious", "new"])

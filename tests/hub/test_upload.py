@@ -84,6 +84,7 @@ def test_an_entry_goes_up_in_one_commit_and_comes_back(hub, alice, entry, played
     assert agent.revision == nhzoo.load(entry).revision
 
 
+@pytest.mark.slow
 def test_the_same_again_is_no_commit(hub, alice, entry, played):
     first = push(entry, played=[played])
     again = push(entry, played=[played])
@@ -155,6 +156,7 @@ def test_weights_that_change_under_way_are_not_sent(hub, alice, entry):
     assert set(hub.repos["model", "alice/tiny-agent"].head.files) == {".gitattributes"}
 
 
+@pytest.mark.slow
 def test_a_readme_of_the_authors_own_is_kept(hub, alice, entry, small_set):
     (entry / "README.md").write_text("---\nlicense: mit\n---\n# By hand\n\nAll my words.\n")
     push(entry)
@@ -197,6 +199,7 @@ def test_offline_a_push_says_so(hub, alice, entry, offline):
     assert not hub.requests
 
 
+@pytest.mark.slow
 def test_what_cannot_be_an_entry_is_not_sent(hub, alice, entry, tmp_path, played):
     secret = tmp_path / "secret"
     secret.write_text("{}")
@@ -236,6 +239,7 @@ def test_results_inside_the_entry_are_told_in_the_card(hub, alice, entry, played
     assert not any("traces" in path for path in held)
 
 
+@pytest.mark.slow
 def test_rights(hub, entry, monkeypatch):
     fails("not logged in to the hub: run `hf auth login`", entry)
     fails("who asks|no such repository", entry, "nhzoo/tiny")
@@ -249,6 +253,7 @@ def test_rights(hub, entry, monkeypatch):
     assert not push(entry, "nhzoo/tiny").made  # nothing to send, nothing to ask for
 
 
+@pytest.mark.slow
 def test_private(hub, alice, entry):
     push(entry, private=True)
     assert hub.repos["model", "alice/tiny-agent"].private
@@ -257,6 +262,7 @@ def test_private(hub, alice, entry):
     fails("exists and is public", entry, "alice/open", private=True)
 
 
+@pytest.mark.slow
 def test_a_pull_request_is_opened_once(hub, alice, entry, monkeypatch):
     push(entry, "nhzoo/tiny")
     head = hub.repos["model", "nhzoo/tiny"].head.sha
@@ -276,6 +282,7 @@ def test_a_pull_request_is_opened_once(hub, alice, entry, monkeypatch):
     fails("no such repository to open a pull request in", entry, "nhzoo/x", pull_request=True)
 
 
+@pytest.mark.slow
 def test_somebody_else_was_faster(hub, alice, entry):
     push(entry)
     other = make_entry(entry.parent / "other" / "tiny-agent", seed=2)
@@ -287,6 +294,7 @@ def test_somebody_else_was_faster(hub, alice, entry):
     assert push(other).made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "status", "says"),
     [
@@ -417,6 +425,7 @@ def test_everything_of_a_checkout(entry, played, tmp_path):
         bundle.everything(tmp_path)
 
 
+@pytest.mark.slow
 def test_lists(hub, alice, entry, played):
     push(entry, "nhzoo/tiny", [played])
     hub.add("bob/else", {"README.md": b"---\nlibrary_name: other\n---\n"})

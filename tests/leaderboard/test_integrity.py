@@ -384,6 +384,7 @@ def test_claims_that_contradict_themselves_are_refused(net, training, match):
     refused(net, match)
 
 
+@pytest.mark.slow
 def test_what_contradicts_itself_is_not_made(net, fuzz_root, tmp_path):
     cheap = shutil.copytree(fuzz_root / "tiny", tmp_path / "cheap")
     config = files.read_json(cheap / "config.json")

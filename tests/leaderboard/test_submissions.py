@@ -113,6 +113,7 @@ def test_a_true_submission_is_replayed_and_audited(bot, net):
         judged(bot, audit="auto")
 
 
+@pytest.mark.slow
 def test_what_would_be_refused_is_not_made(fuzz_root, quick, tmp_path):
     out = tmp_path / "out"
     few = evaluate(RandomAgent(), FUZZ, 2, workers=1, out=tmp_path / "few").folder

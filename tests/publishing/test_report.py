@@ -152,6 +152,7 @@ def test_a_recording_is_the_same_every_time(played):
     assert first.packed() == second.packed()
 
 
+@pytest.mark.slow
 def test_a_long_game_keeps_its_start_and_its_end(played):
     row = max(read_rows(played), key=lambda row: row["steps"])
     cast = record_cast(played, row, SMOKE, max_steps=80)

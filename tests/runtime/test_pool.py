@@ -226,6 +226,7 @@ class Together:
         return [(key, -key) for key in held]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trouble", "code"), [("hang", None), ("exit", 5)])
 def test_what_foreign_code_does_is_put_down_to_the_item_with_which_it_does_it_alone(trouble, code):
     items = [(i, i) for i in range(7)]
@@ -261,6 +262,7 @@ class Stops(OneByOne):
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_stopped_does_not_hold_who_gave_no_limit(monkeypatch):
     monkeypatch.setattr(workers, "ITEM_SECONDS", 0.5)
     assert dict(run_tasks(Stops, (), [(0, None)], 1)) == {0: Crashed(None, 0.0, 0.0)}

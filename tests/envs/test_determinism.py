@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from nhzoo.data.traces import open_traces
+from tests import ROOT
 from tests.helpers import determinism
 from tests.helpers.determinism import PASSES, Pass
 
@@ -25,6 +28,15 @@ def test_games_are_the_same_in_every_pass():
         pytest.skip("no C compiler to build the shifted clock with")
     traces = open_traces("autoascend-monk-v1").traces
     assert determinism.study(sorted(traces, key=lambda trace: trace.length)[:4]) == {}
+
+
+def test_make_determinism_runs():
+    if not (shutil.which("cc") or shutil.which("gcc")):
+        pytest.skip("no C compiler to build the shifted clock with")
+    command = [sys.executable, "-m", "tests.helpers.determinism", "autoascend-monk-v1", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 of 1 games are the same in every pass" in done.stdout
 
 
 def test_a_game_that_differs_is_named_with_its_first_frame():

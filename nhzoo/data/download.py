@@ -34,6 +34,7 @@ Progress = Callable[[float, float], None]
 """Called with (bytes done, bytes in all); the second is 0 where it is not known."""
 
 _BLOCK = 1 << 18
+_MOST_REDIRECTS = 20
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses that may pass
 
 # What zipfile raises on archives that are none, or are damaged.
@@ -72,7 +73,11 @@ def download(
     doubled each time; `timeout` is in seconds without a byte. InputError, one line, for everything
     that can go wrong.
     """
-    if urlsplit(url).scheme.lower() not in ("http", "https"):
+    try:
+        scheme = urlsplit(url).scheme.lower()
+    except ValueError as error:
+        raise InputError(f"{url}: {error}") from None
+    if scheme not in ("http", "https"):
         raise InputError(f"{url}: only http and https addresses are fetched")
     if path.is_file() and size in (None, path.stat().st_size) and _hash_is(path, sha256):
         return path
@@ -147,14 +152,18 @@ def _attempt(transfer: _Transfer) -> None:
         headers |= {"Range": f"bytes={held}-", "If-Range": mark}
     with contextlib.ExitStack() as stack:
         try:
-            stream = httpx2.stream(
-                "GET",
-                transfer.url,
-                headers=headers,
-                timeout=transfer.timeout,
-                follow_redirects=True,
-            )
-            response = stack.enter_context(stream)
+            client = stack.enter_context(httpx2.Client(timeout=transfer.timeout))
+            request = client.build_request("GET", transfer.url, headers=headers)
+            for _ in range(_MOST_REDIRECTS):  # by hand: the client reads and unpacks their bodies
+                response = client.send(request, stream=True)
+                stack.callback(response.close)
+                if response.next_request is None:
+                    break
+                request = response.next_request
+            else:
+                raise InputError(f"{transfer.url}: leads from one address to another without end")
+        except httpx2.UnsupportedProtocol as error:
+            raise InputError(f"{transfer.url}: leads elsewhere ({_words(error)})") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ImportError, ValueError) as error:
             if cause := obstacle(error):
                 raise InputError(f"{transfer.url}: {cause}") from None

@@ -311,6 +311,8 @@ def same(claimed: Any, value: Any) -> bool:
             and len(claimed) == len(value)
             and all(same(a, b) for a, b in zip(claimed, value, strict=True))
         )
+    if isinstance(value, int):
+        return not isinstance(claimed, bool) and bool(claimed == value)
     if isinstance(claimed, bool) or not isinstance(claimed, (int, float)):
         return False
     if isinstance(claimed, int) and not -(1 << 63) < claimed < 1 << 63:

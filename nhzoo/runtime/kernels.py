@@ -41,7 +41,9 @@ def _state() -> list[tuple[int, int]]:
 # and functions they use.
 _TEXTS = {path: path.read_bytes() for path in sorted(PACKAGE.rglob("*.py"))}
 _FILES = [
-    p for p, text in _TEXTS.items() if b"njit(" in text or p.parent.name in ("envs", "policy")
+    path
+    for path, text in _TEXTS.items()
+    if b"njit(" in text or path.relative_to(PACKAGE).parts[0] in ("envs", "policy")
 ]
 _STATE = _state()
 _SOURCES = hashlib.sha256(b"".join(_TEXTS.pop(path) for path in _FILES)).digest()

@@ -110,14 +110,15 @@ def checkpoint_fractions(text: str) -> tuple[float, ...]:
         return ()
     try:
         if text.isdigit():
-            result = tuple(0.5**n for n in range(1, int(text) + 1))
+            halvings = int(text) if len(text) <= 3 else 0  # it may be a stranger's recipe
+            result = tuple(0.5**n for n in range(1, halvings + 1))
         else:
-            result = tuple(float(part) for part in text.split(","))
+            result = tuple(float(part) for part in text.split(",", 100))
     except ValueError:
         result = ()
     if not 1 <= len(result) <= 100 or not all(0 < fraction < 1 for fraction in result):
         raise InputError(
-            f"--checkpoints {text}: give a number (3: after 1/2, 1/4 and 1/8 of the run) or "
+            f"--checkpoints {text[:60]}: give a number (3: after 1/2, 1/4 and 1/8 of the run) or "
             "shares between 0 and 1 (0.1,0.5)"
         )
     return result

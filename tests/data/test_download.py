@@ -242,11 +242,16 @@ def test_redirects_stay_on_the_web(site, tmp_path):
     secret.write_text("secret")
     path = tmp_path / "got"
     for location in (f"file://{secret}", f"ftp://127.0.0.1/{secret}"):
-        site.statuses, site.location = [302] * 3, location
-        fails("no connection .*unsupported protocol", site.url, path, tries=2)
-        assert not path.exists()
+        site.statuses, site.location, site.asked = [302] * 3, location, []
+        fails("leads elsewhere .*unsupported protocol", site.url, path, tries=2)
+        assert not path.exists() and len(site.asked) == 1  # a second try would lead there too
+    site.statuses, site.location = [302] * 30, site.url
+    fails("without end", site.url, path, tries=2)
+    assert len(site.statuses) == 10
+    site.statuses = []
     for url in (f"file://{secret}", "ftp://127.0.0.1/x", "set.zip", ""):
         fails("only http and https", url, path)
+    fails("Invalid IPv6 URL", "http://[", path)
     site.statuses, site.location = [302], site.url
     assert download(site.url, path).read_bytes() == DATA
 

@@ -41,6 +41,12 @@ def rows_of(*scores: float) -> list[dict]:
     return [game("monk-lite-v1", i, float(score)) for i, score in enumerate(scores)]
 
 
+def test_whole_numbers_of_a_summary_are_exact():
+    assert results.same([0.1 + 0.2, 3], [0.3, 3])
+    for claimed in (3 + 1e-9, True, "3", None):
+        assert not results.same(claimed, 3 if claimed is not True else 1)
+
+
 def test_the_summary_of_one_game_or_of_equal_scores_has_no_interval():
     one, equal = results.summarize(rows_of(127)), results.summarize(rows_of(*[127] * 9))
     assert one["mean_score_ci95"] is None and one["std_score"] is None

@@ -314,6 +314,10 @@ def test_checkpoints_are_shares_of_a_run():
     assert checkpoint_fractions("3") == (0.5, 0.25, 0.125)
     assert checkpoint_fractions("0.1,0.3") == (0.1, 0.3)
     assert checkpoint_fractions("") == ()
+    assert len(checkpoint_fractions("100")) == 100
+    for text in ("0", "101", "9" * 1_000_000, "0.1," * 1_000_000, "nan", "x"):
+        with pytest.raises(InputError, match="give a number"):
+            checkpoint_fractions(text)
 
 
 def test_the_learning_rate_follows_from_the_size_unless_it_is_given():

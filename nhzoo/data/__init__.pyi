@@ -6,3 +6,4 @@ from .packing import pack as pack
 from .traces import Trace as Trace
 from .traces import TraceSet as TraceSet
 from .traces import open_traces as open_traces
+from .traces import replay as replay

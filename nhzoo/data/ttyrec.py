@@ -25,9 +25,6 @@ from nhzoo.errors import InputError, NhzooError, refusal
 from nhzoo.runtime import files
 from nhzoo.runtime.pool import Crashed, OneByOne, run_tasks
 
-VERSIONS = (1, 3)
-"""The ttyrec versions that are read: NLD-NAO's and NLD-AA's."""
-
 _OUTPUT, _KEY, _SCORE = 0, 1, 2  # channels of version 3
 _LENGTHS = {_KEY: 1, _SCORE: 4}
 _HEADERS = {1: struct.Struct("<iii"), 3: struct.Struct("<iiiB")}

@@ -29,7 +29,7 @@ from nhzoo.runtime import files
 if TYPE_CHECKING:
     from nhzoo.policy.checkpoint import Entry
 
-REPORTED, REPLAYED, AUDITED, RERUN = TIERS
+REPORTED, REPLAYED, AUDITED, _ = TIERS
 
 HOURS = 12.0
 """What a check may take in all."""

@@ -214,13 +214,13 @@ def train_impala(
     config = ImpalaConfig(demonstrations=demonstrations, **options)
     sampling = Sampling(temperature, patience)
     games = packed_games(demonstrations, "train", workers) if demonstrations else []
-    held = training.hold(config, games)
+    warm_start = training.hold(config, games)
     with console.LiveProgress(f"train {out.name}", "updates") as bar:
         try:
             played = training.train(
                 config,
                 folder,
-                held,
+                warm_start,
                 progress=lambda report: bar.update(*_playing_note(report)),
                 checkpoint=record,
                 say=console.say,

@@ -25,7 +25,7 @@ from nhzoo.policy.network import Policy
 from nhzoo.training import distributed
 from nhzoo.training.config import BCConfig, learning_rate
 from nhzoo.training.feed import DeviceBatch, Prefetcher
-from nhzoo.training.loop import DivergenceDetector, Loop, run_in
+from nhzoo.training.loop import DivergenceDetector, Loop, TrainResult, run_in
 from nhzoo.training.loop import Interrupted as Interrupted
 from nhzoo.training.run_state import (
     Progress,
@@ -238,20 +238,12 @@ class Run:
 
 
 @dataclass
-class BCResult:
-    """A run at its end, or (`finished` false) at a checkpoint on the way."""
+class BCResult(TrainResult):
+    """What a run of behavioural cloning has come to, with its loss on all validation games."""
 
-    policy: Policy
     config: BCConfig
-    finished: bool
-    updates: int
-    frames: int
     unique_frames: int
-    flops: float
     loss: Loss
-    seconds: float
-    energy_joules: float | None
-    device: torch.device
 
 
 def train(

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -20,6 +21,7 @@ import torch
 from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.errors import CheckFailed, Stopped
 from nhzoo.evaluation.loss import Loss
+from nhzoo.policy.network import Policy
 from nhzoo.runtime import files
 from nhzoo.runtime.system import EnergyMeter
 from nhzoo.training import distributed
@@ -79,6 +81,24 @@ class DivergenceDetector:
 _TIMED_FROM, _TIMED_TO = 10, 50
 
 _Result = TypeVar("_Result")
+
+
+@dataclass
+class TrainResult:
+    """A run at its end, or (`finished` false) at a checkpoint on the way.
+
+    `frames` are those it was trained on: of demonstrations, or of games played.
+    """
+
+    policy: Policy
+    config: Any
+    finished: bool
+    updates: int
+    frames: int
+    flops: float
+    seconds: float
+    energy_joules: float | None
+    device: torch.device
 
 
 class LoopConfig(Protocol):

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nhzoo.data.batches import count_frames, read_games
 from nhzoo.policy.checkpoint import Sampling, save_entry
-from nhzoo.policy.config import (
-    flop_model,
-)
+from nhzoo.policy.config import LAYERS, flop_model
 from nhzoo.publishing.cards import write_card
 from nhzoo.publishing.learning_curve import cloned_csv
 from nhzoo.runtime import files
 from nhzoo.runtime.system import cpu_name, git_revision
 from nhzoo.training import distributed
 from nhzoo.training.bc import BCResult
+from nhzoo.training.loop import TrainResult
 from nhzoo.training.run_table import LedgerRow, config_hash
 
 
@@ -58,59 +59,69 @@ def publish(
     }
     screens = next(iter(read_games(validation_games[:2], 2, 4, view="screens")))[0].inputs
     probe = dict(zip(("chars", "colors", "cursor", "previous"), screens.values(), strict=True))
-    save_entry(
-        folder,
-        policy,
-        Sampling(temperature, patience),
-        training,
-        description,
-        "",
-        probe,
-    )
-    if log is not None and log.is_file():
-        files.atomic_write(folder / "curve.csv", cloned_csv(log))
-    write_card(folder)
+    sampling = Sampling(temperature, patience)
+    save_entry(folder, policy, sampling, training, description, "", probe)
+    finish_entry(folder, log, cloned_csv)
 
 
 def ledger_row(trained: BCResult, run_id: str, training_games: list[Path]) -> LedgerRow:
-    """The row of a run, or of its checkpoint."""
-    config, shape = trained.config, trained.policy.config
-    digest = _digest(training_games)
-    return LedgerRow(
+    """The row of a run of behavioural cloning, or of its checkpoint."""
+    config, digest = trained.config, _digest(training_games)
+    return run_row(
+        trained,
+        {"data_sha256": digest},
         run_id=run_id,
         kind="bc",
-        params=shape.params,
-        samples=trained.frames,
         unique_samples=_unique(trained, training_games),
-        flops=trained.flops,
         flops_budget=config.flops if trained.finished else None,
         loss=trained.loss.loss,
-        lr=config.lr,
-        seed=config.seed,
-        width=shape.hidden,
-        depth=1,
-        flop_model_hash=flop_model(),
-        checkpoint=not trained.finished,
-        updates=trained.updates,
         accuracy=trained.loss.accuracy,
         validation_frames=trained.loss.frames,
         batch=config.batch,
-        time=config.time,
         accumulate=config.accumulate,
         data=config.data,
         data_sha256=digest,
-        config_hash=config_hash(asdict(config) | {"data_sha256": digest}),
+        precision=config.precision,
+    )
+
+
+def run_row(result: TrainResult, identity: Mapping[str, Any], **own: Any) -> LedgerRow:
+    """The row of any run: what all kinds have in common, and the columns `own` of its kind.
+
+    `identity`: what else than its config makes it another run, for `config_hash`.
+    """
+    config, shape = result.config, result.policy.config
+    return LedgerRow(
+        params=shape.params,
+        samples=result.frames,
+        flops=result.flops,
+        lr=config.lr,
+        seed=config.seed,
+        width=shape.hidden,
+        depth=LAYERS,
+        flop_model_hash=flop_model(),
+        checkpoint=not result.finished,
+        updates=result.updates,
+        time=config.time,
+        config_hash=config_hash({**asdict(config), **identity}),
         git_revision=git_revision(),
-        seconds=round(trained.seconds, 1),
-        energy_joules=None if trained.energy_joules is None else round(trained.energy_joules, 1),
+        seconds=round(result.seconds, 1),
+        energy_joules=None if result.energy_joules is None else round(result.energy_joules, 1),
         machine=platform.machine(),
         cpu=cpu_name(),
-        device=device_name(trained.device),
-        precision=config.precision,
+        device=device_name(result.device),
         threads=config.threads,
         world_size=distributed.world(),
         torch=torch.__version__,
+        **own,
     )
+
+
+def finish_entry(folder: Path, log: Path | None, curve: Callable[[Path], bytes]) -> None:
+    """Add the curve of a run, from its `log`, and the card to an entry."""
+    if log is not None and log.is_file():
+        files.atomic_write(folder / "curve.csv", curve(log))
+    write_card(folder)
 
 
 def device_name(device: torch.device) -> str:

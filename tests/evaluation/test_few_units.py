@@ -144,13 +144,19 @@ def test_standard_errors_of_one_game_or_of_equal_ones_are_not_known(tmp_path):
 def test_a_run_whose_games_have_not_ended_has_no_loss(scores, loss, mean):
     policy = Policy(PolicyConfig.for_params(10_000))
     played = RLResult(
-        *(
-            policy,
-            Critic(policy.config.hidden),
-            ImpalaConfig(steps=1_000, params=10_000),
-            WarmStart(),
-        ),
-        *(True, 3, 10, 1e9, len(scores), scores, 1.0, None, torch.device("cpu")),
+        policy=policy,
+        config=ImpalaConfig(steps=1_000, params=10_000),
+        finished=True,
+        updates=3,
+        frames=10,
+        flops=1e9,
+        seconds=1.0,
+        energy_joules=None,
+        device=torch.device("cpu"),
+        critic=Critic(policy.config.hidden),
+        warm_start=WarmStart(),
+        games=len(scores),
+        scores=scores,
     )
     row = played_row(played, "a run")
     assert (row.loss, row.mean_return) == (loss, mean)

@@ -18,7 +18,7 @@ from nhzoo.agents.loading import load
 from nhzoo.data import packing
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation.loss import measure_agent, measure_loss
-from nhzoo.policy.config import PolicyConfig
+from nhzoo.policy.config import LAYERS, PolicyConfig
 from nhzoo.runtime import files
 from nhzoo.training import bc, loop, outputs, run_table
 from nhzoo.training.config import BCConfig, checkpoint_fractions, learning_rate
@@ -75,6 +75,7 @@ def test_a_debug_size_agent_trains_in_seconds_and_learns(games, tmp_path):
     assert run_table.append_row(table, row)
     assert run_table.read_runs(table) == [row]
     assert (row.updates, row.checkpoint, row.world_size, row.device) == (300, False, 1, "cpu")
+    assert row.depth == LAYERS
     assert "held-out loss" in (tmp_path / "agent" / "README.md").read_text()
 
 

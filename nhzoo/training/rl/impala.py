@@ -57,12 +57,15 @@ _SUMS = ("policy_loss", "value_loss", "entropy", "teacher_kl", "demonstration_lo
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What a policy starts from and is held to: entries, the start's critic, games."""
+    """What a policy starts from and is kept close to: entries, the start's critic, games."""
 
     start: Entry | None = None
     critic: Critic | None = None
     teacher: Entry | None = None
     demonstrations: tuple[Path, ...] = ()
+
+
+FROM_SCRATCH = WarmStart()
 
 
 class ImpalaRun:
@@ -72,22 +75,22 @@ class ImpalaRun:
         self,
         config: ImpalaConfig,
         folder: Path,
-        held: WarmStart | None = None,
+        warm_start: WarmStart = FROM_SCRATCH,
         say: Callable[[str], None] = lambda text: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        held = held or WarmStart()
         torch.set_num_threads(config.threads)
         self.config, self.folder = config, folder
         self.device = distributed.pick_device(config.device)
         generator = torch.Generator().manual_seed(config.seed)
-        shape = held.start.policy.config if held.start else PolicyConfig.for_params(config.params)
+        start, teacher = warm_start.start, warm_start.teacher
+        shape = start.policy.config if start else PolicyConfig.for_params(config.params)
         self.policy = Policy(shape, generator)
         self.critic = Critic(shape.hidden)
-        if held.start:
-            self.policy.load_state_dict(_played(held.start).state_dict())
-        if held.critic:
-            self.critic.load_state_dict(held.critic.state_dict())
+        if start:
+            self.policy.load_state_dict(_played(start).state_dict())
+        if warm_start.critic:
+            self.critic.load_state_dict(warm_start.critic.state_dict())
         self.policy.to(self.device)
         self.critic.to(self.device)
         self._parameters = [*self.policy.parameters(), *self.critic.parameters()]
@@ -98,17 +101,17 @@ class ImpalaRun:
             eps=config.epsilon,
             fused=True,
         )
-        self.teacher = Teacher(_played(held.teacher).to(self.device)) if held.teacher else None
+        self.teacher = Teacher(_played(teacher).to(self.device)) if teacher else None
         self.demonstrations = (
             Demonstrations(
-                held.demonstrations,
+                warm_start.demonstrations,
                 self.policy,
                 config.demonstration_batch,
                 config.demonstration_time,
                 config.seed,
                 self.device,
             )
-            if held.demonstrations
+            if warm_start.demonstrations
             else None
         )
         self.scale = RewardScale(config.rewards, config.discount)
@@ -125,12 +128,12 @@ class ImpalaRun:
         self.stopping = False
         self.seconds = 0.0
         self.energy: float | None = 0.0
-        teacher = held.teacher.policy.config if held.teacher else None
-        self._flops_per_update = update_flops(config, shape, teacher)
-        self._flops_alone = update_flops(config, shape, teacher, alone=True)
+        sizes = shape, teacher.policy.config if teacher else None
+        self._flops_per_update = update_flops(config, *sizes)
+        self._flops_alone = update_flops(config, *sizes, alone=True)
         revisions = {
-            "start_revision": held.start.revision if held.start else None,
-            "teacher_revision": held.teacher.revision if held.teacher else None,
+            "start_revision": start.revision if start else None,
+            "teacher_revision": teacher.revision if teacher else None,
         }
         check_config(folder, asdict(config) | {"device": self.device.type} | revisions, FREE)
         state = read_state(folder, say)
@@ -308,7 +311,7 @@ class ImpalaRun:
             "actors": actors,
             "demonstrations": place,
         }
-        flat = {f"{group}.{k}": v for group, held in groups.items() for k, v in held.items()}
+        flat = {f"{group}.{k}": v for group, named in groups.items() for k, v in named.items()}
         write_state(self.folder, RunState(flat, counters))
 
     def close(self) -> None:

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from nhzoo.agents import registry
 from nhzoo.envs.actions import TTY
 from nhzoo.envs.game import blank
 from nhzoo.errors import InputError
 from nhzoo.policy.checkpoint import Entry, Sampling, load_entry, save_entry
-from nhzoo.policy.config import flop_model
-from nhzoo.policy.network import Policy
-from nhzoo.publishing.cards import write_card
 from nhzoo.publishing.learning_curve import played_csv
-from nhzoo.runtime import files
-from nhzoo.runtime.system import cpu_name, git_revision
 from nhzoo.training import distributed
-from nhzoo.training.loop import Loop, run_in
-from nhzoo.training.outputs import device_name
+from nhzoo.training.loop import Loop, TrainResult, run_in
+from nhzoo.training.outputs import device_name, finish_entry, run_row
 from nhzoo.training.rl.config import ImpalaConfig
 from nhzoo.training.rl.envs import TrainEnvConfig
-from nhzoo.training.rl.impala import ImpalaRun, WarmStart
+from nhzoo.training.rl.impala import FROM_SCRATCH, ImpalaRun, WarmStart
 from nhzoo.training.rl.objectives import Critic, load_critic, save_critic
 from nhzoo.training.run_state import Progress
-from nhzoo.training.run_table import LedgerRow, config_hash
+from nhzoo.training.run_table import LedgerRow
 
 
 def publish_played(
@@ -50,7 +43,7 @@ def publish_played(
     training = {
         "method": "impala",
         "data": config.world,
-        "samples": played.steps,
+        "samples": played.frames,
         "flops": played.flops,
         "updates": played.updates,
         "seconds": round(played.seconds, 1),
@@ -60,26 +53,17 @@ def publish_played(
         "temperature": sampling.temperature,
         "rewards": config.rewards,
         "extras": config.extras,
-        "start": _named(played.held.start),
-        "teacher": _named(played.held.teacher),
+        "start": _named(played.warm_start.start),
+        "teacher": _named(played.warm_start.teacher),
         "games": played.games,
         "mean_score": played.mean_score,
         "recipe": asdict(config),
         "command": command,
     }
-    save_entry(
-        folder,
-        policy,
-        sampling,
-        training,
-        description,
-        "",
-        probe(TrainEnvConfig.of(config)),
-    )
+    probe_input = probe(TrainEnvConfig.of(config))
+    save_entry(folder, policy, sampling, training, description, "", probe_input)
     save_critic(folder, played.critic)
-    if log is not None and log.is_file():
-        files.atomic_write(folder / "curve.csv", played_csv(log))
-    write_card(folder)
+    finish_entry(folder, log, played_csv)
 
 
 def played_row(played: RLResult, run_id: str) -> LedgerRow:
@@ -89,49 +73,26 @@ def played_row(played: RLResult, run_id: str) -> LedgerRow:
     is what `fit --metric return` fits. Both are None while no game has ended; no loss is made of a
     score that is not above 0.
     """
-    config, shape = played.config, played.policy.config
-    score = played.mean_score
-    held = played.held
-    named = {"start": _named(held.start), "teacher": _named(held.teacher)}
-    return LedgerRow(
+    config, score, warm_start = played.config, played.mean_score, played.warm_start
+    return run_row(
+        played,
+        {"start": _named(warm_start.start), "teacher": _named(warm_start.teacher)},
         run_id=run_id,
         kind="rl",
-        params=shape.params,
-        samples=played.steps,
-        unique_samples=played.steps,
-        flops=played.flops,
-        flops_budget=None,
+        unique_samples=played.frames,
         loss=None if score is None or score <= 0 else 1 / score,
         mean_return=score,
         se_return=played.score_error,
         n_episodes=len(played.scores),
-        lr=config.lr,
-        seed=config.seed,
-        width=shape.hidden,
-        depth=1,
-        flop_model_hash=flop_model(),
-        checkpoint=not played.finished,
-        updates=played.updates,
         accuracy=None,
         validation_frames=0,
         batch=config.rows,
-        time=config.time,
         accumulate=1,
         data=f"{config.world} {config.character}" if config.world == "nethack" else config.world,
         data_sha256=None,
-        config_hash=config_hash(asdict(config) | named),
-        git_revision=git_revision(),
-        seconds=round(played.seconds, 1),
-        energy_joules=None if played.energy_joules is None else round(played.energy_joules, 1),
-        machine=platform.machine(),
-        cpu=cpu_name(),
-        device=device_name(played.device),
         precision="fp32",
-        threads=config.threads,
-        world_size=1,
-        torch=torch.__version__,
         actors=config.actors,
-        start=held.start.name if held.start else None,
+        start=warm_start.start.name if warm_start.start else None,
     )
 
 
@@ -151,25 +112,17 @@ _PROBED = 4, 2  # frames and games of an entry's self-test
 
 
 @dataclass
-class RLResult:
-    """A run at its end, or (`finished` false) at a checkpoint on the way.
+class RLResult(TrainResult):
+    """What a run of IMPALA has come to.
 
     `scores` are those of the latest games that its actors finished, while they learnt.
     """
 
-    policy: Policy
-    critic: Critic
     config: ImpalaConfig
-    held: WarmStart
-    finished: bool
-    updates: int
-    steps: int
-    flops: float
+    critic: Critic
+    warm_start: WarmStart
     games: int
     scores: list[float]
-    seconds: float
-    energy_joules: float | None
-    device: torch.device
 
     @property
     def mean_score(self) -> float | None:
@@ -186,7 +139,7 @@ class RLResult:
 def train(
     config: ImpalaConfig,
     folder: Path,
-    held: WarmStart | None = None,
+    warm_start: WarmStart = FROM_SCRATCH,
     progress: Callable[[Progress], None] = lambda progress: None,
     checkpoint: Callable[[RLResult], object] = lambda played: None,
     say: Callable[[str], None] = lambda text: None,
@@ -197,27 +150,26 @@ def train(
     """
     if distributed.world() > 1:
         raise InputError("train impala has one learner: start it without torchrun")
-    given = held or WarmStart()
 
     def measured(finished: bool) -> RLResult:
         return RLResult(
             policy=run.policy,
-            critic=run.critic,
             config=config,
-            held=given,
             finished=finished,
             updates=run.update,
-            steps=run.frames,
+            frames=run.frames,
             flops=run.flops,
-            games=run.episodes,
-            scores=run.scores,
             seconds=run.seconds,
             energy_joules=run.energy,
             device=run.device,
+            critic=run.critic,
+            warm_start=warm_start,
+            games=run.episodes,
+            scores=run.scores,
         )
 
     def make(stopped: Sequence[int]) -> ImpalaRun:
-        return ImpalaRun(config, folder, given, say, lambda: bool(stopped))
+        return ImpalaRun(config, folder, warm_start, say, lambda: bool(stopped))
 
     with run_in(folder, make) as (run, log, stopped):
         Loop(run, log, measured, progress, checkpoint).go(stopped)
@@ -240,17 +192,17 @@ def probe(world: TrainEnvConfig) -> dict[str, Any]:
     time, games = _PROBED
     screens = blank(TTY, games)
     seen: dict[str, list[Any]] = {name: [] for name in TTY}
-    worlds = [
-        world.make(number, {name: held[number] for name, held in screens.items()})
+    envs = [
+        world.make(number, {name: array[number] for name, array in screens.items()})
         for number in range(games)
     ]
     for number in range(time):
-        for held in worlds:
-            held.begin(number)
+        for env in envs:
+            env.begin(number)
         for name in TTY:
             seen[name].append(screens[name].copy())
-    for held in worlds:
-        held.close()
+    for env in envs:
+        env.close()
     stacked = {name.removeprefix("tty_"): np.stack(frames) for name, frames in seen.items()}
     return stacked | {"previous": np.zeros((time, games), np.uint8)}
 

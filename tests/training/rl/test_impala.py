@@ -21,7 +21,7 @@ from nhzoo.agents.loading import load
 from nhzoo.data import packing
 from nhzoo.errors import CheckFailed, InputError, NhzooError
 from nhzoo.policy import checkpoint
-from nhzoo.policy.config import PolicyConfig
+from nhzoo.policy.config import LAYERS, PolicyConfig
 from nhzoo.training import loop, run_table
 from nhzoo.training.rl import training
 from nhzoo.training.rl.actors import InlineActorPool
@@ -92,8 +92,8 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(tmp_path, config):
             run.save()
         resumed = train(config, folder)
         assert_same_weights(whole, resumed)
-        assert (resumed.steps, resumed.games, resumed.scores) == (
-            whole.steps,
+        assert (resumed.frames, resumed.games, resumed.scores) == (
+            whole.frames,
             whole.games,
             whole.scores,
         )
@@ -328,7 +328,8 @@ def test_what_a_run_comes_to(tmp_path):
     )  # fmt: skip
     rows.append(training.played_row(played, "agent"))
     assert [row.checkpoint for row in rows] == [True, False]
-    assert rows[1].kind == "rl" and rows[1].samples == played.steps
+    assert rows[1].kind == "rl" and rows[1].samples == played.frames
+    assert rows[1].depth == LAYERS
     assert rows[1].flops == played.updates * update_flops(config, played.policy.config)
     assert rows[1].mean_return == played.mean_score
     table = tmp_path / "runs.jsonl"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nhzoo.cli.data import packed_games
-from nhzoo.cli.options import AS_JSON, FOLDER, WORKERS
+from nhzoo.cli.options import AS_JSON, FILE, FOLDER, WORKERS
 from nhzoo.envs.protocols import PROTOCOLS
 from nhzoo.errors import CheckFailed
 from nhzoo.runtime import console
 
 if TYPE_CHECKING:
     from nhzoo.evaluation.expert import Normalized
+    from nhzoo.evaluation.loss import LossSums
     from nhzoo.evaluation.statistics import Interval
 
 
@@ -174,49 +175,94 @@ def merge(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("agent")
+@click.argument("agents", metavar="AGENT...", nargs=-1, required=True)
 @click.option("--data", required=True, help="Name or folder of a dataset, or a result folder.")
 @click.option("--split", help="Use only this split (train, validation).")
 @click.option("--games", "most", type=click.IntRange(1), help="Use only the first N games.")
+@click.option("--by-step", is_flag=True, help="Also by step of the game and kind of question.")
+@click.option("--plot", type=FILE, help="Draw the loss by step into this SVG, PNG or PDF file.")
 @WORKERS
 @AS_JSON
 def loss(
-    agent: str,
+    agents: tuple[str, ...],
     data: str,
     split: str | None,
     most: int | None,
+    by_step: bool,
+    plot: Path | None,
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Compute an agent's cross-entropy on demonstrations.
+    """Compute agents' cross-entropy on demonstrations.
 
-    The loss is in nats per key, with the accuracy beside it. Every key of every game counts. The
-    agent's state is carried from the first frame of each game.
+    The loss is in nats per key, with the accuracy beside it. Every key of every game counts; the
+    first 20,000 steps of each game are told apart, since most clones die within them. The agent's
+    state is carried from the first frame of each game.
 
     \b
     Example: nhzoo loss bc-lstm-1m --data autoascend-monk-v1 --split validation
     """
     from nhzoo.agents.loading import load
-    from nhzoo.evaluation.loss import measure_agent
+    from nhzoo.evaluation.loss import measure_parts
+    from nhzoo.scaling.plots import check_figure, plot_loss_by_step
 
-    agent_object = load(agent)
+    if plot:
+        check_figure(plot)
+    loaded = {agent: load(agent) for agent in agents}
     games = packed_games(data, split, workers, most)
-    with console.LiveProgress("loss", "frames") as bar:
-        measured = measure_agent(agent_object, games, lambda frames, all_: bar.update(frames, all_))
+    found: dict[str, LossSums] = {}
+    for name, agent in loaded.items():
+        with console.LiveProgress(f"loss {name}", "frames") as bar:
+            found[name] = measure_parts(agent, games, bar.update, questions=by_step)
+    if plot:
+        plot_loss_by_step(found, plot)
     if as_json:
-        console.print_json(asdict(measured))
+        documents = [_loss_document(name, sums, by_step) for name, sums in found.items()]
+        console.print_json(documents[0] if len(documents) == 1 else {"agents": documents})
     else:
         console.print_table(
-            ("agent", "data", "loss", "+-", "accuracy", "frames", "games"),
+            ("agent", "data", "loss", "+-", "first 20,000", "+-", "accuracy", "frames", "games"),
             [
                 (
-                    *(agent, data, measured.loss, measured.loss_se),
-                    *(measured.accuracy, measured.frames, measured.games),
+                    *(name, data, sums.whole.loss, sums.whole.loss_se),
+                    *(sums.early.loss, sums.early.loss_se),
+                    *(sums.whole.accuracy, sums.whole.frames, sums.whole.games),
                 )
+                for name, sums in found.items()
             ],
         )
-    if measured.unscored:
-        console.say(f"{measured.unscored:,} keys that no action presses were left out")
+        if by_step:
+            _print_loss_by_step(found)
+    unscored = max(sums.unscored for sums in found.values())
+    if unscored:
+        console.say(f"{unscored:,} keys that no action presses were left out")
+
+
+def _loss_document(name: str, sums: LossSums, by_step: bool) -> dict[str, Any]:
+    document = {"agent": name} | asdict(sums.whole) | {"early": asdict(sums.early)}
+    if by_step:
+        document["by_step"] = [
+            {"from": begin, "to": end} | asdict(part)
+            for (begin, end), part in sums.by_step().items()
+        ]
+        document["by_question"] = [
+            {"question": question} | asdict(part) for question, part in sums.by_question().items()
+        ]
+    return document
+
+
+def _print_loss_by_step(found: Mapping[str, LossSums]) -> None:
+    rows: list[tuple[Any, ...]] = []
+    for name, sums in found.items():
+        parts = {
+            f"{begin:,} - {end:,}" if end else f"{begin:,} on": part
+            for (begin, end), part in sums.by_step().items()
+        }
+        for where, part in (parts | sums.by_question()).items():
+            share = f"{part.frames / sums.whole.frames:.2%}"
+            rows.append((name, where, part.loss, part.loss_se, part.accuracy, part.frames, share))
+    head = ("agent", "steps or question", "loss", "+-", "accuracy", "frames", "share")
+    console.print_table(head, rows)
 
 
 _SCORES = ("games", "mean score [95 %]", "of AutoAscend's", "median", "progression %", "turns")

@@ -13,6 +13,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 WORKERS = click.option(
     "--workers", type=click.IntRange(1), help="Worker processes (default: one a core)."
 )
+FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 _TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "float | None": float}
 

@@ -203,6 +203,7 @@ def sweep_run(
 @click.option("--data", required=True, help="Demonstrations, or a result folder of the expert.")
 @click.option("--split", help="Use only this split.")
 @click.option("--games", "most", type=click.IntRange(1), help="Use only the first N games.")
+@click.option("--steps", type=click.IntRange(1), help="Use only each game's first N steps.")
 @click.option("--results", type=FOLDER, help="Folder of results as RUN/PROTOCOL, for the returns.")
 @click.option(
     "--protocol", default="monk-lite-v1", show_default=True, help="Protocol of those results."
@@ -216,6 +217,7 @@ def sweep_measure(
     data: str,
     split: str | None,
     most: int | None,
+    steps: int | None,
     results: Path | None,
     protocol: str,
     out: Path,
@@ -224,10 +226,11 @@ def sweep_measure(
     """Measure finished runs on other games, and their returns.
 
     A loss over many games has less noise than one over the few games that training holds out.
+    That of the first 20,000 steps of each says more of play: most clones die within them.
 
     \b
     Example: nhzoo sweep measure runs.jsonl --only 'sweep-*' --entries build/sweep
-             --data leaderboard/results/autoascend/monk-lite-v1 --games 32 -o measured.jsonl
+             --data autoascend-monk-validation --steps 20000 -o measured.jsonl
     """
     from nhzoo.cli.data import packed_games
     from nhzoo.scaling import sweep as measures
@@ -245,7 +248,8 @@ def sweep_measure(
         console.say(f"{row.run_id}: loss {row.loss:.4f} +- {row.loss_se or 0:.4f}")
 
     found = measures.measure_runs(
-        rows, entries, games, results, protocol, workers or os.cpu_count() or 1, done, note
+        *(rows, entries, games, results, protocol, workers or os.cpu_count() or 1, done, note),
+        steps=steps,
     )
     names = {row.run_id for row in found}
     write_rows(out, [*(row for row in done.values() if row.run_id not in names), *found])

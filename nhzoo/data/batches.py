@@ -170,9 +170,10 @@ class Streams:
         return reader
 
 
-def count_frames(games: Sequence[Path]) -> int:
-    """Frames of packed games together."""
-    return sum(frames_in(path) for path in games)
+def count_frames(games: Sequence[Path], limit: int | None = None) -> int:
+    """Frames of packed games together, of each the first `limit`."""
+    lengths = [frames_in(path) for path in games]
+    return sum(lengths if limit is None else (min(length, limit) for length in lengths))
 
 
 def read_games(

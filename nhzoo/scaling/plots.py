@@ -6,13 +6,14 @@ were not fitted. Budgets are coloured by `viridis`, methods by Okabe and Ito's p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nhzoo.errors import InputError
 from nhzoo.runtime import files
 from nhzoo.scaling.fitting import Fit
 from nhzoo.scaling.forecasting import Forecast
@@ -37,6 +38,9 @@ from nhzoo.scaling.plot_style import (
     ticks,
     unique_legend,
 )
+
+if TYPE_CHECKING:
+    from nhzoo.evaluation.loss import LossSums
 
 Array = npt.NDArray[np.float64]
 
@@ -76,6 +80,43 @@ def plot_fit(fit: Fit, folder: Path, said: Sequence[Forecast] = ()) -> list[Path
                     figure.savefig(path, dpi=150, **extra)
                 written.append(path)
     return written
+
+
+def plot_loss_by_step(found: Mapping[str, LossSums], path: Path) -> None:
+    """Draw each agent's loss against the step of the game, with its standard error.
+
+    A range of steps is drawn at its geometric middle. The suffix of `path` says the format.
+    """
+    from nhzoo.evaluation.loss import EARLY
+
+    plots = matplotlib()
+    with plots.rc_context(STYLE):
+        figure = plots.figure.Figure(figsize=(7.2, 4.6))
+        axis = figure.subplots()
+        for name, sums in found.items():
+            parts = sums.by_step()
+            middles = [((begin or 250) * (end or 4 * begin / 3)) ** 0.5 for begin, end in parts]
+            axis.errorbar(
+                middles,
+                [part.loss for part in parts.values()],
+                yerr=[part.loss_se or 0.0 for part in parts.values()],
+                **{"marker": "o", "markersize": 3.5, "capsize": 2, "label": name},
+            )
+        axis.set_xscale("log")
+        axis.axvline(EARLY, color=GREY, linewidth=0.8, linestyle=":")
+        axis.set_xlabel("step of the game")
+        axis.set_ylabel("loss (nats per key)")
+        axis.legend()
+        with files.naming(path):
+            extra = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}
+            figure.savefig(path, dpi=150, **extra)
+
+
+def check_figure(path: Path) -> None:
+    """InputError unless a figure can be drawn into `path`: its suffix, and matplotlib."""
+    if path.suffix not in (".svg", ".png", ".pdf"):
+        raise InputError(f"{path}: figures are .svg, .png or .pdf files; name one")
+    matplotlib()
 
 
 def _has(fit: Fit, name: str) -> bool:

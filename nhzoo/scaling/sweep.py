@@ -296,14 +296,16 @@ def measure_runs(
     workers: int = 1,
     done: Mapping[str, LedgerRow] | None = None,
     progress: Callable[[LedgerRow], None] = lambda row: None,
+    steps: int | None = None,
 ) -> list[LedgerRow]:
     """`rows` with the loss of `entries`/<run id> on packed `games`, its standard error, its return.
 
-    The return is the mean score of `results`/<run id>/`protocol`, where that is. What `done` holds
-    is not measured again. InputError where a run has no entry, or `done` is of other games.
+    The loss is of the first `steps` steps of each game, or of all. The return is the mean score of
+    `results`/<run id>/`protocol`, where that is. What `done` holds is not measured again.
+    InputError where a run has no entry, or `done` is of other games.
     """
     have = done or {}
-    frames = count_frames(games)
+    frames = count_frames(games, steps)
     for row in have.values():
         if row.validation_frames != frames:
             raise InputError(
@@ -319,7 +321,7 @@ def measure_runs(
     found: dict[int, LedgerRow] = {
         number: have[row.run_id] for number, row in enumerate(rows) if row.run_id in have
     }
-    for key, outcome in run_tasks(_LossTask, (tuple(games),), todo, workers):
+    for key, outcome in run_tasks(_LossTask, (tuple(games), steps), todo, workers):
         assert isinstance(key, int)
         if isinstance(outcome, Crashed):
             raise NhzooError(f"{rows[key].run_id}: its process ended twice; run again to resume")
@@ -370,17 +372,18 @@ def with_return(row: LedgerRow, result: Path) -> LedgerRow:
 class _LossTask(OneByOne):
     """One entry after another, in a process of its own."""
 
-    def __init__(self, games: tuple[Path, ...]) -> None:
+    def __init__(self, games: tuple[Path, ...], steps: int | None) -> None:
         import torch
 
         torch.set_num_threads(1)
-        self._games = games
+        self._games, self._steps = games, steps
 
     def work(self, item: Path) -> Loss:
         """The loss of the entry's policy."""
         from nhzoo.evaluation.loss import measure_loss
         from nhzoo.policy.checkpoint import load_entry
 
+        policy = load_entry(item).policy
         return measure_loss(
-            load_entry(item).policy, self._games, None, lambda _: self.heartbeat(), _GAMES_AT_ONCE
+            policy, self._games, self._steps, lambda _: self.heartbeat(), _GAMES_AT_ONCE
         )

@@ -126,6 +126,7 @@ def test_help_and_list_answer_at_once_without_torch():
         (("export", "bc-lstm-100k", "--as", "minihack", "--out", "x"), 2, "known is nethackers"),
         (("loss", "random", "--data", "nowhere"), 2, "no dataset"),
         (("loss", "random", "--data", "autoascend-monk-v1", "--split", "x"), 2, "no usable game"),
+        (("loss", "random", "--data", "nowhere", "--plot", "loss.jpg"), 2, "svg, .png or .pdf"),
         (("train", "bc", "--params", "5", "--flops", "1", "--run", "r", "--out", "o"), 2, "10,000"),
         (("train", "bc", "--params", "20000", "--run", "r", "--out", "o"), 2, "budget"),
         (("watch", "random", "--episode", "99"), 2, "no game 99"),
@@ -170,6 +171,16 @@ def test_evaluate_verify_and_loss_give_json_alone(shared_entry, small_set, tmp_p
     measured = json.loads(run("loss", shared_entry, "--data", small_set, "--json").stdout)
     assert {"loss", "accuracy", "frames", "games"} <= set(measured)
     assert measured["games"] == 4
+    assert measured["early"]["loss"] == measured["loss"]  # games of 600 steps
+    figure = tmp_path / "loss.svg"
+    both = (shared_entry, "random", "--data", small_set, "--by-step", "--plot", figure)
+    agents = json.loads(run("loss", *both, "--json").stdout)["agents"]
+    assert [agent["agent"] for agent in agents] == [str(shared_entry), "random"]
+    assert agents[0]["loss"] == measured["loss"]
+    assert [(part["from"], part["to"]) for part in agents[0]["by_step"]] == [(0, 1000)]
+    assert {"question", "loss", "accuracy"} <= set(agents[0]["by_question"][0])
+    assert "step of the game" in figure.read_text()
+    assert "other questions" in run("loss", *both).stdout
     trace = next((out / "traces").iterdir())
     trace.write_bytes(trace.read_bytes()[:-4])
     failed = run("verify", out, "--json")

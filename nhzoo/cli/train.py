@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from nhzoo.errors import InputError
 from nhzoo.runtime import console
 from nhzoo.training.config import BCConfig
 from nhzoo.training.rl.config import ImpalaConfig
+from nhzoo.training.run_table import LedgerRow, append_row
 
 
 def _outcome(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -86,54 +89,36 @@ def train_bc(
     Example: nhzoo train bc --params 100000 --flops 1e12 --run runs/100k --out agents/my-100k
     """
     from nhzoo.policy.checkpoint import Sampling
-    from nhzoo.training import bc, distributed, outputs
-    from nhzoo.training.run_table import append_row
-
-    def record(trained: bc.BCResult) -> dict[str, Any]:
-        row = outputs.ledger_row(trained, out.name, games)
-        if ledger:
-            append_row(ledger, row)
-        return asdict(row)
+    from nhzoo.training import distributed
+    from nhzoo.training.outputs import train_and_publish
 
     with distributed.joined():
         config = BCConfig(data=data, **options)
-        Sampling(temperature, patience)
+        sampling = Sampling(temperature, patience)
         games, held_out = distributed.local_first(
             lambda: tuple(packed_games(data, split, workers) for split in ("train", "validation")),
             "packed",
         )
-        with console.LiveProgress(f"train {out.name}", "updates") as bar:
-            try:
-                trained = bc.train(
-                    config,
-                    games,
-                    held_out,
-                    folder,
-                    progress=lambda report: bar.update(*_training_note(report)),
-                    checkpoint=record,
-                    say=console.say,
-                )
-            except bc.Interrupted as stop:
-                console.say(str(stop))
-                sys.exit(130)
-        if distributed.rank() != 0:
-            return
-        outputs.publish(
-            trained,
-            out,
-            games,
-            held_out,
-            temperature,
-            description,
-            _command(distributed),
-            folder / "log.jsonl",
-            patience,
-        )
-        row = record(trained)
+        with _progress(out.name) as bar:
+            row = train_and_publish(
+                config,
+                games,
+                held_out,
+                folder,
+                out,
+                sampling,
+                _command(distributed),
+                description,
+                append=_appender(ledger),
+                progress=lambda report: bar.update(*_training_note(report)),
+                say=console.say,
+            )
+    if row is None:
+        return
     if as_json:
-        console.print_json(row)
+        console.print_json(asdict(row))
     else:
-        console.show(f"{out}: held-out loss {row['loss']:.4f}, accuracy {row['accuracy']:.1%}")
+        console.show(f"{out}: held-out loss {row.loss:.4f}, accuracy {row.accuracy:.1%}")
 
 
 @train.command("next")
@@ -160,19 +145,20 @@ def train_next(context: click.Context, /, forecast_file: Path, **options: Any) -
     from nhzoo.policy.config import flop_model
     from nhzoo.scaling.forecasting import read_forecast
 
-    said = read_forecast(forecast_file)
-    if said.kind != "bc":
-        raise InputError(f"{forecast_file}: is of kind {said.kind}; train next trains bc")
-    if said.flop_model is not None and said.flop_model != flop_model():
+    forecast = read_forecast(forecast_file)
+    if forecast.kind != "bc":
+        raise InputError(f"{forecast_file}: is of kind {forecast.kind}; train next trains bc")
+    if forecast.flop_model is not None and forecast.flop_model != flop_model():
         raise InputError(
-            f"{forecast_file}: counts FLOPs by another model ({said.flop_model}, here "
+            f"{forecast_file}: counts FLOPs by another model ({forecast.flop_model}, here "
             f"{flop_model()}); fit and forecast again from runs of this version"
         )
     console.say(
-        f"forecast {said.sha256[:16]}: {said.params:,} parameters, {said.flops:.3g} FLOPs, loss "
-        f"{said.loss.value:.4f} [{said.loss.low:.4f}, {said.loss.high:.4f}]"
+        f"forecast {forecast.sha256[:16]}: {forecast.params:,} parameters, "
+        f"{forecast.flops:.3g} FLOPs, loss "
+        f"{forecast.loss.value:.4f} [{forecast.loss.low:.4f}, {forecast.loss.high:.4f}]"
     )
-    context.invoke(train_bc, params=said.params, flops=said.flops, **options)
+    context.invoke(train_bc, params=forecast.params, flops=forecast.flops, **options)
 
 
 @train.command("impala")
@@ -201,42 +187,50 @@ def train_impala(
     """
     from nhzoo.policy.checkpoint import Sampling
     from nhzoo.training import distributed
-    from nhzoo.training.loop import Interrupted
     from nhzoo.training.rl import training
-    from nhzoo.training.run_table import append_row
 
-    def record(played: training.RLResult) -> dict[str, Any]:
-        row = training.played_row(played, out.name)
-        if ledger:
-            append_row(ledger, row)
-        return asdict(row)
-
+    append = _appender(ledger)
     config = ImpalaConfig(demonstrations=demonstrations, **options)
     sampling = Sampling(temperature, patience)
     games = packed_games(demonstrations, "train", workers) if demonstrations else []
-    warm_start = training.hold(config, games)
-    with console.LiveProgress(f"train {out.name}", "updates") as bar:
-        try:
-            played = training.train(
-                config,
-                folder,
-                warm_start,
-                progress=lambda report: bar.update(*_playing_note(report)),
-                checkpoint=record,
-                say=console.say,
-            )
-        except Interrupted as stop:
-            console.say(str(stop))
-            sys.exit(130)
+    warm_start = training.load_warm_start(config, games)
+    with _progress(out.name) as bar:
+        played = training.train(
+            config,
+            folder,
+            warm_start,
+            progress=lambda report: bar.update(*_playing_note(report)),
+            checkpoint=lambda played: append(training.played_row(played, out.name)),
+            say=console.say,
+        )
     training.publish_played(
         played, out, sampling, description, _command(distributed), folder / "log.jsonl"
     )
-    row = record(played)
+    row = training.played_row(played, out.name)
+    append(row)
     if as_json:
-        console.print_json(row)
+        console.print_json(asdict(row))
     else:
-        score = "no game ended" if row["mean_return"] is None else f"{row['mean_return']:,.1f}"
-        console.show(f"{out}: mean score of the latest {row['n_episodes']} games {score}")
+        score = "no game ended" if row.mean_return is None else f"{row.mean_return:,.1f}"
+        console.show(f"{out}: mean score of the latest {row.n_episodes} games {score}")
+
+
+@contextlib.contextmanager
+def _progress(name: str) -> Iterator[console.LiveProgress]:
+    """The bar of a training; where that is stopped, and has been saved, the command ends."""
+    from nhzoo.training.loop import Interrupted
+
+    with console.LiveProgress(f"train {name}", "updates") as bar:
+        try:
+            yield bar
+        except Interrupted as stop:
+            console.say(str(stop))
+            sys.exit(130)
+
+
+def _appender(table: Path | None) -> Callable[[LedgerRow], object]:
+    """What appends a row to a table of runs; nothing, where there is none."""
+    return partial(append_row, table) if table else lambda row: None
 
 
 def _playing_note(state: Any) -> tuple[float, float, str]:

@@ -149,12 +149,11 @@ def train_cell(
     heartbeat: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """The job: train one cell to its end, resuming from the state in `folder` if there is one."""
-    from nhzoo.training import bc as training
-    from nhzoo.training import outputs
+    from nhzoo.policy.checkpoint import Sampling
     from nhzoo.training.config import BCConfig
+    from nhzoo.training.outputs import train_and_publish
 
     packed = packed or pack(recipe)
-    games, held_out = list(packed.training), list(packed.held_out)
     config = BCConfig(
         data=recipe.data,
         params=cell.params,
@@ -163,27 +162,22 @@ def train_cell(
         threads=recipe.threads,
     )
     folder = Path(recipe.folder) / cell.run_id
-    rows: list[dict[str, Any]] = []
-
-    def record(trained: training.BCResult) -> None:
-        rows.append(asdict(outputs.ledger_row(trained, cell.run_id, games)))
-
-    trained = training.train(config, games, held_out, folder / "run", lambda _: heartbeat(), record)
-    record(trained)
     command = (
         f"nhzoo train bc --data {recipe.data} --params {cell.params} --flops {cell.flops:g} "
         f"--seed {cell.seed} --threads {recipe.threads} --temperature {recipe.temperature:g} "
         f"--run build/runs/{cell.run_id} --out agents/{cell.run_id}"
     )
-    outputs.publish(
-        trained,
+    rows: list[dict[str, Any]] = []
+    train_and_publish(
+        config,
+        list(packed.training),
+        list(packed.held_out),
+        folder / "run",
         folder / cell.run_id,
-        games,
-        held_out,
-        recipe.temperature,
-        "",
+        Sampling(recipe.temperature),
         command,
-        folder / "run" / "log.jsonl",
+        append=lambda row: rows.append(asdict(row)),
+        progress=lambda _: heartbeat(),
     )
     paths = sorted(path for path in (folder / cell.run_id).iterdir() if path.is_file())
     return Outcome(rows, {path.name: files.read_bounded(path, _ENTRY_LIMIT) for path in paths})

@@ -26,7 +26,6 @@ from nhzoo.training import distributed
 from nhzoo.training.config import BCConfig, learning_rate
 from nhzoo.training.feed import DeviceBatch, Prefetcher
 from nhzoo.training.loop import DivergenceDetector, Loop, TrainResult, run_in
-from nhzoo.training.loop import Interrupted as Interrupted
 from nhzoo.training.run_state import (
     Progress,
     RunState,

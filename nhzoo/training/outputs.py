@@ -19,9 +19,43 @@ from nhzoo.publishing.learning_curve import cloned_csv
 from nhzoo.runtime import files
 from nhzoo.runtime.system import cpu_name, git_revision
 from nhzoo.training import distributed
-from nhzoo.training.bc import BCResult
+from nhzoo.training.bc import BCResult, train
+from nhzoo.training.config import BCConfig
 from nhzoo.training.loop import TrainResult
+from nhzoo.training.run_state import Progress
 from nhzoo.training.run_table import LedgerRow, config_hash
+
+
+def train_and_publish(
+    config: BCConfig,
+    training_games: list[Path],
+    validation_games: list[Path],
+    folder: Path,
+    entry: Path,
+    sampling: Sampling,
+    command: str,
+    description: str = "",
+    append: Callable[[LedgerRow], object] = lambda row: None,
+    progress: Callable[[Progress], None] = lambda progress: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> LedgerRow | None:
+    """Train in `folder` (or resume there), write the zoo entry, give each row to `append`.
+
+    The rows are those of its checkpoints and, once the entry is written, that of the finished run.
+    `entry.name` is their run's name. Returns the last row; None in all processes but the first.
+    """
+
+    def add(trained: BCResult) -> LedgerRow:
+        row = ledger_row(trained, entry.name, training_games)
+        append(row)
+        return row
+
+    trained = train(config, training_games, validation_games, folder, progress, add, say)
+    if distributed.rank() != 0:
+        return None
+    games = training_games, validation_games
+    publish(trained, entry, *games, sampling, description, command, folder / "log.jsonl")
+    return add(trained)
 
 
 def publish(
@@ -29,11 +63,10 @@ def publish(
     folder: Path,
     training_games: list[Path],
     validation_games: list[Path],
-    temperature: float,
+    sampling: Sampling,
     description: str,
     command: str,
     log: Path | None = None,
-    patience: int = 0,
 ) -> None:
     """Write the zoo entry of a finished run; its policy is on the CPU afterwards.
 
@@ -52,14 +85,13 @@ def publish(
         "threads": config.threads,
         "processes": distributed.world(),
         "device": device_name(trained.device),
-        "temperature": temperature,
+        "temperature": sampling.temperature,
         "validation": asdict(trained.loss),
         "recipe": asdict(config),
         "command": command,
     }
     screens = next(iter(read_games(validation_games[:2], 2, 4, view="screens")))[0].inputs
     probe = dict(zip(("chars", "colors", "cursor", "previous"), screens.values(), strict=True))
-    sampling = Sampling(temperature, patience)
     save_entry(folder, policy, sampling, training, description, "", probe)
     finish_entry(folder, log, cloned_csv)
 

@@ -25,7 +25,7 @@ from nhzoo.envs.nle_library import Library
 from nhzoo.envs.protocols import UBIRTHDAY, seeds_of
 from nhzoo.training.rl.config import ImpalaConfig
 from nhzoo.training.rl.impala import ImpalaRun
-from nhzoo.training.rl.training import hold
+from nhzoo.training.rl.training import load_warm_start
 
 ACTORS = min(2, len(os.sched_getaffinity(0)))
 START = os.environ.get("NHZOO_BENCH_ENTRY", "")  # a clone plays longer games than who knows nothing
@@ -83,7 +83,7 @@ def test_training_against_raw_nle(tmp_path, note):
     chosen = {"start": START} if START else {"params": 100_000}
     config = ImpalaConfig(steps=1e9, actors=ACTORS, **chosen)
     rates = []
-    with closing(ImpalaRun(config, tmp_path, hold(config, []))) as run:
+    with closing(ImpalaRun(config, tmp_path, load_warm_start(config, []))) as run:
         pids = [hand.child.pid for hand in run.crew._hands] + [os.getpid()]
         for _ in range(10):
             run.step()

@@ -18,6 +18,7 @@ from nhzoo.agents.loading import load
 from nhzoo.data import packing
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation.loss import measure_agent, measure_loss
+from nhzoo.policy.checkpoint import Sampling
 from nhzoo.policy.config import LAYERS, PolicyConfig
 from nhzoo.runtime import files
 from nhzoo.training import bc, loop, outputs, run_table
@@ -61,22 +62,23 @@ def steady(folder):
     ]
 
 
-def test_a_debug_size_agent_trains_in_seconds_and_learns(games, tmp_path):
-    config = replace(DEBUG, flops=DEBUG.flops * 5)
-    trained = bc.train(config, *games, tmp_path / "run")
-    assert trained.updates == 300
-    assert trained.flops <= config.flops
-    assert trained.loss.loss < 4.0 < np.log(121)
-    outputs.publish(trained, tmp_path / "agent", *games, 1.0, "debug", "nhzoo train")
-    row = outputs.ledger_row(trained, "agent", games[0])
-    agent = load(tmp_path / "agent")
-    assert measure_agent(agent, games[1]).loss == pytest.approx(row.loss)
-    table = tmp_path / "ledger.jsonl"
-    assert run_table.append_row(table, row)
-    assert run_table.read_runs(table) == [row]
-    assert (row.updates, row.checkpoint, row.world_size, row.device) == (300, False, 1, "cpu")
-    assert row.depth == LAYERS
-    assert "held-out loss" in (tmp_path / "agent" / "README.md").read_text()
+def test_a_debug_size_agent_trains_in_seconds_learns_and_is_published(games, tmp_path):
+    config = replace(DEBUG, flops=DEBUG.flops * 5, checkpoints="1")
+    table, entry = tmp_path / "ledger.jsonl", tmp_path / "agent"
+    row = outputs.train_and_publish(
+        *(config, *games, tmp_path / "run", entry, Sampling(), "nhzoo train", "debug"),
+        append=lambda row: run_table.append_row(table, row),
+    )
+    assert row.flops <= config.flops
+    assert row.loss < 4.0 < np.log(121)
+    assert measure_agent(load(entry), games[1]).loss == pytest.approx(row.loss)
+    half, whole = run_table.read_runs(table)
+    assert (half.checkpoint, half.updates, half.flops_budget) == (True, 150, None)
+    assert whole == row
+    assert (row.run_id, row.updates, row.checkpoint) == ("agent", 300, False)
+    assert (row.world_size, row.device, row.depth) == (1, "cpu", LAYERS)
+    assert "held-out loss" in (entry / "README.md").read_text()
+    assert (entry / "curve.csv").is_file()
 
 
 def test_the_curve_can_be_read_by_tensorboard(games, tmp_path):

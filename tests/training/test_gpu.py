@@ -10,6 +10,7 @@ import torch
 from nhzoo.agents.loading import load
 from nhzoo.errors import CheckFailed
 from nhzoo.evaluation.loss import measure_agent
+from nhzoo.policy.checkpoint import Sampling
 from nhzoo.training import bc, outputs
 from tests.training.test_bc import DEBUG, games  # noqa: F401
 
@@ -24,7 +25,7 @@ def test_a_gpu_trains_to_about_what_a_cpu_does(games, tmp_path):  # noqa: F811
     on_cpu = bc.train(replace(GPU, device="cpu"), *games, tmp_path / "cpu")
     on_gpu = bc.train(GPU, *games, tmp_path / "gpu")
     assert on_gpu.loss.loss == pytest.approx(on_cpu.loss.loss, rel=1e-3)
-    outputs.publish(on_gpu, tmp_path / "agent", *games, 1.0, "", "")
+    outputs.publish(on_gpu, tmp_path / "agent", *games, Sampling(), "", "")
     assert measure_agent(load(tmp_path / "agent"), games[1]).loss == pytest.approx(
         on_gpu.loss.loss, rel=1e-3
     )

@@ -176,7 +176,7 @@ def train(
         return measured(True)
 
 
-def hold(config: ImpalaConfig, demonstrations: list[Path]) -> WarmStart:
+def load_warm_start(config: ImpalaConfig, demonstrations: list[Path]) -> WarmStart:
     """What a config names: the entry to start from and its critic, the teacher, demonstrations."""
     start, where = _entry("--start", config.start) if config.start else (None, None)
     critic = None

@@ -28,7 +28,7 @@ from nhzoo.training.rl.actors import InlineActorPool
 from nhzoo.training.rl.config import ImpalaConfig, update_flops
 from nhzoo.training.rl.impala import ImpalaRun
 from nhzoo.training.rl.objectives import Critic, load_critic
-from nhzoo.training.rl.training import hold, train
+from nhzoo.training.rl.training import load_warm_start, train
 from tests.conftest import make_entry
 from tests.helpers import commands
 
@@ -153,7 +153,7 @@ def test_a_killed_run_goes_on(tmp_path, number):
 def test_a_teacher_is_left_at_first_and_its_state_goes_on(tmp_path):
     entry = make_entry(tmp_path / "teacher", seed=4)
     config = replace(TINY, params=0, start=str(entry), teacher=str(entry), lr=1e-9, half_life=100)
-    held = hold(config, [])
+    held = load_warm_start(config, [])
     with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
         for _ in range(6):  # games begin, end and are cut on the way
             run.step()
@@ -171,7 +171,7 @@ def test_a_teacher_is_left_at_first_and_its_state_goes_on(tmp_path):
 def test_a_policy_comes_near_its_teacher(tmp_path):
     entry = make_entry(tmp_path / "teacher", seed=4)
     config = replace(TINY, teacher=str(entry), teacher_cost=10.0, lr=3e-3, warmup=1, steps=40 * 40)
-    with closing(ImpalaRun(config, tmp_path / "run", hold(config, []))) as run:
+    with closing(ImpalaRun(config, tmp_path / "run", load_warm_start(config, []))) as run:
         for _ in range(40):
             run.step()
         kls = run._sums["teacher_kl"]
@@ -184,7 +184,7 @@ def test_demonstrations_beside_play_resume_exactly(small_set, tmp_path):
     config = replace(
         TINY, demonstrations="small", demonstration_batch=2, demonstration_time=8, steps=400
     )
-    held = hold(config, games)
+    held = load_warm_start(config, games)
     whole = train(config, tmp_path / "whole", held)
     with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
         for _ in range(4):
@@ -212,7 +212,7 @@ def test_a_teacher_waits_for_the_value_and_the_run_goes_on_there(tmp_path):
     config = replace(
         TINY, params=0, start=start, teacher=teacher, value_warmup=4, warmup=5, lr=0.01
     )
-    held = hold(config, [])
+    held = load_warm_start(config, [])
     shape = held.start.policy.config
     with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
         before = run.policy.head.weight.detach().clone()
@@ -244,7 +244,7 @@ def test_a_teacher_waits_for_the_value_and_the_run_goes_on_there(tmp_path):
 def test_an_entry_is_gone_on_with_at_the_temperature_at_which_it_samples(tmp_path):
     entry = str(make_entry(tmp_path / "cool", seed=4, temperature=0.25))
     config = replace(TINY, params=0, start=entry, teacher=entry)
-    held = hold(config, [])
+    held = load_warm_start(config, [])
     with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
         (unroll,) = run.crew.collect(1)
         inputs = {name: torch.from_numpy(array) for name, array in vars(unroll.features).items()}
@@ -349,13 +349,13 @@ def test_what_a_run_comes_to(tmp_path):
     assert (about["method"], about["extras"]) == ("impala", "depth=50")
     assert "depth=50" in (folder / "README.md").read_text()
     again = replace(TINY, params=0, start=str(folder))
-    held = hold(again, [])
+    held = load_warm_start(again, [])
     np.testing.assert_array_equal(held.critic.weight.detach(), played.critic.weight.detach())
     (folder / "critic.safetensors").write_bytes(b"nonsense")
     with pytest.raises(InputError, match=r"critic.safetensors: cannot be used"):
-        hold(again, [])
+        load_warm_start(again, [])
     (folder / "critic.safetensors").unlink()
-    assert hold(again, []).critic is None
+    assert load_warm_start(again, []).critic is None
     assert checkpoint.load_entry(folder).config["params"] == played.policy.config.params
 
 
@@ -423,10 +423,10 @@ def test_teachers_that_cannot_be_used(tmp_path):
     for field, value in (("architecture", "other-lstm"), ("action_table_sha256", "0" * 64)):
         (entry / "config.json").write_text(json.dumps(config | {field: value}))
         with pytest.raises(InputError, match=f"--teacher .*: {field} is") as error:
-            hold(replace(TINY, teacher=str(entry)), [])
+            load_warm_start(replace(TINY, teacher=str(entry)), [])
         assert "\n" not in str(error.value)
     with pytest.raises(InputError, match=r"--start .nobody.: is no entry"):
-        hold(replace(TINY, params=0, start="nobody"), [])
+        load_warm_start(replace(TINY, params=0, start="nobody"), [])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,14 +22,8 @@ class Agent(Protocol):
     """The interface of an agent: these two methods are all it must have.
 
     A state is an array, or tuples, lists and dicts of arrays, whose first axis is the batch. A row
-    is replaced when its game ends and another begins.
-
-    An agent that uses neither observation nor state, only `uniform`, may set `blind = True`. Its
-    rows are then many steps of one game.
-
-    If the agent has an attribute `rows`, it is set before each `act` to the rows that are games,
-    and the agent must read no others. Observations are then the games' own memory, not copies: do
-    not change them.
+    is replaced when its game ends and another begins. Attributes that an agent may have beside
+    these are those of `AgentTraits`.
     """
 
     def initial_state(self, batch: int) -> Any:
@@ -41,6 +37,57 @@ class Agent(Protocol):
         `observation` maps NLE's names to arrays [B, ...]; `uniform` is float64 [B] in [0, 1) and
         the only randomness to be used. Returns action indices, int [B], and the next state.
         """
+
+
+@dataclass(frozen=True)
+class AgentTraits:
+    """The optional attributes of an agent, each with its default; see `traits`."""
+
+    name: str
+    """How results name the agent, with `revision`. Default: what it was loaded by, or its type."""
+    revision: str | None
+    observation_keys: tuple[str, ...]
+    """NLE's names of what `act` reads. Default: `TTY`."""
+    best_batch: int
+    """Games to play at once where the user asks for no other number, at most `max_batch`."""
+    max_batch: int
+    blind: bool
+    """It reads no observation and keeps no state: rows are then many steps of one game."""
+    rows: bool
+    """It has an attribute `rows`, to be set before each `act` to the rows that are games.
+
+    It must read no others. Observations are then the games' own memory, not copies: it must not
+    change them.
+    """
+    limits: Mapping[str, Any] | None
+    """Its own time limits. Results under others are other results; nhzoo sets none then."""
+    failure: str | None
+    """Why it gave action -1 in the latest `act`, and whether for want of time (`timed_out`)."""
+    timed_out: bool
+    end_game: Callable[[], object]
+    """To be called at the end of each game."""
+
+
+def traits(agent: object, loaded_by: str | None = None) -> AgentTraits:
+    """What an agent says of itself now, with the defaults of what it does not say.
+
+    Call it again to know of a later failure. `loaded_by` is what it was loaded by, if by anything.
+    """
+    declared = getattr(agent, "observation_keys", None)
+    keys = TTY if declared is None else tuple(declared)
+    return AgentTraits(
+        name=str(getattr(agent, "name", type(agent).__name__ if loaded_by is None else loaded_by)),
+        revision=getattr(agent, "revision", None),
+        observation_keys=keys,
+        best_batch=getattr(agent, "best_batch", 16),
+        max_batch=getattr(agent, "max_batch", sys.maxsize),
+        blind=not keys and bool(getattr(agent, "blind", False)),
+        rows=hasattr(agent, "rows"),
+        limits=getattr(agent, "limits", None),
+        failure=getattr(agent, "failure", None),
+        timed_out=bool(getattr(agent, "timed_out", False)),
+        end_game=getattr(agent, "end_game", lambda: None),
+    )
 
 
 def sample(logits: Array, uniform: Array, temperature: float = 1.0) -> Array:

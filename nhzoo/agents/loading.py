@@ -12,7 +12,14 @@ from nle.env.base import NLE_SPACE_ITEMS
 
 from nhzoo.agents import registry
 from nhzoo.agents.autoascend import autoascend
-from nhzoo.agents.base import Agent, FrequencyAgent, PolicyAgent, RandomAgent
+from nhzoo.agents.base import (
+    Agent,
+    AgentTraits,
+    FrequencyAgent,
+    PolicyAgent,
+    RandomAgent,
+    traits,
+)
 from nhzoo.agents.bots import BotAgent, BotSource
 from nhzoo.errors import InputError
 from nhzoo.policy import checkpoint
@@ -55,6 +62,14 @@ def load(source: str | Path) -> Agent:
     return _fetched(text)
 
 
+def load_with_traits(agent: str | Path | Agent) -> tuple[Agent, AgentTraits]:
+    """An agent by what `load` takes, or one that is loaded already, and what it says of itself."""
+    if not isinstance(agent, (str, Path)):
+        return agent, traits(agent)
+    loaded = load(agent)
+    return loaded, traits(loaded, str(agent))
+
+
 def _fetched(text: str) -> PolicyAgent:
     """An entry from the hub; its weights and its self-test are checked as any other's."""
     pulled = registry.pull_entry(text)
@@ -73,8 +88,9 @@ def _made(text: str, module: str, function: str) -> Agent:
     if hasattr(made, "close"):
         with contextlib.suppress(Exception):
             made.close()
-    name, revision = str(getattr(made, "name", text)), getattr(made, "revision", None)
-    agent = BotAgent(BotSource(module, function), name, None if revision is None else str(revision))
+    bot = traits(made, text)
+    revision = None if bot.revision is None else str(bot.revision)
+    agent = BotAgent(BotSource(module, function), bot.name, revision)
     return _seeing(agent, getattr(made, "observation_keys", None))
 
 

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from nhzoo.agents.base import Agent
+from nhzoo.agents.base import Agent, traits
 from nhzoo.agents.bots import BotAgent
 from nhzoo.envs.actions import ACTION_KEYS, TTY, key_name
 from nhzoo.envs.game import Episode, EpisodeResult, Game
@@ -36,13 +36,14 @@ def watch(
     until nobody looks any more.
     """
     stream = sys.stdout if stream is None else stream
-    names = tuple(dict.fromkeys((*getattr(agent, "observation_keys", ()), *TTY)))
+    about = traits(agent, "agent")
+    names = tuple(dict.fromkeys((*about.observation_keys, *TTY)))
     episode = Episode(Game(names))
     episode.start(protocol.game(index), protocol.step_cap, protocol.no_progress)
     uniforms = protocol.uniforms(index)
     state = agent.initial_state(1)
     live = episode.game.observation
-    title = f"{getattr(agent, 'name', 'agent')} · {protocol.id} game {index}"
+    title = f"{about.name} · {protocol.id} game {index}"
     stream.write(_CLEAR)
     try:
         over = False
@@ -52,7 +53,7 @@ def watch(
             actions, state = agent.act(observation, state, np.array([uniforms.random()]))
             result = episode.result
             if actions[0] < 0:  # a bot that has failed
-                result.end_status, result.cause = "crashed", str(getattr(agent, "failure", ""))
+                result.end_status, result.cause = "crashed", traits(agent).failure or ""
                 break
             key = int(ACTION_KEYS[int(actions[0])])
             status = f"step {result.steps:,}  score {result.score:,.0f}  key {key_name(key)}"

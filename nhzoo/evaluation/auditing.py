@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from nhzoo.agents.base import Agent, PolicyAgent, cumulative
-from nhzoo.agents.loading import load
+from nhzoo.agents.loading import load_with_traits
 from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.envs.protocols import Protocol
 from nhzoo.errors import InputError
@@ -141,13 +141,12 @@ def audit(
     Give `protocol` for games of an unregistered protocol.
     """
     result, protocol, rows = results.read_result(folder, protocol)
-    player = load(str(agent)) if isinstance(agent, (str, Path)) else agent
-    name = str(getattr(player, "name", agent))
+    player, about = load_with_traits(agent)
     numerics = result.get("numerics")
-    report = Audit(name, numerics is not None or not isinstance(player, PolicyAgent))
+    report = Audit(about.name, numerics is not None or not isinstance(player, PolicyAgent))
     weights = player.entry.revision if isinstance(player, PolicyAgent) else None
     if result.get("weights_sha256") != weights:
-        report.problems.append(f"the result is of other weights than those of {name}")
+        report.problems.append(f"the result is of other weights than those of {about.name}")
     if numerics not in (None, arithmetic.NUMERICS):
         raise InputError(
             f"{folder}: its numerics are {str(numerics)[:50]!a}; this version of nhzoo computes "
@@ -162,7 +161,7 @@ def audit(
     done = 0
     played = sorted((item for item in items if item[1]), key=lambda item: -len(item[1]))
     args = (player, protocol, batch, report.exact)
-    limit = None if hasattr(player, "limits") else AGENT_SECONDS
+    limit = None if about.limits else AGENT_SECONDS
     for index, count in run_tasks(AuditTask, args, played, cpus, slots, _HANG_SECONDS, limit):
         if index is None:
             continue

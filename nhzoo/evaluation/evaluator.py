@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nhzoo.agents.base import Agent, PolicyAgent
-from nhzoo.agents.loading import load
+from nhzoo.agents.base import Agent, AgentTraits, PolicyAgent
+from nhzoo.agents.loading import load_with_traits
 from nhzoo.envs.game import EpisodeResult
 from nhzoo.envs.protocols import Protocol, get_protocol
 from nhzoo.errors import InputError
@@ -27,9 +27,6 @@ from nhzoo.evaluation.playing import AGENT_SECONDS, PlayTask, StateTask
 from nhzoo.policy import arithmetic
 from nhzoo.runtime import files
 from nhzoo.runtime.pool import Crashed, run_tasks
-
-BATCH = 16
-"""Games that one worker plays at once, where the agent has no `best_batch`."""
 
 _HANG_SECONDS = 120.0  # for one step of NLE: microseconds, but for a game that will never end
 
@@ -84,11 +81,9 @@ def evaluate(
     workers = os.cpu_count() or 1 if workers is None else workers
     if workers < 1 or (batch is not None and batch < 1):
         raise InputError("at least one worker and a batch of one are needed")
-    source: str | Agent = str(agent) if isinstance(agent, (str, Path)) else agent
-    loaded = load(source) if isinstance(source, str) else source  # once: workers get this one
-    batch = getattr(loaded, "best_batch", BATCH) if batch is None else batch
-    batch = min(batch, getattr(loaded, "max_batch", batch))
-    identity = _identity(source, loaded, protocol, batch)
+    loaded, about = load_with_traits(agent)  # once: workers get this one
+    batch = min(about.best_batch if batch is None else batch, about.max_batch)
+    identity = _identity(loaded, about, protocol, batch)
     first, step = results.parse_shard(shard) if shard else (0, 1)
     asked = [index for index in range(first, episodes, step) if index not in skip]
     if not asked and not skip:
@@ -177,14 +172,13 @@ def _crashed(protocol: Protocol, index: int, crash: Crashed) -> tuple[EpisodeRes
     return result, keys
 
 
-def _identity(source: str | Agent, agent: Agent, protocol: Protocol, batch: int) -> dict[str, Any]:
+def _identity(agent: Agent, about: AgentTraits, protocol: Protocol, batch: int) -> dict[str, Any]:
     """What a result is of: two results are of the same thing when these agree."""
     entry = agent.entry if isinstance(agent, PolicyAgent) else None
-    name = str(getattr(agent, "name", source if isinstance(source, str) else type(agent).__name__))
     return {
-        "agent": name,
-        "revision": getattr(agent, "revision", None),
-        "source": getattr(agent, "source", None) if entry else None,
+        "agent": about.name,
+        "revision": about.revision,
+        "source": agent.source if isinstance(agent, PolicyAgent) else None,
         "weights_sha256": entry.revision if entry else None,
         "params": entry.policy.config.params if entry else None,
         "temperature": entry.sampling.temperature if entry else None,
@@ -192,7 +186,7 @@ def _identity(source: str | Agent, agent: Agent, protocol: Protocol, batch: int)
         "protocol": protocol.id,
         "device": "cpu",
         "batch": batch,
-        "limits": getattr(agent, "limits", None),
+        "limits": about.limits,
         "numerics": arithmetic.NUMERICS if entry else None,
         **results.environment(),
     }

@@ -220,7 +220,7 @@ def measure_parts(
     Answers to questions are told apart for entries with a network only.
     """
     total = count_frames(games)
-    if isinstance(agent, RandomAgent):
+    if type(agent) is RandomAgent:  # FrequencyAgent is another
         return _random_sums(games)
     if not isinstance(agent, PolicyAgent):
         raise InputError("this agent gives actions, not probabilities, so it has no loss")

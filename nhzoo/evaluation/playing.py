@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from nle import nethack
 
-from nhzoo.agents.base import Agent, Array, set_row
+from nhzoo.agents.base import Agent, Array, set_row, traits
 from nhzoo.agents.bot_process import one_line
-from nhzoo.envs.actions import ACTION_KEYS, TTY
+from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.envs.game import MAX_DISMISSALS, Episode, EpisodeResult, Game, blank
 from nhzoo.envs.protocols import Protocol
 from nhzoo.errors import NhzooError
@@ -44,12 +44,11 @@ class PlayTask:
         if "torch" in sys.modules:  # the agent came with it
             sys.modules["torch"].set_num_threads(1)
         self._agent, self._protocol = agent, protocol
-        names = tuple(getattr(agent, "observation_keys", TTY))
-        self._blind = not names and bool(getattr(agent, "blind", False))
-        self._sparing = hasattr(agent, "rows")
+        self._traits = traits(agent)
+        names, self._blind = self._traits.observation_keys, self._traits.blind
         self.slots, rows = (1, _AHEAD) if self._blind else (batch, batch)
         self._screens = blank(names, self.slots)  # NLE writes here; most agents get copies
-        self._observation = self._screens if self._sparing else blank(names, rows)
+        self._observation = self._screens if self._traits.rows else blank(names, rows)
         self._uniform = np.full(rows, 0.5)
         self._episodes = [Episode(Game(names, self._row(i))) for i in range(self.slots)]
         self._index: list[int | None] = [None] * self.slots
@@ -80,7 +79,7 @@ class PlayTask:
             mark(-1, 0, 0)  # what happens in the agent is no game's fault
         else:
             mark(first, only.score, only.steps, 1)
-        if self._sparing:
+        if self._traits.rows:
             self._agent.rows = active  # type: ignore[attr-defined]
         try:
             actions, self._state = self._agent.act(self._observation, self._state, self._uniform)
@@ -104,8 +103,8 @@ class PlayTask:
             mark(index, result.score, result.steps)
             before = result.steps
             if not steps:
-                failure = getattr(self._agent, "failure", None)
-                finished.append(self._finish(slot, failure or "the agent gave no action"))
+                failure = traits(self._agent).failure or "the agent gave no action"
+                finished.append(self._finish(slot, failure))
             elif self._play(slot, steps):
                 finished.append(self._finish(slot))
             elif self._protocol.max_loop and self._loops[slot].stays(self._episodes[slot]):
@@ -145,11 +144,10 @@ class PlayTask:
         index, episode = self._index[slot], self._episodes[slot]
         assert index is not None
         if failure:
-            late = failure == LOOPED or getattr(self._agent, "timed_out", False)
+            late = failure == LOOPED or traits(self._agent).timed_out
             episode.result.end_status = "stalled" if late else "crashed"
             episode.result.cause = one_line(failure)
-        if hasattr(self._agent, "end_game"):
-            self._agent.end_game()
+        self._traits.end_game()
         self._index[slot] = None
         self._alone = self._alone[1:]
         return index, (episode.result, bytes(episode.game.keys))
@@ -166,12 +164,12 @@ class PlayTask:
             assert stream is not None
             stream.random(out=self._uniform)
             return
-        if not self._sparing:
+        if not self._traits.rows:
             for name, screens in self._screens.items():
                 np.copyto(self._observation[name], screens)
         for slot in active:
             self._uniform[slot] = next(self._draws[slot])
-        if self._alone and not self._sparing:  # nothing of another game may be to blame
+        if self._alone and not self._traits.rows:  # nothing of another game may be to blame
             for batch in (*self._observation.values(), self._uniform):
                 batch[:] = batch[active[0]]
 

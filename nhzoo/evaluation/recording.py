@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nhzoo.agents.base import Agent
-from nhzoo.agents.loading import load
+from nhzoo.agents.loading import load_with_traits
 from nhzoo.data.traces import HASH_EVERY, MAX_KEYS, Trace, frame_hash, is_trace_set, replay
 from nhzoo.envs.actions import TTY
 from nhzoo.envs.game import Episode, Game
@@ -116,8 +116,9 @@ def record(
         spec = games.game(index)
         if spec.core in EXPERT_SEEDS or spec.disp in EXPERT_SEEDS:
             raise InputError(f"recording {name}: game {index} has an expert game's seed; rename it")
-    player = load(agent) if isinstance(agent, (str, Path)) else agent
-    origin = {"name": name, "agent": _label(player, agent), "protocol": base.id}
+    player, about = load_with_traits(agent)
+    label = f"{about.name}@{about.revision}" if about.revision else about.name
+    origin = {"name": name, "agent": label, "protocol": base.id}
     work = folder / ".recording"
     if folder.exists() and not (is_trace_set(folder) or work.exists()) and any(folder.iterdir()):
         raise InputError(f"{folder}: holds something that is no trace set; give another --out")
@@ -172,13 +173,6 @@ def _record(
             files.atomic_write(folder / "games.jsonl", b"".join(lines))
     _remove_work(work, own)
     return _summed(report, own)
-
-
-def _label(player: Agent, agent: object) -> str:
-    """How rows name the agent: name@revision."""
-    given = str(agent) if isinstance(agent, (str, Path)) else type(agent).__name__
-    name, revision = getattr(player, "name", given), getattr(player, "revision", None)
-    return f"{name}@{revision}" if revision else str(name)
 
 
 def _split(name: str, index: int, held_out: float) -> str:

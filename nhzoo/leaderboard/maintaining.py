@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nhzoo.agents.base import PolicyAgent
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import results
 from nhzoo.evaluation.evaluator import Progress, evaluate
@@ -165,9 +166,8 @@ def run_again(
     player: Any = agent
     if row.sha256 or agent is None:
         player = player_of(candidate, agent or "auto", checkout.agents)
-        config = getattr(getattr(player, "entry", None), "config", None)
-        problems = config_problems(candidate, config) if config is not None else []
-        if problems:
+        own = isinstance(player, PolicyAgent)
+        if own and (problems := config_problems(candidate, player.entry.config)):
             raise CheckFailed(f"{id}: {problems[0]}")
     out = rerun.folder_of(checkout.leaderboard, id, protocol.id)
     batch = candidate.result.get("batch")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from nhzoo.agents.base import RandomAgent
+from nhzoo.agents.base import FrequencyAgent, RandomAgent
 from nhzoo.agents.loading import load
 from nhzoo.data import packing
 from nhzoo.errors import CheckFailed, InputError
@@ -409,3 +409,5 @@ def test_loss_counts_every_key_with_the_state_carried(games, tmp_path):
     expected = (n / (n - 1) * sum(x * x for x in off)) ** 0.5 / frames
     assert measured.loss_se == pytest.approx(expected, rel=1e-4)
     assert measure_agent(RandomAgent(), games[1]).loss == pytest.approx(np.log(121))
+    with pytest.raises(InputError, match="not probabilities"):
+        measure_agent(FrequencyAgent(), games[1])

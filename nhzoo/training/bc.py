@@ -9,7 +9,6 @@ of the whole batch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,14 +17,13 @@ from typing import Any
 import torch
 
 from nhzoo.data.batches import Streams
-from nhzoo.errors import InputError
 from nhzoo.evaluation.loss import Loss, measure_loss
 from nhzoo.policy.config import PolicyConfig
 from nhzoo.policy.network import Policy
 from nhzoo.training import distributed
 from nhzoo.training.config import BCConfig, learning_rate
 from nhzoo.training.feed import DeviceBatch, Prefetcher
-from nhzoo.training.loop import DivergenceDetector, Loop, TrainResult, run_in
+from nhzoo.training.loop import Loop, RunCounters, TrainResult, run_in
 from nhzoo.training.run_state import (
     Progress,
     RunState,
@@ -33,6 +31,7 @@ from nhzoo.training.run_state import (
     optimizer_state,
     read_state,
     restore_optimizer,
+    restoring,
     write_state,
 )
 
@@ -87,22 +86,17 @@ class Run:
         )
         self.state = self.policy.initial_state(config.streams)  # only this process's rows
         self._games = [path.stem for path in games]
-        self.update = self.frames = 0
-        self.losses: list[float] = []  # since the last report
-        self.grad_norm = math.nan
-        self.alarm = DivergenceDetector()
-        self.stopping = False  # whether any process was asked to stop
         self._unread: list[tuple[int, torch.Tensor]] = []
-        self.seconds = 0.0
-        self.energy: float | None = 0.0
         each = self._flops_per_update
-        self.updates = None if config.flops is None else max(1, int(config.flops / each))
+        self.counters = RunCounters(
+            None if config.flops is None else max(1, int(config.flops / each))
+        )
         self._open(say)
 
     @property
     def flops(self) -> float:
         """Training FLOPs so far; rows padded at the end of a game cost too, and count."""
-        return float(self._flops_per_update * self.update)
+        return float(self._flops_per_update * self.counters.update)
 
     @property
     def _flops_per_update(self) -> int:
@@ -112,14 +106,14 @@ class Run:
 
     def step(self) -> None:
         """One update. Its loss and gradient's norm are read by `check`, on a CPU at once."""
-        seed = (self.config.seed << 32) + self.update  # dropout's, resumed or not
+        seed = (self.config.seed << 32) + self.counters.update  # dropout's, resumed or not
         torch.manual_seed((seed + distributed.rank() * 0x9E3779B97F4A7C15) % (1 << 64))
         batches = [self.feed.next() for _ in range(self.config.accumulate)]
-        targets, frames, asked = distributed.total(
+        targets, frames, stops = distributed.total(
             [
                 sum(batch.targets for batch in batches),
                 sum(batch.valid for batch in batches),
-                self.stopping,
+                self.counters.stopping,
             ]
         )
         self.optimizer.zero_grad(set_to_none=True)
@@ -133,16 +127,16 @@ class Run:
         value = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         self._gradients.finish(value)
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.clip)
-        self._unread.append((self.update, torch.stack([value, norm])))
+        self._unread.append((self.counters.update, torch.stack([value, norm])))
         if self.device.type == "cpu":  # elsewhere reading would wait for the device
             self.check()
-        rate = learning_rate(self.config, self.update, self.updates)
+        rate = learning_rate(self.config, self.counters.update, self.counters.updates)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         self.optimizer.step()
-        self.update += 1
-        self.frames += int(frames)
-        self.stopping = asked > 0
+        self.counters.update += 1
+        self.counters.frames += int(frames)
+        self.counters.stopping = stops > 0
 
     def _loss(self, batch: DeviceBatch) -> torch.Tensor:
         """Summed loss of this process's rows of a batch, whose states are carried on."""
@@ -162,9 +156,7 @@ class Run:
         values = torch.stack([value for _, value in self._unread]).tolist()
         self._unread = []
         for number, (loss, norm) in zip(numbers, values, strict=True):
-            self.alarm.check(number, loss, norm, self.folder)
-            self.losses.append(loss)
-            self.grad_norm = norm
+            self.counters.add_loss(number, loss, norm, self.folder)
 
     def save(self) -> None:
         """Write all that a resume needs, complete or not at all; any process may read it."""
@@ -176,19 +168,12 @@ class Run:
                 "optimizer": optimizer_state(self.optimizer),
                 "state": {"core": carried},
             }
-            tensors = {f"{group}.{k}": v for group, held in groups.items() for k, v in held.items()}
-            counters = {
-                "update": self.update,
-                "updates": self.updates,
-                "frames": self.frames,
-                "seconds": self.seconds,
-                "energy": self.energy,
-                "losses": self.losses,
-                "alarm": self.alarm.state(),
+            counters = self.counters.state() | {
+                "updates": self.counters.updates,
                 "games": self._games,
                 "streams": self.feed.streams.state(),
             }
-            write_state(self.folder, RunState(tensors, counters))
+            write_state(self.folder, RunState.of(groups, counters))
         distributed.wait_for_all()
 
     def metrics(self) -> dict[str, float]:
@@ -199,10 +184,10 @@ class Run:
         """End the thread that reads ahead."""
         self.feed.close()
 
-    def _whole(self, held: torch.Tensor) -> torch.Tensor:
+    def _whole(self, state: torch.Tensor) -> torch.Tensor:
         """The carried state of all streams: each process has those of its rows of a batch."""
         batch, world = self.config.batch, distributed.world()
-        turns = held.reshape(len(held), -1, batch, *held.shape[2:])
+        turns = state.reshape(len(state), -1, batch, *state.shape[2:])
         first = distributed.rank() * batch // world
         return distributed.gathered(turns[:, :, first : first + batch // world], 2).flatten(1, 2)
 
@@ -216,24 +201,17 @@ class Run:
             self._load(state)
 
     def _load(self, state: RunState) -> None:
-        counters = state.counters
-        try:
-            if counters["games"] != self._games:
+        saved = state.counters
+        with restoring(self.folder):
+            if saved["games"] != self._games:
                 raise ValueError("it was trained on other games")
             self.policy.load_state_dict(state.group("policy"))
             restore_optimizer(self.optimizer, state.group("optimizer"))
             self.state.copy_(state.group("state")["core"])
-            self.feed.streams.restore(counters["streams"])
+            self.feed.streams.restore(saved["streams"])
             self.feed.restart()
-            self.alarm.restore(counters["alarm"])
-            self.update, self.updates = counters["update"], counters["updates"]
-            self.frames, self.seconds = counters["frames"], counters["seconds"]
-            self.energy, self.losses = counters["energy"], counters["losses"]
-        except (LookupError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"{self.folder}: cannot go on from its state ({reason}); delete it to start anew"
-            ) from None
+            self.counters.restore(saved)
+            self.counters.updates = saved["updates"]
 
 
 @dataclass
@@ -262,7 +240,7 @@ def train(
     with run_in(folder, lambda _: Run(config, training_games, folder, say)) as (run, log, stopped):
 
         def validate() -> Loss | None:
-            if run.update % config.validate_every >= config.log_every:
+            if run.counters.update % config.validate_every >= config.log_every:
                 return None
             return _measure(run, validation_games, config.validation_frames)
 
@@ -275,18 +253,11 @@ def train(
 
 def _measured(run: Run, validation_games: list[Path], finished: bool) -> BCResult:
     """The run as it stands, with its loss on all of the validation games."""
-    return BCResult(
-        policy=run.policy,
-        config=run.config,
-        finished=finished,
-        updates=run.update,
-        frames=run.frames,
+    return BCResult.of(
+        run,
+        finished,
         unique_frames=run.feed.streams.unique_frames,
-        flops=run.flops,
         loss=_measure(run, validation_games),
-        seconds=run.seconds,
-        energy_joules=run.energy,
-        device=run.device,
     )
 
 

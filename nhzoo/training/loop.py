@@ -9,11 +9,11 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -59,15 +59,6 @@ class DivergenceDetector:
         self.mean = loss if self.mean is None else self.mean + (loss - self.mean) / _MEMORY
         return None
 
-    def check(self, update: int, loss: float, grad_norm: float, folder: Path) -> None:
-        """`see`, with a reason as CheckFailed; `folder` keeps the states of the run."""
-        reason = self.see(loss, grad_norm)
-        if reason:
-            raise CheckFailed(
-                f"update {update}: {reason}; the state of before is kept in {folder}, "
-                "a smaller --lr with another --run may help"
-            )
-
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, as plain JSON."""
         return {"mean": self.mean, "high": self.high}
@@ -76,6 +67,52 @@ class DivergenceDetector:
         """The inverse of `state`."""
         self.mean, self.high = state["mean"], state["high"]
 
+
+@dataclass
+class RunCounters:
+    """Where a run stands.
+
+    It ends at `updates`, None while a time budget is still being measured. `losses` and `grad_norm`
+    are those since the last report and of the last update; `energy` is in joules, None where it
+    cannot be known. `stopping`: whether any process was asked to stop.
+    """
+
+    updates: int | None
+    update: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+    energy: float | None = 0.0
+    losses: list[float] = field(default_factory=list)
+    grad_norm: float = math.nan
+    stopping: bool = False
+    alarm: DivergenceDetector = field(default_factory=DivergenceDetector)
+
+    def add_loss(self, update: int, loss: float, grad_norm: float, folder: Path) -> None:
+        """Take in those of an update; CheckFailed when the run is hopeless.
+
+        `folder` keeps its states.
+        """
+        reason = self.alarm.see(loss, grad_norm)
+        if reason:
+            raise CheckFailed(
+                f"update {update}: {reason}; the state of before is kept in {folder}, "
+                "a smaller --lr with another --run may help"
+            )
+        self.losses.append(loss)
+        self.grad_norm = grad_norm
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run of any kind needs, as plain JSON."""
+        return {name: getattr(self, name) for name in _SAVED} | {"alarm": self.alarm.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`, from the counters of a `RunState`; others are left alone."""
+        self.alarm.restore(state["alarm"])
+        for name in _SAVED:
+            setattr(self, name, state[name])
+
+
+_SAVED = ("update", "frames", "seconds", "energy", "losses")
 
 # A time budget becomes a number of updates by the speed of updates 10 to 50: the first compile.
 _TIMED_FROM, _TIMED_TO = 10, 50
@@ -99,6 +136,23 @@ class TrainResult:
     seconds: float
     energy_joules: float | None
     device: torch.device
+
+    @classmethod
+    def of(cls, run: Run, finished: bool, **own: Any) -> Self:
+        """The result of a run as it stands, with the fields `own` of its kind."""
+        counters = run.counters
+        return cls(
+            policy=run.policy,
+            config=run.config,
+            finished=finished,
+            updates=counters.update,
+            frames=counters.frames,
+            flops=run.flops,
+            seconds=counters.seconds,
+            energy_joules=counters.energy,
+            device=run.device,
+            **own,
+        )
 
 
 class LoopConfig(Protocol):
@@ -125,16 +179,9 @@ class Run(Protocol):
     """A run as the loop sees it: counters that `step` moves on and `save` keeps."""
 
     device: torch.device
+    policy: Policy
     optimizer: torch.optim.Optimizer
-    alarm: DivergenceDetector
-    update: int
-    updates: int | None
-    frames: int
-    losses: list[float]
-    grad_norm: float
-    seconds: float
-    energy: float | None
-    stopping: bool
+    counters: RunCounters
 
     @property
     def config(self) -> LoopConfig:
@@ -179,7 +226,11 @@ def run_in(
             files.sweep(folder)
         with _stop_signals() as stopped, contextlib.ExitStack() as inner:
             run = inner.enter_context(closing(make(stopped)))
-            log = inner.enter_context(closing(TrainingLog(folder, run.update))) if first else None
+            log = (
+                inner.enter_context(closing(TrainingLog(folder, run.counters.update)))
+                if first
+                else None
+            )
             yield run, log, stopped
 
 
@@ -200,35 +251,38 @@ class Loop(Generic[_Result]):
         validate: Callable[[], Loss | None] = lambda: None,
     ) -> None:
         self.run, self.log, self.measured, self.validate = run, log, measured, validate
+        self.counters = counters = run.counters
         self.progress, self.checkpoint = progress, checkpoint
-        self.began, self.before = time.monotonic(), run.seconds
+        self.began, self.before = time.monotonic(), counters.seconds
         one_machine = distributed.machines() == 1 and run.device.type == "cpu"
         self.meter = EnergyMeter() if one_machine else None  # of all the energy, or of none
-        self.reported, self.counted = self.began, run.frames
-        self.timed = run.seconds  # an interruption before update 50 begins the measurement anew
+        self.reported, self.counted = self.began, counters.frames
+        self.timed = (
+            counters.seconds
+        )  # an interruption before update 50 begins the measurement anew
 
     def go(self, stopped: Sequence[int]) -> None:
         """Update until the budget is spent, or a signal is in `stopped` of any process."""
-        run, config = self.run, self.run.config
-        while run.updates is None or run.update < run.updates:
-            run.stopping = bool(stopped)
+        run, config, counters = self.run, self.run.config, self.counters
+        while counters.updates is None or counters.update < counters.updates:
+            counters.stopping = bool(stopped)
             try:
                 run.step()
             except Stopped:
-                run.seconds = self.before + time.monotonic() - self.began
+                counters.seconds = self.before + time.monotonic() - self.began
                 self.save(always=True)
                 raise self.interrupted() from None
             self.tick()
-            last = run.update == run.updates
-            if run.update % config.log_every == 0 or last:
+            last = counters.update == counters.updates
+            if counters.update % config.log_every == 0 or last:
                 self.report(validate=not last)
             if self.at_checkpoint():
                 measured = self.measured(False)
                 if self.log:
                     self.checkpoint(measured)
-            if run.update % config.save_every == 0 or run.stopping or last:
-                self.save(always=last or run.stopping)
-            if run.stopping and not last:
+            if counters.update % config.save_every == 0 or counters.stopping or last:
+                self.save(always=last or counters.stopping)
+            if counters.stopping and not last:
                 raise self.interrupted()
 
     def save(self, always: bool = False) -> None:
@@ -238,63 +292,62 @@ class Loop(Generic[_Result]):
         """
         self.run.check()
         self.energy()
-        if always or not self.run.alarm.high:
+        if always or not self.counters.alarm.high:
             self.run.save()
 
     def interrupted(self) -> Interrupted:
         """What is raised once a run that was asked to stop has been saved."""
-        return Interrupted(f"stopped after update {self.run.update}; the same command resumes")
+        return Interrupted(f"stopped after update {self.counters.update}; the same command resumes")
 
     def tick(self) -> None:
         """Take the time; turn a time budget into a number of updates once that can be done."""
-        run = self.run
-        run.seconds = self.before + time.monotonic() - self.began
-        if run.update == _TIMED_FROM:
-            self.timed = run.seconds
-        if run.updates is None and run.update == _TIMED_TO:
-            assert run.config.minutes is not None
-            each = (run.seconds - self.timed) / (_TIMED_TO - _TIMED_FROM)
-            left = int((run.config.minutes * 60 - run.seconds) / each)
-            run.updates = distributed.from_first(max(_TIMED_TO, _TIMED_TO + left))
+        counters, minutes = self.counters, self.run.config.minutes
+        counters.seconds = self.before + time.monotonic() - self.began
+        if counters.update == _TIMED_FROM:
+            self.timed = counters.seconds
+        if counters.updates is None and counters.update == _TIMED_TO:
+            assert minutes is not None
+            each = (counters.seconds - self.timed) / (_TIMED_TO - _TIMED_FROM)
+            left = int((minutes * 60 - counters.seconds) / each)
+            counters.updates = distributed.from_first(max(_TIMED_TO, _TIMED_TO + left))
 
     def energy(self) -> None:
         """Add what the machine took since the last call; unknown once is unknown for good."""
-        taken = self.meter.taken() if self.meter else None
-        known = taken is not None and self.run.energy is not None
-        self.run.energy = self.run.energy + taken if known else None  # type: ignore[operator]
+        before, taken = self.counters.energy, self.meter.taken() if self.meter else None
+        self.counters.energy = None if before is None or taken is None else before + taken
 
     def report(self, validate: bool) -> None:
         """Log the time since the last report, with a validation when one is due."""
-        run = self.run
+        run, counters = self.run, self.counters
         run.check()
         now = time.monotonic()
         report = Progress(
-            update=run.update,
-            updates=run.updates,
-            frames=run.frames,
+            update=counters.update,
+            updates=counters.updates,
+            frames=counters.frames,
             flops=run.flops,
-            loss=float(np.mean(run.losses)),
+            loss=float(np.mean(counters.losses)),
             lr=run.optimizer.param_groups[0]["lr"],
-            grad_norm=run.grad_norm,
-            frames_per_second=(run.frames - self.counted) / (now - self.reported),
-            seconds=run.seconds,
+            grad_norm=counters.grad_norm,
+            frames_per_second=(counters.frames - self.counted) / (now - self.reported),
+            seconds=counters.seconds,
             metrics=run.metrics(),
         )
         if validate:
             report.validation = self.validate()
         self.energy()
-        run.losses, self.reported, self.counted = [], time.monotonic(), run.frames
+        counters.losses, self.reported, self.counted = [], time.monotonic(), counters.frames
         if self.log:
             self.log.write(report)
             self.progress(report)
 
     def at_checkpoint(self) -> bool:
         """Whether the run is to be measured here, short of its end."""
-        run = self.run
-        if run.updates is None or run.update == run.updates:
+        counters = self.counters
+        if counters.updates is None or counters.update == counters.updates:
             return False
-        shares = checkpoint_fractions(run.config.checkpoints)
-        return run.update in {max(1, round(share * run.updates)) for share in shares}
+        shares = checkpoint_fractions(self.run.config.checkpoints)
+        return counters.update in {max(1, round(share * counters.updates)) for share in shares}
 
 
 @contextmanager

@@ -10,12 +10,13 @@ TensorBoard's own writer prints a traceback, and `flush` waits for it for ever.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import time
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,14 @@ class RunState:
     tensors: dict[str, torch.Tensor]
     counters: dict[str, Any]
 
+    @classmethod
+    def of(
+        cls, groups: Mapping[str, Mapping[str, torch.Tensor]], counters: dict[str, Any]
+    ) -> RunState:
+        """From groups of tensors, see `group`."""
+        tensors = {f"{group}.{k}": v for group, named in groups.items() for k, v in named.items()}
+        return cls(tensors, counters)
+
     def group(self, prefix: str) -> dict[str, torch.Tensor]:
         """The tensors called `prefix`.something, by that something."""
         start = f"{prefix}."
@@ -194,12 +203,23 @@ def read_state(folder: Path, say: Callable[[str], None]) -> RunState | None:
         return state
 
 
+@contextlib.contextmanager
+def restoring(folder: Path) -> Iterator[None]:
+    """What goes wrong inside it is an InputError: the run cannot be resumed from its state."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{folder}: cannot go on from its state ({reason}); delete it to start anew"
+        ) from None
+
+
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """What an optimizer remembers of each parameter, as tensors called <number>.<name>."""
-    held = optimizer.state_dict()["state"]
     return {
         f"{number}.{name}": torch.as_tensor(value)
-        for number, moments in held.items()
+        for number, moments in optimizer.state_dict()["state"].items()
         for name, value in moments.items()
     }
 

@@ -88,10 +88,10 @@ def test_training_against_raw_nle(tmp_path, note):
         for _ in range(10):
             run.step()
         for _ in range(TURNS):
-            before, used, began = run.frames, cpu_of(pids), time.monotonic()
+            before, used, began = run.counters.frames, cpu_of(pids), time.monotonic()
             for _ in range(UPDATES):
                 run.step()
-            steps = run.frames - before
+            steps = run.counters.frames - before
             training = steps / (time.monotonic() - began), (cpu_of(pids) - used) / steps
             games = played(run.crew.states(), config.seed)
             time.sleep(2.0)  # the actors' unrolls under way end

@@ -188,7 +188,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_named(games, tmp_path):
     run.policy.head.bias.data[0] = float("nan")
     with pytest.raises(CheckFailed, match="update 1: the loss is nan"):
         run.step()
-    assert bc.Run(DEBUG, games[0], tmp_path).update == 1
+    assert bc.Run(DEBUG, games[0], tmp_path).counters.update == 1
 
 
 def test_losses_that_are_read_late_name_their_update(games, tmp_path, monkeypatch):
@@ -199,9 +199,12 @@ def test_losses_that_are_read_late_name_their_update(games, tmp_path, monkeypatc
     for _ in range(3):
         run.step()
         at_once.step()
-    assert run.losses == []
+    assert run.counters.losses == []
     read()
-    assert (run.losses, run.grad_norm) == (at_once.losses, at_once.grad_norm)
+    assert (run.counters.losses, run.counters.grad_norm) == (
+        at_once.counters.losses,
+        at_once.counters.grad_norm,
+    )
     run.step()
     run.policy.head.bias.data[0] = float("nan")
     run.step()
@@ -222,7 +225,7 @@ def test_a_loss_that_explodes_stops_and_the_last_good_state_is_safe(games, tmp_p
     run.save = lambda: pytest.fail("a state whose loss explodes was saved")
     with pytest.raises(CheckFailed, match=rf"update {5 + UPDATES - 1}: the loss, [0-9.]+ before"):
         loop.Loop(run, None, print, print, print).go([])
-    assert bc.Run(config, games[0], tmp_path).update == 5
+    assert bc.Run(config, games[0], tmp_path).counters.update == 5
 
 
 def test_the_alarm_knows_a_hard_stretch_from_the_end():

@@ -164,7 +164,7 @@ def test_all_processes_stop_after_one_update_when_one_is_asked_to(config, games,
     _, errors = process.communicate(timeout=300)
     (said,) = ours(errors)
     update = int(re.fullmatch(r"stopped after update (\d+); the same command resumes", said)[1])
-    assert bc.Run(config, games[0], folder).update == update
+    assert bc.Run(config, games[0], folder).counters.update == update
 
 
 @pytest.mark.slow

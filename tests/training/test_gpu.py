@@ -58,4 +58,4 @@ def test_a_loss_that_is_not_finite_is_seen_before_the_next_save(games, tmp_path)
     with pytest.raises(CheckFailed, match="update 1"):
         run.save()
     run.close()
-    assert bc.Run(GPU, games[0], tmp_path).update == 1
+    assert bc.Run(GPU, games[0], tmp_path).counters.update == 1

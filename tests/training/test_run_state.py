@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from nhzoo.data import packing
 from nhzoo.errors import InputError
 from nhzoo.training import bc
+from nhzoo.training.rl.impala import ImpalaRun
 from nhzoo.training.run_state import (
     BEFORE,
     STATE,
@@ -27,6 +29,7 @@ from nhzoo.training.run_state import (
     write_state,
 )
 from tests.helpers import commands
+from tests.training.rl.test_impala import TINY
 from tests.training.test_bc import DEBUG, games  # noqa: F401
 
 
@@ -49,6 +52,34 @@ def test_the_last_two_states_are_kept(two_saved):
     np.testing.assert_array_equal(latest.group("policy")["w"], np.full((3, 2), 3.0))
     (two_saved / STATE).unlink()  # as a kill between the two renames leaves it
     assert read_state(two_saved, pytest.fail).counters == {"update": 2}
+
+
+_COUNTERS = {
+    **{"update": 3, "frames": 99, "seconds": 1.5, "energy": None, "losses": [4.5, 4.25]},
+    "alarm": {"mean": 4.4, "high": 2},
+}
+
+
+def check_counters(make, own, given):
+    """A run's state has `_COUNTERS` and its kind's `own`; gives those of one with `given`."""
+    with closing(make()) as run:
+        run.save()
+    saved = read_state(run.folder, pytest.fail)
+    assert saved.counters.keys() == _COUNTERS.keys() | own
+    write_state(run.folder, RunState(saved.tensors, saved.counters | _COUNTERS | given))
+    with closing(make()) as again:
+        assert again.counters.state() == _COUNTERS
+        assert (again.counters.alarm.mean, again.counters.alarm.high) == (4.4, 2)
+        return again.counters
+
+
+def test_a_state_has_the_counters_that_it_always_had(games, tmp_path):  # noqa: F811
+    own = {"updates", "games", "streams"}
+    again = check_counters(lambda: bc.Run(DEBUG, games[0], tmp_path / "bc"), own, {"updates": 40})
+    assert again.updates == 40
+    own = {"episodes", "sums", "scale", "advantage", "recent", "since", "actors", "demonstrations"}
+    again = check_counters(lambda: ImpalaRun(TINY, tmp_path / "rl"), own, {})
+    assert again.updates == TINY.updates  # follows from the options, which may ask for more
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "counters"])

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nhzoo.errors import CheckFailed, InputError
+from nhzoo.errors import CheckFailed
 from nhzoo.policy.checkpoint import Entry
 from nhzoo.policy.config import PolicyConfig
 from nhzoo.policy.features import Features
 from nhzoo.policy.network import Policy
 from nhzoo.training import distributed
-from nhzoo.training.loop import DivergenceDetector
+from nhzoo.training.loop import RunCounters
 from nhzoo.training.rl.actors import (
     ActorConfig,
     ActorPool,
@@ -46,6 +46,7 @@ from nhzoo.training.run_state import (
     optimizer_state,
     read_state,
     restore_optimizer,
+    restoring,
     write_state,
 )
 
@@ -116,18 +117,11 @@ class ImpalaRun:
         )
         self.scale = RewardScale(config.rewards, config.discount)
         self.advantage = 0.0  # running mean square
-        self.alarm = DivergenceDetector()
-        self.update = self.frames = self.episodes = 0
-        self.updates: int | None = config.updates
-        self.losses: list[float] = []  # since the last report
-        self.grad_norm = math.nan
+        self.counters, self.episodes = RunCounters(config.updates), 0
         self.recent: deque[Finished] = deque(maxlen=RECENT)
         self._since: list[Finished] = []  # the last report
         self._sums: dict[str, list[float]] = {name: [] for name in (*_SUMS, "lag", "waited")}
         self._reported = time.monotonic()
-        self.stopping = False
-        self.seconds = 0.0
-        self.energy: float | None = 0.0
         sizes = shape, teacher.policy.config if teacher else None
         self._flops_per_update = update_flops(config, *sizes)
         self._flops_alone = update_flops(config, *sizes, alone=True)
@@ -140,7 +134,7 @@ class ImpalaRun:
         actors, turn = self._load(state) if state else ({}, 0)
         self.crew = self._crew(actors, turn, stop, say)
         try:
-            self.crew.publish(weights_of(self.policy), self.update)
+            self.crew.publish(weights_of(self.policy), self.counters.update)
         except BaseException:
             self.close()
             raise
@@ -148,8 +142,10 @@ class ImpalaRun:
     @property
     def flops(self) -> float:
         """Training FLOPs so far, see `update_flops`."""
-        alone = min(self.update, self.config.value_warmup)
-        return float(self._flops_per_update * (self.update - alone) + self._flops_alone * alone)
+        alone = min(self.counters.update, self.config.value_warmup)
+        return float(
+            self._flops_per_update * (self.counters.update - alone) + self._flops_alone * alone
+        )
 
     @property
     def scores(self) -> list[float]:
@@ -160,7 +156,7 @@ class ImpalaRun:
         """One update from the next unrolls. `Stopped`, with nothing changed, where it would have
         to wait for them after a stop was asked for.
         """
-        config = self.config
+        config, counters = self.config, self.counters
         began = time.monotonic()
         unrolls = self.crew.collect(config.unrolls)
         self._sums["waited"].append(time.monotonic() - began)
@@ -169,7 +165,7 @@ class ImpalaRun:
             self._since += unroll.finished
             self.recent += unroll.finished
             self.episodes += len(unroll.finished)
-            self._sums["lag"].append(self.update - unroll.version)
+            self._sums["lag"].append(counters.update - unroll.version)
         arrays = joined(unrolls)
         self.crew.release()
         batch = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
@@ -178,23 +174,21 @@ class ImpalaRun:
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, config.clip)
         total, norm_value, *values = torch.stack([loss.detach(), norm, *parts]).tolist()
-        self.alarm.check(self.update, total, norm_value, self.folder)
-        self.losses.append(total)
-        self.grad_norm = norm_value
+        counters.add_loss(counters.update, total, norm_value, self.folder)
         for name, value in zip(_SUMS, values, strict=True):
             self._sums[name].append(value)
         for group in self.optimizer.param_groups:
-            group["lr"] = config.rate(self.update)
+            group["lr"] = config.rate(counters.update)
         self.optimizer.step()
         weights = weights_of(self.policy)
         if not np.isfinite(weights).all():
             raise CheckFailed(
-                f"update {self.update}: weights are not finite any more; the state of before is "
-                f"kept in {self.folder}, a smaller --lr with another --run may help"
+                f"update {counters.update}: weights are not finite any more; the state of before "
+                f"is kept in {self.folder}, a smaller --lr with another --run may help"
             )
-        self.update += 1
-        self.frames += int(arrays["valid"].sum())
-        self.crew.publish(weights, self.update)
+        counters.update += 1
+        counters.frames += int(arrays["valid"].sum())
+        self.crew.publish(weights, counters.update)
 
     def _loss(self, batch: Mapping[str, Tensor], unrolls: list[Unroll]) -> tuple[Tensor, list[Any]]:
         """The loss, a mean over the steps of a batch, and what it consists of, see `_SUMS`."""
@@ -206,7 +200,7 @@ class ImpalaRun:
         x, direction_embedding, _ = self.policy.encode_sequence(inputs, batch["state"], not_first)
         chances = self.policy.logits(inputs, x, direction_embedding)[:-1].log_softmax(-1)
         pressed = chances.gather(-1, batch["actions"].long()[..., None])[..., 0]
-        alone = self.update < config.value_warmup
+        alone = self.counters.update < config.value_warmup
         values = self.critic(x.detach() if alone else x)
         known = values.detach()
         counted = batch["valid"]
@@ -236,10 +230,10 @@ class ImpalaRun:
             expected = self.teacher.logits(unrolls, inputs, not_first)
             kl = (divergence(expected, chances) * valid).sum() / count
             if not alone:
-                loss = loss + config.faded(config.teacher_cost, self.frames) * kl
+                loss = loss + config.faded(config.teacher_cost, self.counters.frames) * kl
         if self.demonstrations and not alone:
             cross_entropy = self.demonstrations.loss()
-            cost = config.faded(config.demonstration_cost, self.frames)
+            cost = config.faded(config.demonstration_cost, self.counters.frames)
             loss = loss + cost * cross_entropy
         spread = traced.targets[counted].var()
         explained = 1 - errors.detach()[counted].var() / spread.clamp(min=1e-12)
@@ -248,7 +242,7 @@ class ImpalaRun:
 
     def _advantage_scale(self, mean_square: float) -> float:
         """The running root mean square of advantages, with those of this batch."""
-        before, memory = self.advantage, min(self.update + 1, _MEMORY)
+        before, memory = self.advantage, min(self.counters.update + 1, _MEMORY)
         self.advantage = before + (mean_square - before) / memory
         return max(1e-6, math.sqrt(self.advantage))
 
@@ -295,15 +289,9 @@ class ImpalaRun:
         if self.demonstrations:
             carried, place = self.demonstrations.state()
             groups["demonstrations"] = {"core": carried}
-        counters = {
-            "update": self.update,
-            "frames": self.frames,
+        counters = self.counters.state() | {
             "episodes": self.episodes,
-            "seconds": self.seconds,
-            "energy": self.energy,
-            "losses": self.losses,
             "sums": self._sums,
-            "alarm": self.alarm.state(),
             "scale": self.scale.state(),
             "advantage": self.advantage,
             "recent": [asdict(game) for game in self.recent],
@@ -311,8 +299,7 @@ class ImpalaRun:
             "actors": actors,
             "demonstrations": place,
         }
-        flat = {f"{group}.{k}": v for group, named in groups.items() for k, v in named.items()}
-        write_state(self.folder, RunState(flat, counters))
+        write_state(self.folder, RunState.of(groups, counters))
 
     def close(self) -> None:
         """End the actors, and what reads ahead."""
@@ -341,8 +328,8 @@ class ImpalaRun:
 
     def _load(self, state: RunState) -> tuple[dict[int, ActorState], int]:
         """Where the actors stand, and whose turn it is."""
-        counters = state.counters
-        try:
+        saved = state.counters
+        with restoring(self.folder):
             self.policy.load_state_dict(state.group("policy"))
             self.critic.load_state_dict(state.group("critic"))
             restore_optimizer(self.optimizer, state.group("optimizer"))
@@ -350,25 +337,15 @@ class ImpalaRun:
                 self.teacher.restore(state.group("teacher"))
             if self.demonstrations:
                 carried = state.group("demonstrations")["core"]
-                self.demonstrations.restore(carried, counters["demonstrations"])
-            self.alarm.restore(counters["alarm"])
-            self.scale.restore(counters["scale"])
-            self.advantage = counters["advantage"]
-            self.update, self.frames = counters["update"], counters["frames"]
-            self.episodes, self.seconds = counters["episodes"], counters["seconds"]
-            self.energy, self.losses = counters["energy"], counters["losses"]
-            self._sums = counters["sums"]
-            self.recent.extend(Finished(**game) for game in counters["recent"])
-            self._since = [Finished(**game) for game in counters["since"]]
-            return (
-                unpack_states(state.group("actors"), counters["actors"]),
-                self.update * self.config.unrolls,
-            )
-        except (LookupError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"{self.folder}: cannot go on from its state ({reason}); delete it to start anew"
-            ) from None
+                self.demonstrations.restore(carried, saved["demonstrations"])
+            self.counters.restore(saved)
+            self.scale.restore(saved["scale"])
+            self.advantage, self.episodes = saved["advantage"], saved["episodes"]
+            self._sums = saved["sums"]
+            self.recent.extend(Finished(**game) for game in saved["recent"])
+            self._since = [Finished(**game) for game in saved["since"]]
+            actors = unpack_states(state.group("actors"), saved["actors"])
+        return actors, self.counters.update * self.config.unrolls
 
 
 def _played(entry: Entry) -> Policy:

@@ -152,16 +152,9 @@ def train(
         raise InputError("train impala has one learner: start it without torchrun")
 
     def measured(finished: bool) -> RLResult:
-        return RLResult(
-            policy=run.policy,
-            config=config,
-            finished=finished,
-            updates=run.update,
-            frames=run.frames,
-            flops=run.flops,
-            seconds=run.seconds,
-            energy_joules=run.energy,
-            device=run.device,
+        return RLResult.of(
+            run,
+            finished,
             critic=run.critic,
             warm_start=warm_start,
             games=run.episodes,

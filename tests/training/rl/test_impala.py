@@ -140,13 +140,13 @@ def test_a_killed_run_goes_on(tmp_path, number):
     assert number == signal.SIGKILL or "the same command resumes" in errors
     config = replace(TINY, inline=False, actors=1, save_every=2, steps=1e9)
     with closing(ImpalaRun(config, folder)) as run:
-        before = run.update, run.episodes
+        before = run.counters.update, run.episodes
         assert before[0] > 0
         (unroll,) = run.crew.collect(1)
         assert not unroll.first[0].all()  # the games go on where they were
         run.crew.release()
         run.step()
-        assert run.update == before[0] + 1
+        assert run.counters.update == before[0] + 1
 
 
 @pytest.mark.slow
@@ -384,15 +384,15 @@ def test_a_diverging_loss_stops_the_run_and_the_last_state_is_safe(tmp_path):
         with pytest.raises(CheckFailed, match="update 1: the loss is nan"):
             run.step()
     with closing(ImpalaRun(TINY, tmp_path)) as run:
-        assert run.update == 1
-        run.alarm.mean = 0.1
+        assert run.counters.update == 1
+        run.counters.alarm.mean = 0.1
         run.save = lambda: pytest.fail("a state whose loss explodes was saved")
-        run.updates, run.config = 100, replace(TINY, save_every=1, value_cost=1e9)
+        run.counters.updates, run.config = 100, replace(TINY, save_every=1, value_cost=1e9)
         run.critic.bias.data[:] = 1e3
         with pytest.raises(CheckFailed, match=r"was .* or so for 30 updates"):
             loop.Loop(run, None, print, print, print).go([])
     with closing(ImpalaRun(TINY, tmp_path)) as run:
-        assert run.update == 1
+        assert run.counters.update == 1
 
 
 def test_actors_end_when_the_first_weights_cannot_be_published(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ import pytest
 
 from nhzoo.errors import InputError, NhzooError, Stopped
 from nhzoo.training.rl import ray_actors
-from nhzoo.training.rl.impala import ImpalaRun
+from nhzoo.training.rl.impala import FROM_SCRATCH, ImpalaRun
 from nhzoo.training.rl.ray_actors import connect
 from nhzoo.training.rl.training import train
 from tests.training.rl.test_impala import TINY
@@ -57,11 +57,11 @@ def test_a_machine_dies_and_training_goes_on(cluster, tmp_path):
             run.step()
         assert {hand.number for hand in run.crew._pending.values()} == {0, 1}
         run.save()
-        lost = run.update
+        lost = run.counters.update
         cluster.remove_node(cluster.second)
         for _ in range(10):  # with the actor that is left
             run.step()
-        assert run.update == lost + 10
+        assert run.counters.update == lost + 10
         cluster.add_node(num_cpus=1)
         seen = set()
         while len(seen) < 2:  # with a new one
@@ -99,7 +99,9 @@ def test_a_stop_ends_the_waits_and_who_is_silent_is_replaced(cluster, tmp_path, 
     """The only actor's process is stopped in the middle of what it plays."""
     config = replace(TINY, inline=False, cluster=cluster.address, actors=1)
     stopping, said = [], []
-    with closing(ImpalaRun(config, tmp_path, None, said.append, lambda: bool(stopping))) as run:
+    with closing(
+        ImpalaRun(config, tmp_path, FROM_SCRATCH, said.append, lambda: bool(stopping))
+    ) as run:
         run.step()
         (hand,) = run.crew._hands.values()
         os.kill(ray.get(hand.handle.__ray_call__.remote(lambda self: os.getpid())), signal.SIGSTOP)

@@ -406,8 +406,8 @@ def test_a_run_whose_only_actor_is_stopped_ends_when_asked_to_with_its_state(tmp
     update = int(re.fullmatch(r"stopped after update (\d+); the same command resumes", stopped)[1])
     assert state_of(actors[0]) == ""
     with closing(ImpalaRun(replace(TINY, save_every=1000), folder)) as run:
-        assert run.update == update > 0
-        assert run.frames <= update * TINY.time * TINY.games
+        assert run.counters.update == update > 0
+        assert run.counters.frames <= update * TINY.time * TINY.games
         assert run.crew._actors[0].state().started > WALK.games
     assert json.loads(log.read_text().splitlines()[-1])["update"] <= update
     assert lines(folder)[0]["update"] == TINY.log_every

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import tempfile
 import threading
@@ -307,13 +308,21 @@ class Episode:
         self.play((key,))
         return bool(self.result.end_status)
 
-    def play(self, keys: Sequence[int], note: Callable[[int], object] | None = None) -> int:
+    def play(
+        self,
+        keys: Sequence[int],
+        note: Callable[[int], object] | None = None,
+        observe: Callable[[int], object] | None = None,
+    ) -> int:
         """Press the agent's keys until one ends the episode; returns how many were pressed.
 
-        `note` is told of each key before it is pressed: NLE may end the process.
+        `note` is called with each key before it is pressed, as NLE may end the process, and
+        `observe` when the screen after it is there. Closing screens are dismissed after that.
         """
         game, result, blstats, state = self.game, self.result, self._blstats, self._state
         note, press, no_progress = note or bytearray().append, game.press, self.no_progress
+        if observe is not None:
+            press = functools.partial(_press_and_observe, press, observe)
         modes = self._modes
         turns, unchanged, score = result.turns, self._unchanged, blstats[_SCORE]
         depth, deepest = result.depth, result.max_depth
@@ -361,6 +370,13 @@ class Episode:
         elif unchanged >= no_progress:
             result.end_status = "stalled"
         return pressed
+
+
+def _press_and_observe(
+    press: Callable[[int], object], observe: Callable[[int], object], key: int
+) -> None:
+    press(key)
+    observe(key)
 
 
 def blank(names: Iterable[str], games: int) -> dict[str, Array]:

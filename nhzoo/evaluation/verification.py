@@ -52,41 +52,51 @@ class VerifyTask(OneByOne):
 
     def work(self, item: results.Row) -> str | None:
         """None when the replayed game agrees with its row, else what differs."""
-        try:
-            return self._differs(item)
-        except NhzooError as error:
-            return str(error)
+        return step_through(self._episode, self._folder, self._protocol, self._exempt, item)
 
-    def _differs(self, row: results.Row) -> str | None:
-        index, protocol, episode = row["index"], self._protocol, self._episode
-        spec = protocol.game(index)
+
+def step_through(
+    episode: Episode,
+    folder: Path,
+    protocol: Protocol,
+    exempt: bool,
+    row: results.Row,
+    observe: Callable[[int | None], object] | None = None,
+) -> str | None:
+    """Replay the game of a row; what differs from the row, None when they agree.
+
+    `observe` is called with each key of the agent when the screen after it is there, and first,
+    with None, before his first key.
+    """
+    index = row["index"]
+    try:
         if row["end_status"] == "crashed" and row["keys"] == row["turns"] == 0:  # NLE did
             crashed = EpisodeResult(end_status="crashed", cause=row["cause"])
             return _different(row, results.episode_row(protocol, index, crashed, b""))
-        keys = results.read_trace(self._folder, index)
-        episode.start(spec, protocol.step_cap, protocol.no_progress)
+        keys = results.read_trace(folder, index)
+        episode.start(protocol.game(index), protocol.step_cap, protocol.no_progress)
         opening = bytes(episode.game.keys)
         if not keys.startswith(opening):
             return "the trace does not begin with the keys that dismiss the opening text"
-        strange = keys[len(opening) :].translate(None, _ACTIONS)
+        keys_of_agent = keys[len(opening) :]
+        strange = keys_of_agent.translate(None, _ACTIONS)
         if strange:
             return f"key {strange[0]} is pressed, which no action presses"
-        pressed = len(opening) + episode.play(keys[len(opening) :])
+        if observe is not None:
+            observe(None)
+        pressed = len(opening) + episode.play(keys_of_agent, observe=observe)
         if pressed < len(keys):
             return f"the game ends at key {pressed:,} of {len(keys):,}"
         if not episode.result.end_status:
-            if not self._may_give_up(row):
+            status = row["end_status"]
+            may_give_up = status == "crashed" or (status == "stalled" and exempt)
+            if not (may_give_up and row["cause"]):
                 return f"the game goes on after the {len(keys):,} keys of its trace"
             # When an agent failed only it can say; up to there, the game has to be the same.
-            episode.result.end_status, episode.result.cause = row["end_status"], row["cause"]
+            episode.result.end_status, episode.result.cause = status, row["cause"]
         return _different(row, results.episode_row(protocol, index, episode.result, keys))
-
-    def _may_give_up(self, row: results.Row) -> bool:
-        """Whether the row says that its agent failed, or ran out of time, in mid-game."""
-        status = row["end_status"]
-        return bool(row["cause"]) and (
-            status == "crashed" or (status == "stalled" and self._exempt)
-        )
+    except NhzooError as error:
+        return str(error)
 
 
 def _different(row: results.Row, replayed: results.Row) -> str | None:

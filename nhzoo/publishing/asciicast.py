@@ -11,19 +11,20 @@ import re
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from nle import nethack
 
 from nhzoo.envs.actions import TTY, key_name
 from nhzoo.envs.game import Episode, Game
-from nhzoo.envs.protocols import GameSpec, Protocol
+from nhzoo.envs.protocols import Protocol
 from nhzoo.envs.terminal import COLUMNS, ROWS, Painter
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation.results import Row
-from nhzoo.evaluation.verification import VerifyTask
+from nhzoo.evaluation.verification import step_through
 from nhzoo.runtime.console import clean
+from nhzoo.runtime.pool import OneByOne
 
 Array = np.ndarray[Any, Any]
 
@@ -39,21 +40,20 @@ _YEAR = re.compile(r"^\s*\|\s+(\d{4})\s+\|\s*$")  # of a tombstone: the wall clo
 
 @dataclass(frozen=True)
 class Cast:
-    """One game's recording. `text` is an asciicast v2 file; `windows` are the steps it shows."""
+    """One game's recording; `windows` are the steps it shows.
+
+    `packed` is an asciicast v2 file, deflated (zlib format): the same bytes every time.
+    """
 
     game: int
-    text: str
+    packed: bytes
     steps: int
     windows: tuple[tuple[int, int], ...]
 
     @property
-    def whole(self) -> bool:
-        """Whether every step is shown."""
-        return len(self.windows) == 1
-
-    def packed(self) -> bytes:
-        """The text, deflated (zlib format): the same bytes every time."""
-        return zlib.compress(self.text.encode(), 9)
+    def text(self) -> str:
+        """The asciicast v2 file."""
+        return zlib.decompress(self.packed).decode()
 
 
 def windows_of(steps: int, max_steps: int) -> tuple[tuple[int, int], ...]:
@@ -78,6 +78,7 @@ def key_bytes(key: int) -> str:
 class _Recorder:
     """What is recorded of one game while it is replayed."""
 
+    game: Game
     windows: tuple[tuple[int, int], ...]
     painter: Painter = field(default_factory=Painter)
     events: list[tuple[float, str, str]] = field(default_factory=list)
@@ -90,12 +91,13 @@ class _Recorder:
     first_score: int = 0
     scores: list[tuple[int, int]] = field(default_factory=list)
 
-    def take(self, game: Game, key: int | None) -> None:
+    def take(self, key: int | None) -> None:
         """Record the screen after a key (None: the first screen)."""
+        game = self.game
         self.step += 1
         if not any(first <= self.step <= last for first, last in self.windows):
             self.gone_dark = True
-            self._milestones(None, game)
+            self._milestones(None)
             return
         time = self.shown / STEPS_PER_SECOND
         if self.gone_dark:
@@ -113,7 +115,7 @@ class _Recorder:
         if not game.over:
             self._score(int(game.observation["blstats"][nethack.NLE_BL_SCORE]))
         self.shown += 1
-        self._milestones(time, game)
+        self._milestones(time)
 
     def _score(self, total: int) -> None:
         """Note the score where it changes: the status line on the screen has no room for it."""
@@ -123,11 +125,11 @@ class _Recorder:
         if not self.scores or self.scores[-1][1] != score:
             self.scores.append((self.shown, score))
 
-    def _milestones(self, time: float | None, game: Game) -> None:
+    def _milestones(self, time: float | None) -> None:
         """Mark the first time a depth or level is reached; at no time, only note that it was."""
-        if game.over:
+        if self.game.over:
             return
-        blstats = game.observation["blstats"]
+        blstats = self.game.observation["blstats"]
         depth = int(blstats[nethack.NLE_BL_DEPTH])
         level = int(blstats[nethack.NLE_BL_XP])
         if time is not None and depth > self.depth:
@@ -157,97 +159,65 @@ def _without_year(chars: Array) -> Array:
     return masked
 
 
-class _RecordedGame(Game):
-    """A game that records every screen after its opening."""
+class CastItem(NamedTuple):
+    """A game to record: of which result folder, under which protocol, by which agent, its row."""
 
-    def __init__(self) -> None:
-        super().__init__(TTY)
-        self.reel: _Recorder | None = None
-        self._rolling = False
-
-    def start(self, spec: GameSpec, ttyrec: Path | None = None) -> None:
-        self._rolling = False
-        super().start(spec, ttyrec)
-        self._bare, self.press = self.press, self._film
-
-    def skip_opening(self) -> None:
-        super().skip_opening()
-        self._rolling = True
-        if self.reel:
-            self.reel.take(self, None)
-
-    def _film(self, key: int) -> None:
-        self._bare(key)
-        if self._rolling and self.reel:
-            self.reel.take(self, key)
+    folder: Path
+    protocol: Protocol
+    exempt: bool
+    agent: str
+    row: Row
 
 
-class CastTask(VerifyTask):
-    """Verifies games of a result, and records them on the way. An item is a row."""
+class CastTask(OneByOne):
+    """Verifies games, and records them on the way; an item is a `CastItem`."""
 
-    def __init__(
-        self,
-        folder: Path,
-        protocol: Protocol,
-        exempt: bool,
-        agent: str,
-        max_steps: int,
-        max_packed: int | None = None,
-    ) -> None:
-        super().__init__(folder, protocol, exempt)
-        self._game = _RecordedGame()
-        self._episode = Episode(self._game)
-        self._agent, self._max_steps, self._max_packed = clean(agent), max_steps, max_packed
+    def __init__(self, max_steps: int = MAX_STEPS, max_packed: int | None = None) -> None:
+        self._max_steps, self._max_packed = max_steps, max_packed or MAX_PACKED
+        self._game = Game(TTY)
 
-    def aim(self, folder: Path, protocol: Protocol, exempt: bool, agent: str) -> None:
-        """Go on with another result: a copy of NLE's library is dear, and one serves for all."""
-        self._folder, self._protocol, self._exempt = folder, protocol, exempt
-        self._agent = clean(agent)
-
-    def work(self, item: Row) -> Any:
-        """The game's Cast, or the reason why there is none (str)."""
-        max_steps = self._max_steps
-        most = self._max_packed or MAX_PACKED
-        while True:
-            cast = self._record(item, max_steps)
-            if isinstance(cast, str) or len(cast.packed()) <= most or max_steps < 64:
-                return cast
-            max_steps = min(item["steps"], max_steps) // 2
-
-    def _record(self, row: Row, max_steps: int) -> Cast | str:
-        if row["steps"] < 1:
+    def work(self, item: CastItem) -> Cast | str:
+        """The game's Cast, or the reason why there is none."""
+        steps, max_steps = item.row["steps"], self._max_steps
+        if steps < 1:
             return "no step of it was kept"
-        reel = self._game.reel = _Recorder(windows_of(row["steps"], max_steps))
-        reason = super().work(row)
-        if reason is not None:
-            return str(reason)
-        reel.end(end_text(row))
-        return Cast(row["index"], reel.lines(self._header(row, reel)), row["steps"], reel.windows)
+        while True:
+            recorder = _Recorder(self._game, windows_of(steps, max_steps))
+            differs = step_through(Episode(self._game), *item[:3], item.row, recorder.take)
+            if differs is not None:
+                return differs
+            recorder.end(end_text(item.row))
+            text = recorder.lines(_header(item, recorder))
+            cast = Cast(item.row["index"], zlib.compress(text.encode(), 9), steps, recorder.windows)
+            if len(cast.packed) <= self._max_packed or max_steps < 64:
+                return cast
+            max_steps = min(steps, max_steps) // 2
 
-    def _header(self, row: Row, reel: _Recorder) -> dict[str, Any]:
-        steps = row["steps"]
-        title = f"{self._agent} on {self._protocol.id}, game {row['index']}"
-        if len(reel.windows) > 1:
-            (_, head), (tail, _) = reel.windows
-            title += f": steps 0 to {head:,} and {tail:,} to {steps:,}"
-        return {
-            "version": 2,
-            "width": COLUMNS,
-            "height": ROWS,
-            "title": title,
-            "env": {"TERM": "xterm-256color"},
-            "nhzoo": {
-                "agent": self._agent,
-                "protocol": self._protocol.id,
-                "game": row["index"],
-                "steps": steps,
-                "windows": reel.windows,
-                "steps_per_second": STEPS_PER_SECOND,
-                "end": end_text(row),
-                "scores": reel.scores,
-                "keys": {key_bytes(key): key_name(key) for key in sorted(reel.keys)},
-            },
-        }
+
+def _header(item: CastItem, recorder: _Recorder) -> dict[str, Any]:
+    agent, steps, game = clean(item.agent), item.row["steps"], item.row["index"]
+    title = f"{agent} on {item.protocol.id}, game {game}"
+    if len(recorder.windows) > 1:
+        (_, head), (tail, _) = recorder.windows
+        title += f": steps 0 to {head:,} and {tail:,} to {steps:,}"
+    return {
+        "version": 2,
+        "width": COLUMNS,
+        "height": ROWS,
+        "title": title,
+        "env": {"TERM": "xterm-256color"},
+        "nhzoo": {
+            "agent": agent,
+            "protocol": item.protocol.id,
+            "game": game,
+            "steps": steps,
+            "windows": recorder.windows,
+            "steps_per_second": STEPS_PER_SECOND,
+            "end": end_text(item.row),
+            "scores": recorder.scores,
+            "keys": {key_bytes(key): key_name(key) for key in sorted(recorder.keys)},
+        },
+    }
 
 
 _STATUS_TEXT: Final = {
@@ -267,26 +237,6 @@ def end_text(row: Row) -> str:
         return cause
     text = _STATUS_TEXT[status]
     return f"{text}: {cause}" if cause and status != "ascended" else text
-
-
-def record_cast(
-    folder: Path,
-    row: Row,
-    protocol: Protocol,
-    agent: str = "agent",
-    exempt: bool = False,
-    max_steps: int = MAX_STEPS,
-) -> Cast:
-    """The recording of one game of a result folder, replayed in this process.
-
-    CheckFailed when the game does not go as its row says. The C side of NLE may end the process:
-    where that matters, run `CastTask` in a worker.
-    """
-    outcome = CastTask(folder, protocol, exempt, agent, max_steps).work(row)
-    if isinstance(outcome, str):
-        raise no_recording(folder, row["index"], outcome)
-    assert isinstance(outcome, Cast)
-    return outcome
 
 
 def no_recording(folder: Path, game: int, reason: str) -> CheckFailed:

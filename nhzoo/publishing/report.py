@@ -25,7 +25,7 @@ from nhzoo.evaluation.outcomes import kaplan_meier
 from nhzoo.evaluation.results import END_STATUSES, Row
 from nhzoo.evaluation.statistics import mean_ci95, summary_ci95
 from nhzoo.publishing import charts
-from nhzoo.publishing.asciicast import MAX_STEPS, Cast, CastTask, end_text, no_recording
+from nhzoo.publishing.asciicast import Cast, CastItem, CastTask, end_text, no_recording
 from nhzoo.publishing.html import asset, count, interval, number, render, script_hash
 from nhzoo.runtime import files
 from nhzoo.runtime.console import clean
@@ -51,6 +51,11 @@ class Result:
     def agent(self) -> str:
         """Its name, as text."""
         return clean(str(self.claims.get("agent")))
+
+    def cast_item(self, row: Row) -> CastItem:
+        """What `CastTask` records a game by."""
+        exempt = self.claims.get("exempt") is True
+        return CastItem(self.folder, self.protocol, exempt, self.agent, row)
 
 
 def read(folder: Path) -> Result:
@@ -294,11 +299,9 @@ def _record(
     rows = {row["index"]: row for row in result.rows}
     for game in games:
         results.read_trace(result.folder, game)  # what is missing is said before any work is done
-    exempt = result.claims.get("exempt") is True
-    args = (result.folder, result.protocol, exempt, result.agent, MAX_STEPS)
-    items = [(game, rows[game]) for game in games]
+    items = [(game, result.cast_item(rows[game])) for game in games]
     done: dict[int, Cast] = {}
-    for key, outcome in run_tasks(CastTask, args, items, workers or os.cpu_count() or 1):
+    for key, outcome in run_tasks(CastTask, (), items, workers or os.cpu_count() or 1):
         assert isinstance(key, int)
         if isinstance(outcome, Crashed):
             outcome = str(outcome)
@@ -343,7 +346,7 @@ def _page(result: Result, casts: Sequence[Cast], labels: dict[int, str]) -> str:
                 "game": cast.game,
                 "about": about_game(rows[cast.game], cast.windows),
                 "died": rows[cast.game]["end_status"] == "death",
-                "data": base64.b64encode(cast.packed()).decode(),
+                "data": base64.b64encode(cast.packed).decode(),
             }
             for cast in casts
         ],

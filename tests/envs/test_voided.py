@@ -26,7 +26,7 @@ from nhzoo.evaluation.outcomes import breakdown
 from nhzoo.evaluation.recording import record
 from nhzoo.evaluation.verification import VerifyTask
 from nhzoo.leaderboard.rerun import fresh_protocol
-from nhzoo.publishing.asciicast import Cast, CastTask
+from nhzoo.publishing.asciicast import Cast, CastItem, CastTask
 from nhzoo.publishing.report import write_report
 from nhzoo.runtime import files
 from nhzoo.runtime.pool import Crashed
@@ -290,7 +290,7 @@ def test_an_agent_that_dies_after_it_has_not_crashed():
 
 def test_pages_and_recordings_show_it(cheated, tmp_path):
     row = read_rows(cheated)[0]
-    cast = CastTask(cheated, SMOKE, False, "typist", 100).work(row)
+    cast = CastTask(100).work(CastItem(cheated, SMOKE, False, "typist", row))
     assert isinstance(cast, Cast) and "voided: explore mode" in cast.text
     page = write_report(cheated, tmp_path / "page.html", workers=1).read_text()
     assert "voided" in page

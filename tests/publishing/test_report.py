@@ -22,7 +22,7 @@ from nhzoo.envs.terminal import Painter
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import results
 from nhzoo.publishing import asciicast, charts
-from nhzoo.publishing.asciicast import record_cast, windows_of
+from nhzoo.publishing.asciicast import MAX_STEPS, CastItem, CastTask, no_recording, windows_of
 from nhzoo.publishing.report import choose_games, write_report
 from nhzoo.runtime import files
 from tests.conftest import read_rows
@@ -68,6 +68,13 @@ def shown(game: Game) -> list[str]:
     return ["".join(char if " " <= char < "\x7f" else " " for char in line) for line in lines]
 
 
+def record_cast(folder, row, protocol, agent="agent", max_steps=MAX_STEPS):
+    outcome = CastTask(max_steps).work(CastItem(folder, protocol, False, agent, row))
+    if isinstance(outcome, str):
+        raise no_recording(folder, row["index"], outcome)
+    return outcome
+
+
 def events(text: str) -> list[list]:
     return [json.loads(line) for line in text.splitlines()[1:]]
 
@@ -89,7 +96,7 @@ def test_a_recording_shows_every_screen_of_the_game(played):
     for row in sorted(read_rows(played), key=lambda row: row["steps"])[:2]:
         cast = record_cast(played, row, SMOKE)
         assert on_a_terminal(cast.text) == screens(played, row)
-        assert cast.whole
+        assert cast.windows == ((0, row["steps"]),)
         assert cast.steps == row["steps"]
 
 
@@ -149,7 +156,7 @@ def test_a_recording_is_the_same_every_time(played):
     row = read_rows(played)[1]
     first, second = (record_cast(played, row, SMOKE) for _ in range(2))
     assert first == second
-    assert first.packed() == second.packed()
+    assert first.packed == second.packed
 
 
 @pytest.mark.slow
@@ -167,9 +174,9 @@ def test_a_long_game_keeps_its_start_and_its_end(played):
 
 def test_a_recording_that_is_too_large_is_cut_down(played, monkeypatch):
     row = max(read_rows(played), key=lambda row: row["steps"])
-    whole = len(record_cast(played, row, SMOKE).packed())
+    whole = len(record_cast(played, row, SMOKE).packed)
     monkeypatch.setattr(asciicast, "MAX_PACKED", whole // 2)
-    assert len(record_cast(played, row, SMOKE).packed()) <= whole // 2
+    assert len(record_cast(played, row, SMOKE).packed) <= whole // 2
 
 
 def test_a_game_that_its_agent_gave_up_is_shown_up_to_there(copied):

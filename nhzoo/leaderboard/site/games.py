@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from nhzoo.errors import NhzooError
 from nhzoo.evaluation import results
@@ -24,7 +24,7 @@ from nhzoo.evaluation.results import Row
 from nhzoo.publishing.asciicast import Cast, CastTask
 from nhzoo.publishing.report import Result, choose_games
 from nhzoo.runtime import files
-from nhzoo.runtime.pool import OneByOne, run_tasks
+from nhzoo.runtime.pool import run_tasks
 
 RULE: Final = (
     "Chosen by a rule, not by hand: the best, the median and the worst game by score, and of the "
@@ -110,48 +110,20 @@ def record(
         kept = _kept(out / one.path, _key(one, most))
         if kept is not None:
             found[i] = Recorded(one, kept)
-    items = [(i, _item(one)) for i, one in enumerate(wanted) if i not in found]
-    for key, outcome in run_tasks(GalleryTask, (most,), items, workers or os.cpu_count() or 1):
+    items = [(i, one.result.cast_item(one.game)) for i, one in enumerate(wanted) if i not in found]
+    args = (MAX_STEPS, most)
+    for key, outcome in run_tasks(CastTask, args, items, workers or os.cpu_count() or 1):
         assert isinstance(key, int)
         i, one = key, wanted[key]
-        if isinstance(outcome, tuple):
-            packed, windows = outcome
-            data = base64.b64encode(packed)
+        if isinstance(outcome, Cast):
+            data = base64.b64encode(outcome.packed)
             written = b'// %s\nnhzooGame("%s");\n' % (_key(one, most).encode(), data)
             files.atomic_write(out / one.path, written, sync=False)
-            found[i] = Recorded(one, windows)
+            found[i] = Recorded(one, outcome.windows)
         else:
             found[i] = Recorded(one, None, str(outcome))
         progress(len(found), len(wanted))
     return [found[i] for i in range(len(wanted))]
-
-
-def _item(one: Wanted) -> tuple[Any, ...]:
-    result = one.result
-    exempt = result.claims.get("exempt") is True
-    return result.folder, result.protocol, exempt, result.agent, one.game
-
-
-class GalleryTask(OneByOne):
-    """Records games of many results; an item is what `CastTask` takes, and a row."""
-
-    def __init__(self, max_packed: int) -> None:
-        self._max_packed = max_packed
-        self._task: CastTask | None = None
-
-    def work(self, item: tuple[Any, ...]) -> Any:
-        """The recording, deflated, and the steps it shows; or the reason why there is none."""
-        folder, protocol, exempt, agent, row = item
-        if self._task is None:
-            self._task = CastTask(folder, protocol, exempt, agent, MAX_STEPS, self._max_packed)
-        self._task.aim(folder, protocol, exempt, agent)
-        try:
-            outcome = self._task.work(row)
-        except NhzooError as error:
-            return str(error)
-        if not isinstance(outcome, Cast):
-            return str(outcome)
-        return outcome.packed(), outcome.windows
 
 
 def _key(one: Wanted, most: int) -> str:

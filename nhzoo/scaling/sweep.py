@@ -13,7 +13,6 @@ same of a run more surely; which games is the same for all runs.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
@@ -24,16 +23,15 @@ from nhzoo.data.batches import count_frames
 from nhzoo.errors import InputError, NhzooError
 from nhzoo.evaluation.loss import Loss
 from nhzoo.runtime import files
+from nhzoo.runtime.cluster import connect
 from nhzoo.runtime.pool import Crashed, OneByOne, run_tasks
 from nhzoo.scaling.sweep_plan import Cell, Plan
 from nhzoo.training.run_table import LedgerRow, RunRow, append_row, parse_row, read_runs
 
 _MOST_LOSSES = 3  # of the packed games, one after another, without a finished run in between
 _TRIES = 4  # of a job on a cluster after its machine was lost, each perhaps on another
-_ANSWER_SECONDS = 5.0
-_SILENT_SECONDS = (
-    6 * 3_600.0
-)  # for a job: between two reports, of many updates or all held-out games
+_SILENT_SECONDS = 6 * 3_600.0
+"""For a job: between two reports, of many updates or all held-out games."""
 _ENTRY_LIMIT = 4 << 30
 
 
@@ -246,20 +244,7 @@ def _here(cells: Sequence[Cell], recipe: Recipe, jobs: int) -> Iterator[tuple[Ce
 def _on_cluster(
     cells: Sequence[Cell], recipe: Recipe, address: str
 ) -> Iterator[tuple[Cell, Outcome]]:
-    try:
-        import ray
-    except ModuleNotFoundError:
-        raise InputError("--cluster needs Ray: pip install 'nhzoo[cluster]'") from None
-
-    if not ray.is_initialized():
-        host, colon, port = address.rpartition(":")
-        try:
-            if colon and port.isdigit():  # Ray itself would try for minutes
-                socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
-            ray.init(address=address, log_to_driver=False)
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"--cluster {address}: no Ray cluster answers ({reason})") from None
+    ray = connect(address)
     job = ray.remote(num_cpus=recipe.threads, max_retries=_TRIES, retry_exceptions=False)(
         train_cell
     )

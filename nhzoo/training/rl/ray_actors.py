@@ -9,8 +9,6 @@ one that is silent for long while others play.
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ import numpy as np
 import torch
 
 from nhzoo.errors import InputError, NhzooError, Stopped
+from nhzoo.runtime.cluster import connect
 from nhzoo.training.rl.actors import Actor, ActorConfig, ActorState, most_started
 from nhzoo.training.rl.rollouts import Unroll
 
@@ -31,8 +30,6 @@ PATIENCE = 300.0
 STOP_SECONDS = 20.0
 """How long actors may take to tell where they stand once the run was asked to stop."""
 _LOOK = 0.25  # seconds from one look at signals and limits to the next
-_ANSWER = 10.0  # seconds for the cluster's address to answer
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
 class RemoteActor:
@@ -216,35 +213,3 @@ class RayActorPool:
 
     def _free(self) -> int:
         return int(self._ray.available_resources().get("CPU", 0))
-
-
-def connect(address: str) -> Any:
-    """The module `ray`, connected to the cluster at `address`; InputError when none answers."""
-    try:
-        import ray
-    except ModuleNotFoundError:
-        raise InputError("--cluster needs Ray: pip install 'nhzoo[cluster]'") from None
-    if ray.is_initialized():
-        return ray
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        if colon and port.isdigit():  # Ray itself tries for minutes
-            _greet(host.strip("[]"), int(port))
-        ray.init(address=address, log_to_driver=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"--cluster {address}: no Ray cluster answers ({reason}); give the address that "
-            "`ray start --head` said, or auto"
-        ) from None
-    return ray
-
-
-def _greet(host: str, port: int) -> None:
-    """OSError or ValueError unless something there speaks HTTP/2, as Ray's services do."""
-    with socket.create_connection((host, port), _ANSWER) as peer:
-        if os.environ.get("RAY_USE_TLS", "0") != "0":
-            return
-        peer.sendall(_PREFACE)
-        if peer.recv(9)[3:4] != b"\x04":  # its settings come first
-            raise ValueError("what listens there is none")

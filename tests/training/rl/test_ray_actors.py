@@ -15,9 +15,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from nhzoo.errors import InputError, NhzooError, Stopped
+from nhzoo.runtime import cluster as ray_cluster
+from nhzoo.runtime.cluster import connect
 from nhzoo.training.rl import ray_actors
 from nhzoo.training.rl.impala import FROM_SCRATCH, ImpalaRun
-from nhzoo.training.rl.ray_actors import connect
 from nhzoo.training.rl.training import train
 from tests.training.rl.test_impala import TINY
 
@@ -134,7 +135,7 @@ def test_an_address_that_does_not_answer(monkeypatch):
 
 def test_what_listens_and_is_not_ray(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray_actors, "_ANSWER", 0.3)
+    monkeypatch.setattr(ray_cluster, "_ANSWER_SECONDS", 0.3)
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         pytest.raises(InputError, match=r"no Ray cluster answers \(timed out\)"),

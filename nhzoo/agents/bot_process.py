@@ -11,7 +11,6 @@ import contextlib
 import gc
 import importlib
 import json
-import math
 import operator
 import os
 import random
@@ -21,15 +20,14 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nhzoo.runtime import processes
-
-Array = np.ndarray[Any, Any]
+from nhzoo.runtime.arrays import Array, Field, arrays_in, memory_layout
 
 ACTIONS = 121
 """Actions of NetHackChallenge: a bot's answer is an index below this."""
@@ -41,11 +39,7 @@ _SHOWN = 200
 _HEADER = struct.Struct("<Bi")  # kind, then an action or the length of a text
 ACTION, TEXT, FAILED = 0, 1, 2
 FORK, END, KILL = b"f", b"e", b"k"
-_ALIGNED = 16  # bytes; compiled code refuses arrays that are not
-
-
-Layout = Sequence[tuple[str, str, Sequence[int]]]
-"""Name, dtype and shape of each array of an observation."""
+ALIGNED = 16  # bytes; compiled code refuses arrays that are not
 
 
 class GameEnded(Exception):
@@ -69,9 +63,9 @@ class BotSource:
 class BotEnv:
     """A game as a bot sees it. `observation` is the latest; its arrays are the bot's own copies."""
 
-    def __init__(self, connection: socket.socket, layout: Layout) -> None:
+    def __init__(self, connection: socket.socket, fields: Iterable[Field]) -> None:
         self._connection = connection
-        self._block = Block.of(layout)
+        self._layout = memory_layout(fields, ALIGNED)
         self._pid = os.getpid()
         self.ended = False
         self.observation: dict[str, Array] = {}
@@ -90,7 +84,7 @@ class BotEnv:
 
     def observe(self) -> dict[str, Array]:
         """Wait for the next observation."""
-        data, arrays = self._block.new()  # the bot may keep and change those of earlier steps
+        data, arrays = new_block(self._layout)  # the bot may keep and change those of earlier steps
         filled = 0
         while filled < len(data):
             got = 0
@@ -119,30 +113,10 @@ class BotEnv:
             self.ended = True
 
 
-@dataclass(frozen=True)
-class Block:
-    """The layout of an observation as one block of bytes: name, shape, dtype, offset."""
-
-    size: int
-    fields: tuple[tuple[str, tuple[int, ...], np.dtype[Any], int], ...]
-
-    @classmethod
-    def of(cls, layout: Layout) -> Block:
-        """Room for arrays of a layout."""
-        size, fields = 0, []
-        for name, kind, shape in layout:
-            dtype = np.dtype(kind)
-            fields.append((name, tuple(shape), dtype, size))
-            size += -(-math.prod(shape) * dtype.itemsize // _ALIGNED) * _ALIGNED
-        return cls(max(1, size), tuple(fields))  # at least a byte to wait for
-
-    def new(self) -> tuple[memoryview, dict[str, Array]]:
-        """New bytes and arrays over them: writable, with no other reference."""
-        data = np.zeros(self.size, np.uint8)
-        arrays = {
-            name: np.ndarray(shape, dtype, data, at) for name, shape, dtype, at in self.fields
-        }
-        return data.data, arrays
+def new_block(layout: np.dtype[Any]) -> tuple[memoryview, dict[str, Array]]:
+    """New bytes and the arrays of an observation over them: writable, with no other reference."""
+    data = np.zeros(layout.itemsize, np.uint8)
+    return data.data, arrays_in(data, layout)
 
 
 def _perform(bot: Any, env: BotEnv) -> None:

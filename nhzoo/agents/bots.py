@@ -26,6 +26,7 @@ import numpy as np
 from nhzoo.agents.bot_process import (
     ACTION,
     ACTIONS,
+    ALIGNED,
     CLOSE_SECONDS,
     END,
     FAILED,
@@ -33,17 +34,17 @@ from nhzoo.agents.bot_process import (
     KILL,
     START_SECONDS,
     TEXT,
-    Array,
-    Block,
     BotEnv,
     BotSource,
     GameEnded,
+    new_block,
     one_line,
     receive,
     send,
 )
 from nhzoo.errors import InputError
 from nhzoo.runtime import processes
+from nhzoo.runtime.arrays import Array, memory_layout
 
 __all__ = ["ACTIONS", "CHALLENGE_KEYS", "BotAgent", "BotEnv", "BotSource", "GameEnded", "one_line"]
 
@@ -230,7 +231,7 @@ class BotAgent:
         self._connect(arrays, seed, probe=False)
 
     def _connect(self, arrays: Mapping[str, Array], seed: int, probe: bool) -> socket.socket:
-        layout = [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
+        fields = [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
         for again in (True, False):
             if self._template is None:
                 self._template = _Template(self.source, self.name)
@@ -243,9 +244,9 @@ class BotAgent:
                 if not again:
                     raise
         assert self._connection is not None
-        self._data, self._arrays = Block.of(layout).new()
+        self._data, self._arrays = new_block(memory_layout(fields, ALIGNED))
         with contextlib.suppress(OSError):  # it is gone: the next answer will not come
-            setup = {"seed": seed, "probe": probe, "layout": layout}
+            setup = {"seed": seed, "probe": probe, "layout": fields}
             send(self._connection, TEXT, json.dumps(setup))
         return self._connection
 

@@ -214,8 +214,8 @@ class _Reader:
         self.recall = features.no_recall(1)[0]
         self._remembers = remembers
         self._end = min(self.frames.game.length, limit or self.frames.game.length)
-        layout = self.frames.game.record.layout
-        self._starts = np.array([layout[name][0] for name in (*TTY, "keys")], np.int64)
+        fields: Any = self.frames.game.layout.fields
+        self._starts = np.array([fields[name][1] for name in (*TTY, "keys")], np.int64)
 
     @property
     def left(self) -> int:

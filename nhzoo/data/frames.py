@@ -25,6 +25,7 @@ from nhzoo.data.traces import MAX_KEYS
 from nhzoo.envs.actions import TTY
 from nhzoo.errors import InputError
 from nhzoo.runtime import files, kernels
+from nhzoo.runtime.arrays import Array, arrays_in, memory_layout
 
 CHUNK = 512
 FORMAT = 2
@@ -39,8 +40,6 @@ _MAX_RUN = 65_535
 _DECOMPRESSOR = zstandard.ZstdDecompressor()  # making one costs as much as a chunk
 _BRIDGE = 4  # unchanged bytes that a run may include: as many as beginning another costs
 
-Array = np.ndarray[Any, Any]
-
 
 def field_layout(name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of one frame of a field: "keys" or the name of an NLE observation."""
@@ -54,26 +53,9 @@ def field_layout(name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return tuple(layout["shape"]), np.dtype(layout["dtype"])
 
 
-class Record:
-    """Where the fields of a frame lie in its record of `width` bytes, each at a multiple of 8."""
-
-    def __init__(self, fields: Sequence[str]) -> None:
-        self.layout: dict[str, tuple[int, tuple[int, ...], np.dtype[Any]]] = {}
-        end = 0
-        for name in dict.fromkeys(fields):
-            shape, dtype = field_layout(name)
-            self.layout[name] = end, shape, dtype
-            end += -(-dtype.itemsize * int(np.prod(shape)) // 8) * 8
-        self.width = end
-
-    def views(self, rows: Array) -> dict[str, Array]:
-        """The fields of `rows`, uint8 [..., width], as arrays of their own dtype and shape."""
-        result = {}
-        for name, (start, shape, dtype) in self.layout.items():
-            size = dtype.itemsize * int(np.prod(shape))
-            flat = rows[..., start : start + size]
-            result[name] = flat.view(dtype).reshape((*rows.shape[:-1], *shape))
-        return result
+def record_layout(fields: Sequence[str]) -> np.dtype[Any]:
+    """Where the fields of a frame lie in its record, each at a multiple of 8 bytes."""
+    return memory_layout([(name, *field_layout(name)[::-1]) for name in dict.fromkeys(fields)], 8)
 
 
 class Chunk(NamedTuple):
@@ -93,9 +75,9 @@ def write_game(
 ) -> int:
     """Pack (frame, key) pairs into `path`, complete or not at all. Returns the frames."""
     fields = ("keys", *(name for name in fields if name != "keys"))
-    record = Record(fields)
-    rows = np.zeros((1 + _BLOCK, record.width), np.uint8)  # the first is the one before
-    targets = [[record.views(row)[name] for name in fields] for row in rows]
+    layout = record_layout(fields)
+    rows = np.zeros((1 + _BLOCK, layout.itemsize), np.uint8)  # the first is the one before
+    targets = [[arrays_in(row, layout)[name] for name in fields] for row in rows]
     counts = np.zeros((CHUNK, 2), np.uint32)  # runs, bytes
     gaps, lengths, values = (np.zeros(0, kind) for kind in (np.uint16, np.uint16, np.uint8))
     compressor = zstandard.ZstdCompressor(level=3)
@@ -107,7 +89,7 @@ def write_game(
         def take() -> None:
             """Turn the rows that are held into changes."""
             nonlocal filled, held, runs, size, gaps, lengths, values
-            room = held * record.width
+            room = held * layout.itemsize
             if len(values) - size < room:  # as many runs as bytes, at worst
                 gaps, lengths, values = (
                     np.concatenate([array, np.zeros(len(array) + room, array.dtype)])
@@ -176,7 +158,7 @@ class GameFrames:
                 raise ValueError("chunks do not add up")
             if not {"keys", *TTY} <= set(self.fields):
                 raise ValueError("fields are missing")
-            self.record = Record(self.fields)
+            self.layout = record_layout(self.fields)
         except (struct.error, ValueError, LookupError, TypeError, OverflowError):
             raise InputError(f"{path}: not a whole packed game; {_REMEDY}") from None
 
@@ -184,7 +166,7 @@ class GameFrames:
         """The changes of frames from `number` x 512 on, checked against CRC and bounds."""
         offset, size, crc, runs, changed = map(int, self._chunks[number])
         frames = min(CHUNK, self.length - number * CHUNK)
-        most = frames * (self.record.width + 1)
+        most = frames * (self.layout.itemsize + 1)
         if not (0 <= runs <= most and 0 <= changed <= most and 0 <= size <= 2 * most + 1024):
             raise InputError(f"{self.path}: chunk {number} is too large; {_REMEDY}")
         with files.open_regular(self.path) as file:
@@ -200,7 +182,7 @@ class GameFrames:
             gaps = np.frombuffer(raw, np.uint16, runs, 4 * frames)
             lengths = np.frombuffer(raw, np.uint16, runs, 4 * frames + 2 * runs)
             values = np.frombuffer(raw, np.uint8, changed, 4 * frames + 4 * runs)
-            if not _within(counts, gaps, lengths, changed, self.record.width):
+            if not _within(counts, gaps, lengths, changed, self.layout.itemsize):
                 raise ValueError
         except (zstandard.ZstdError, ValueError):
             raise InputError(
@@ -218,7 +200,7 @@ class GameFrames:
 
     def read(self, start: int, count: int) -> dict[str, Array]:
         """Frames `start` to `start` + `count` (fewer at the end): arrays [frames, ...] by field."""
-        return self.record.views(FrameReader(self, start).rows(count))
+        return arrays_in(FrameReader(self, start).rows(count), self.layout)
 
 
 def frames_in(path: Path) -> int:
@@ -259,7 +241,7 @@ class FrameReader:
     def __init__(self, game: GameFrames, position: int = 0) -> None:
         self.game = game
         self.position = position
-        self.record = np.zeros(game.record.width, np.uint8)
+        self.record = np.zeros(game.layout.itemsize, np.uint8)
         self._chunk: tuple[Any, ...] = ()
         self._number = -1
         self._at = np.zeros(2, np.int64)  # runs and bytes of the chunk that are in `record`
@@ -288,7 +270,7 @@ class FrameReader:
     def rows(self, count: int) -> Array:
         """The next `count` records, fewer at the end: uint8 [frames, width]."""
         count = max(0, min(count, self.game.length - self.position))
-        rows = np.empty((count, self.game.record.width), np.uint8)
+        rows = np.empty((count, self.game.layout.itemsize), np.uint8)
         done = 0
         for chunk, first, size in self.pieces(count):
             _rows(*chunk, first, rows[done : done + size])  # type: ignore[call-arg]

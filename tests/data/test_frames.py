@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nhzoo.data import frames
 from nhzoo.envs.actions import TTY
 from nhzoo.errors import InputError
+from nhzoo.runtime.arrays import arrays_in
 
 WIDE = (*TTY, "screen_descriptions")  # a record of more than 65,535 bytes
 
@@ -76,7 +77,7 @@ def test_a_reader_goes_on_over_chunks_from_any_place(tmp_path):
     reader = frames.FrameReader(game, 700)
     sizes, at = [1, 63, 300, 0, 200, 900], 700
     for size in sizes:
-        rows = game.record.views(reader.rows(size))
+        rows = arrays_in(reader.rows(size), game.layout)
         taken = min(size, 1_300 - at)
         np.testing.assert_array_equal(rows["tty_chars"], everything["tty_chars"][at : at + taken])
         np.testing.assert_array_equal(rows["keys"], everything["keys"][at : at + taken])
@@ -142,7 +143,7 @@ def test_a_forged_chunk_cannot_write_outside_its_record(tmp_path):
     import zstandard
 
     path = write(tmp_path / "g.frames", some_frames(2, 1))
-    width = frames.GameFrames(path).record.width
+    width = frames.GameFrames(path).layout.itemsize
     for gaps, lengths, values in (
         ([width], [1], b"x"),
         ([0], [width + 1], b"x" * (width + 1)),

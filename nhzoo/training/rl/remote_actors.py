@@ -33,7 +33,7 @@ from nhzoo.errors import InputError, NhzooError, Stopped
 from nhzoo.runtime.channels import Channel
 from nhzoo.runtime.children import Child, wait
 from nhzoo.training.rl.actors import Actor, ActorConfig, ActorState, most_started
-from nhzoo.training.rl.rollouts import Unroll, unroll_bytes
+from nhzoo.training.rl.rollouts import Unroll, unroll_layout
 
 Array = np.ndarray[Any, Any]
 
@@ -293,10 +293,11 @@ class ProcessActorPool:
     def _spawn(self, number: int, state: ActorState) -> _ActorHandle:
         config = self._config
         shape = config.time, config.games, config.policy.hidden
-        memory = [self._context.RawArray("b", unroll_bytes(*shape)) for _ in range(BUFFERS)]
+        size = unroll_layout(*shape).itemsize
+        memory = [self._context.RawArray("b", size) for _ in range(BUFFERS)]
         with _signals_held():
             child = Child(_serve, (number, config, state), (self._weights, memory))
-        buffers = [Unroll.within(held, *shape) for held in memory]
+        buffers = [Unroll.within(buffer, *shape) for buffer in memory]
         return _ActorHandle(number, child, buffers, state.started, state)
 
 
@@ -331,7 +332,7 @@ def _serve(
     """The life of an actor's process. It ends when the learner closes its end of the channel."""
     torch.set_num_threads(1)
     shape = config.time, config.games, config.policy.hidden
-    buffers = [Unroll.within(held, *shape) for held in memory]
+    buffers = [Unroll.within(buffer, *shape) for buffer in memory]
     asked: deque[int] = deque()
     with contextlib.suppress(EOFError):
         try:

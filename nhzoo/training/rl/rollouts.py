@@ -14,7 +14,6 @@ nothing of this: it counts the score alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,9 +23,8 @@ from torch import Tensor
 
 from nhzoo.policy.config import LAYERS
 from nhzoo.policy.features import Features
+from nhzoo.runtime.arrays import Array, arrays_in, memory_layout
 from nhzoo.training.rl.config import CLIPPED
-
-Array = np.ndarray[Any, Any]
 
 MOST = 10.0
 """Of a scaled reward, either sign."""
@@ -130,21 +128,17 @@ class Unroll:
 
     @classmethod
     def within(cls, buffer: Any, time: int, games: int, hidden: int) -> Unroll:
-        """Arrays that lie in `buffer`, of `unroll_bytes` bytes."""
+        """Arrays that lie in `buffer`, of `unroll_layout(...).itemsize` bytes."""
         memory = np.frombuffer(buffer, np.uint8)
-        arrays, at = {}, 0
-        for name, shape, dtype in _layout(time, games, hidden):
-            size = math.prod(shape) * dtype.itemsize
-            arrays[name] = memory[at : at + size].view(dtype).reshape(shape)
-            at += -(-size // _ALIGNED) * _ALIGNED
-        names = [name for name in vars(Features.empty(0)) if name in arrays]
-        features = Features(**{name: arrays.pop(name) for name in names})
+        arrays = arrays_in(memory, unroll_layout(time, games, hidden))
+        features = Features(**{name: arrays.pop(name) for name in vars(Features.empty(0))})
         return cls(features, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def empty(cls, time: int, games: int, hidden: int) -> Unroll:
         """Arrays in memory of their own."""
-        return cls.within(bytearray(unroll_bytes(time, games, hidden)), time, games, hidden)
+        size = unroll_layout(time, games, hidden).itemsize
+        return cls.within(bytearray(size), time, games, hidden)
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -157,27 +151,26 @@ class Unroll:
         return Features(**{name: array[t] for name, array in vars(self.features).items()})
 
 
-def unroll_bytes(time: int, games: int, hidden: int) -> int:
-    """How much memory an unroll takes."""
-    sizes = (math.prod(shape) * dtype.itemsize for _, shape, dtype in _layout(time, games, hidden))
-    return sum(-(-size // _ALIGNED) * _ALIGNED for size in sizes)
-
-
 def joined(unrolls: Sequence[Unroll]) -> dict[str, Array]:
     """The arrays of some unrolls side by side, games along axis 1. Copies."""
     parts = [unroll.arrays for unroll in unrolls]
     return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
 
 
-def _layout(time: int, games: int, hidden: int) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+def unroll_layout(time: int, games: int, hidden: int) -> np.dtype[Any]:
+    """How the arrays of an unroll lie in its memory."""
+    steps, frames = (time, games), (time + 1, games)
     like = vars(Features.empty(0))
-    return [
-        *((name, (time + 1, games, *array.shape[1:]), array.dtype) for name, array in like.items()),
-        ("first", (time + 1, games), np.dtype(bool)),
-        ("valid", (time, games), np.dtype(bool)),
-        ("actions", (time, games), np.dtype(np.uint8)),
-        ("log_probs", (time, games), np.dtype(np.float32)),
-        ("rewards", (time, games), np.dtype(np.float32)),
-        ("died", (time, games), np.dtype(bool)),
-        ("state", (LAYERS, games, hidden), np.dtype(np.float32)),
-    ]
+    return memory_layout(
+        [
+            *((name, array.dtype, (*frames, *array.shape[1:])) for name, array in like.items()),
+            ("first", bool, frames),
+            ("valid", bool, steps),
+            ("actions", np.uint8, steps),
+            ("log_probs", np.float32, steps),
+            ("rewards", np.float32, steps),
+            ("died", bool, steps),
+            ("state", np.float32, (LAYERS, games, hidden)),
+        ],
+        _ALIGNED,
+    )

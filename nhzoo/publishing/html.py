@@ -52,9 +52,17 @@ def asset(name: str) -> Markup:
     return Markup((PACKAGE / "publishing" / "assets" / name).read_text("utf-8"))
 
 
-def script_hash(script: str) -> str:
-    """What a page's policy calls a script that stands in the page itself."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+def single_file(*scripts: str, connect: str = "") -> dict[str, str]:
+    """What `page.html` needs to be one file: style, script, and a policy that allows no others.
+
+    `scripts` are assets; `connect` names hosts that the page may ask, by default none.
+    """
+    script = Markup("").join(map(asset, scripts))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    policy += f"connect-src {connect}; " if connect else ""
+    policy += f"script-src 'sha256-{digest}'"
+    return {"policy": policy, "style": asset("report.css"), "script": script}
 
 
 def text(value: object) -> Markup:

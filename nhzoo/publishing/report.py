@@ -26,7 +26,7 @@ from nhzoo.evaluation.results import END_STATUSES, Row
 from nhzoo.evaluation.statistics import mean_ci95, summary_ci95
 from nhzoo.publishing import charts
 from nhzoo.publishing.asciicast import Cast, CastItem, CastTask, end_text, no_recording
-from nhzoo.publishing.html import asset, count, interval, number, render, script_hash
+from nhzoo.publishing.html import count, interval, number, render, single_file
 from nhzoo.runtime import files
 from nhzoo.runtime.console import clean
 from nhzoo.runtime.pool import Crashed, run_tasks
@@ -313,17 +313,10 @@ def _record(
 
 
 def _page(result: Result, casts: Sequence[Cast], labels: dict[int, str]) -> str:
-    script = asset("tables.js") + asset("player.js")
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src '{script_hash(script)}'"
-    )
     rows = {row["index"]: row for row in result.rows}
     return render(
         "report.html",
-        policy=policy,
-        style=asset("report.css"),
-        script=script,
+        **single_file("tables.js", "player.js"),
         agent=result.agent,
         protocol=result.protocol.id,
         summary=result.summary,

@@ -28,23 +28,18 @@ from nhzoo.leaderboard.site.documents import from_markdown
 from nhzoo.leaderboard.site.games import Recorded, record, wanted_games
 from nhzoo.leaderboard.site.page import SCRIPTS, Page, agent_path, style, templates
 from nhzoo.leaderboard.site.scaling import Laws, read_laws, scaling_page
-from nhzoo.publishing.html import asset, script_hash
+from nhzoo.publishing.html import asset, single_file
 from nhzoo.publishing.report import read
 from nhzoo.runtime import files
 
-NAME: Final = "play.html"
+PLAY_PAGE: Final = "play.html"
 
 
 def play_page(hub: str = HUB_URL) -> str:
     """The page. It asks `hub` alone, and where that keeps its files."""
-    script = asset("player.js") + asset("play.js")
-    sources = f"{hub} https://*.hf.co https://*.huggingface.co"
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; connect-src {sources}; "
-        f"script-src '{script_hash(script)}'"
-    )
-    values = {"policy": policy, "style": asset("report.css"), "script": script, "hub": hub}
-    return templates().get_template(NAME).render(values)
+    hosts = f"{hub} https://*.hf.co https://*.huggingface.co"
+    values = single_file("player.js", "play.js", connect=hosts)
+    return templates().get_template(PLAY_PAGE).render(values, hub=hub)
 
 
 _MOST_TEXT: Final = files.MEGABYTE
@@ -116,7 +111,7 @@ def build_board(
         pages += protocol_pages(board, protocol)
     written = {page.path: page.write() for page in pages}
     written["site.css"] = style().encode()
-    written[NAME] = play_page().encode()
+    written[PLAY_PAGE] = play_page().encode()
     written["board.csv"] = as_csv(board).encode()
     pin = {"lines": len(board.log), "sha256": head(board.log)}
     written["head.json"] = files.dump_json(pin)

@@ -59,7 +59,7 @@ def single_file(*scripts: str, connect: str = "") -> dict[str, str]:
     """
     script = Markup("").join(map(asset, scripts))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     policy += f"connect-src {connect}; " if connect else ""
     policy += f"script-src 'sha256-{digest}'"
     return {"policy": policy, "style": asset("report.css"), "script": script}

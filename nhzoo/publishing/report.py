@@ -111,14 +111,20 @@ def summary_cards(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-def about_game(row: Row, windows: Sequence[tuple[int, int]]) -> str:
-    """How a game went, and which of its steps are shown."""
-    score, turns = number(row["score"]), f"{row['turns']:,}"
-    told = f"Game {row['index']}: score {score}, turn {turns}, {end_text(row)}."
-    if len(windows) == 1:
-        return told
-    (_, head), (tail, last) = windows
-    return f"{told} Shown are steps 0 to {head:,} and {tail:,} to {last:,}."
+def player_game(
+    row: Row, label: str, windows: Sequence[tuple[int, int]], **source: str
+) -> dict[str, Any]:
+    """What `player.html` needs of a game; `source` is its recording (`data`) or the file (`src`).
+
+    `windows` are the steps shown, as (first, last).
+    """
+    score = number(row["score"])
+    about = f"Game {row['index']}: score {score}, turn {row['turns']:,}, {end_text(row)}."
+    if len(windows) > 1:
+        (_, head), (tail, last) = windows
+        about += f" Shown are steps 0 to {head:,} and {tail:,} to {last:,}."
+    facts = {"game": row["index"], "label": f"{label}: {score}", "about": about}
+    return facts | {"died": row["end_status"] == "death"} | source
 
 
 def result_charts(result: Result) -> list[Markup]:
@@ -323,10 +329,6 @@ def _page(result: Result, casts: Sequence[Cast], labels: dict[int, str]) -> str:
         ends95=summary_ci95(result.summary),
         doubts=doubts(result),
         cards=summary_cards(result.summary),
-        choices=[
-            (game, f"{labels[game] or f'Game {game}'}: {number(rows[game]['score'])}")
-            for game in (cast.game for cast in casts)
-        ],
         charts=result_charts(result),
         ends=ends(result.rows),
         causes=causes(result.rows),
@@ -335,12 +337,12 @@ def _page(result: Result, casts: Sequence[Cast], labels: dict[int, str]) -> str:
         status_words=STATUS_WORDS,
         facts=facts_list(result, len(casts)),
         casts=[
-            {
-                "game": cast.game,
-                "about": about_game(rows[cast.game], cast.windows),
-                "died": rows[cast.game]["end_status"] == "death",
-                "data": base64.b64encode(cast.packed).decode(),
-            }
+            player_game(
+                rows[cast.game],
+                labels[cast.game] or f"Game {cast.game}",
+                cast.windows,
+                data=base64.b64encode(cast.packed).decode(),
+            )
             for cast in casts
         ],
     )

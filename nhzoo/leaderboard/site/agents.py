@@ -20,11 +20,11 @@ from nhzoo.publishing.html import number
 from nhzoo.publishing.learning_curve import read_curve
 from nhzoo.publishing.report import (
     Result,
-    about_game,
     causes,
     doubts,
     ends,
     facts_list,
+    player_game,
     result_charts,
     summary_cards,
 )
@@ -46,7 +46,11 @@ def agent_page(
     """
     config, wrong = _config(row)
     curve, no_curve = _curve(row)
-    shown = [game for game in games if game.windows is not None]
+    casts = [
+        player_game(game.wanted.game, game.wanted.label, windows, src=f"../{game.wanted.path}")
+        for game in games
+        if (windows := game.windows)
+    ]
     description = config.get("description")
     values = {
         "row": row,
@@ -56,19 +60,7 @@ def agent_page(
         "others": others,
         "warnings": [*_status(row), *wrong, *doubts(result)],
         "cards": summary_cards(result.summary),
-        "choices": [
-            (one.wanted.game["index"], f"{one.wanted.label}: {number(one.wanted.game['score'])}")
-            for one in shown
-        ],
-        "casts": [
-            {
-                "game": one.wanted.game["index"],
-                "about": about_game(one.wanted.game, one.windows or ()),
-                "died": one.wanted.game["end_status"] == "death",
-                "src": f"../{one.wanted.path}",
-            }
-            for one in shown
-        ],
+        "casts": casts,
         "missing": [(g.wanted.game["index"], g.reason) for g in games if g.windows is None],
         "rule": RULE,
         "charts": result_charts(result) + ([curve] if curve else []),
@@ -82,7 +74,7 @@ def agent_page(
         "card": _card(config),
         "has_card": bool(config),
         "commands": _commands(row, config),
-        "facts": _row_facts(row) + facts_list(result, len(shown)),
+        "facts": _row_facts(row) + facts_list(result, len(casts)),
     }
     return Page(agent_path(row), "agent.html", values)
 

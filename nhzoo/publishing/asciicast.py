@@ -20,7 +20,7 @@ from nhzoo.envs.actions import TTY, key_name
 from nhzoo.envs.game import Episode, Game
 from nhzoo.envs.protocols import Protocol
 from nhzoo.envs.terminal import COLUMNS, ROWS, Painter
-from nhzoo.errors import CheckFailed, InputError
+from nhzoo.errors import InputError
 from nhzoo.evaluation.results import Row
 from nhzoo.evaluation.verification import step_through
 from nhzoo.runtime.console import clean
@@ -87,7 +87,7 @@ class _Recorder:
     shown: int = 0
     depth: int = 1
     level: int = 1
-    gone_dark: bool = False
+    skipping: bool = False
     first_score: int = 0
     scores: list[tuple[int, int]] = field(default_factory=list)
 
@@ -96,12 +96,12 @@ class _Recorder:
         game = self.game
         self.step += 1
         if not any(first <= self.step <= last for first, last in self.windows):
-            self.gone_dark = True
+            self.skipping = True
             self._milestones(None)
             return
         time = self.shown / STEPS_PER_SECOND
-        if self.gone_dark:
-            self.gone_dark = False
+        if self.skipping:
+            self.skipping = False
             left_out = f"steps {self.windows[0][1] + 1:,} to {self.step - 1:,} are left out"
             self.events.append((time, "m", left_out))
         if key is not None:
@@ -220,7 +220,7 @@ def _header(item: CastItem, recorder: _Recorder) -> dict[str, Any]:
     }
 
 
-_STATUS_TEXT: Final = {
+STATUS_TEXT: Final = {
     "death": "died",
     "ascended": "ascended",
     "step_cap": "step cap reached",
@@ -235,10 +235,5 @@ def end_text(row: Row) -> str:
     cause, status = clean(row["cause"]), row["end_status"]
     if status == "death" and cause:
         return cause
-    text = _STATUS_TEXT[status]
+    text = STATUS_TEXT[status]
     return f"{text}: {cause}" if cause and status != "ascended" else text
-
-
-def no_recording(folder: Path, game: int, reason: str) -> CheckFailed:
-    """The error for a game that cannot be shown."""
-    return CheckFailed(f"{folder}: game {game} cannot be shown: {reason}")

@@ -19,22 +19,20 @@ import numpy as np
 from markupsafe import Markup
 
 from nhzoo.envs.protocols import Protocol
-from nhzoo.errors import InputError
+from nhzoo.errors import CheckFailed, InputError
 from nhzoo.evaluation import results
 from nhzoo.evaluation.outcomes import kaplan_meier
 from nhzoo.evaluation.results import END_STATUSES, Row
 from nhzoo.evaluation.statistics import mean_ci95, summary_ci95
 from nhzoo.publishing import charts
-from nhzoo.publishing.asciicast import Cast, CastItem, CastTask, end_text, no_recording
+from nhzoo.publishing.asciicast import STATUS_TEXT, Cast, CastItem, CastTask, end_text
 from nhzoo.publishing.html import count, interval, number, render, single_file
 from nhzoo.runtime import files
 from nhzoo.runtime.console import clean
-from nhzoo.runtime.pool import Crashed, run_tasks
+from nhzoo.runtime.pool import run_tasks
 
 TOP_CAUSES: Final = 15
-STATUS_WORDS = dict(
-    zip(END_STATUSES, ("died", "ascended", "step cap", "stalled", "crashed", "voided"), strict=True)
-)
+STATUS_WORDS: Final = STATUS_TEXT | {"step_cap": "step cap"}
 
 
 @dataclass(frozen=True)
@@ -309,10 +307,8 @@ def _record(
     done: dict[int, Cast] = {}
     for key, outcome in run_tasks(CastTask, (), items, workers or os.cpu_count() or 1):
         assert isinstance(key, int)
-        if isinstance(outcome, Crashed):
-            outcome = str(outcome)
         if not isinstance(outcome, Cast):
-            raise no_recording(result.folder, key, outcome)
+            raise CheckFailed(f"{result.folder}: game {key} cannot be shown: {outcome}")
         done[key] = outcome
         progress(len(done), len(games))
     return [done[game] for game in games]

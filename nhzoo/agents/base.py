@@ -151,18 +151,18 @@ class PolicyAgent:
         self, observation: Mapping[str, Array], state: Any, uniform: Array
     ) -> tuple[Array, tuple[Array, ...]]:
         """See `Agent.act`; reads tty_chars, tty_colors and tty_cursor."""
-        from nhzoo.policy import inference, walking
+        from nhzoo.policy import inference, memory
 
         if self.rows is not None and len(self.rows) < len(uniform):
             return self._act_in(np.asarray(self.rows), observation, state, uniform)
         logits, reached = self.logits(observation, state)
         sampling = self.entry.sampling
         if sampling.patience:
-            still = reached[-1][:, walking.STILL, None].astype(np.float32)
+            still = reached[-1][:, memory.STILL, None].astype(np.float32)
             logits /= 1 + still // sampling.patience
         self.last_logits = logits
         actions = inference.choose(logits, uniform, sampling.temperature)
-        walking.push_keys(reached[-1], ACTION_KEYS[actions])
+        memory.push_keys(reached[-1], ACTION_KEYS[actions])
         return actions, reached
 
     def _act_in(
@@ -184,9 +184,9 @@ class PolicyAgent:
 
     def press(self, state: tuple[Array, ...], row: int, key: int) -> None:
         """Record in the state of `row` that another key than the chosen one was pressed."""
-        from nhzoo.policy import walking
+        from nhzoo.policy import memory
 
-        state[-1][row, walking.KEYS] = key
+        state[-1][row, memory.KEYS] = key
 
     def logits(
         self, observation: Mapping[str, Array], state: tuple[Array, ...]

@@ -18,13 +18,13 @@ import numpy as np
 from nhzoo.data.frames import FrameReader, GameFrames, apply, frames_in
 from nhzoo.envs.actions import ACTION_OF_KEY, TTY
 from nhzoo.errors import InputError
-from nhzoo.policy import features, walking
+from nhzoo.policy import features, memory
 from nhzoo.policy.config import COLS, ROWS
 from nhzoo.policy.features import Features
 from nhzoo.runtime import kernels
 
 Array = np.ndarray[Any, Any]
-_LATEST = walking.KEYS
+_LATEST = memory.KEYS
 View = Literal["policy", "screens"]
 """What batches hold: what nhzoo's policies read, or whole screens for networks of your own."""
 
@@ -225,7 +225,7 @@ class _Reader:
     @property
     def last_key(self) -> int:
         """The key before the next frame, 0 where reading began."""
-        return int(self.recall[walking.KEYS])
+        return int(self.recall[memory.KEYS])
 
     def read(self, kernel: Any, out: tuple[Array, ...], keys: Array, row: int) -> int:
         """Fill row `row` of the arrays `out` [T, B, ...] and `keys` [T, B]; returns how many."""
@@ -259,7 +259,7 @@ def _gather(readers: Sequence[_Reader | None], time: int, first: Array, view: Vi
     seen = Features.empty(time, rows) if view == "policy" else None
     if seen is not None:
         inputs = dict(vars(seen))
-        out = (np.zeros((4, walking.CELLS), np.int32), *inputs.values())
+        out = (np.zeros((4, memory.CELLS), np.int32), *inputs.values())
         kernel = _read_features
     else:
         cells = (time, rows, ROWS * COLS)
@@ -347,7 +347,7 @@ def _read_features(
         )
         key = record[starts[3]]
         keys[t, row] = key
-        walking.push_key(recall, key)
+        memory.push_key(recall, key)
 
 
 @kernels.njit()
@@ -367,7 +367,7 @@ def _skip(
     for i in range(frames):
         apply(counts, gaps, lengths, values, record, at, first + i)
         features.recall_screen(chars, int(record[starts[2]]), int(record[starts[2] + 1]), recall)
-        walking.push_key(recall, record[starts[3]])
+        memory.push_key(recall, record[starts[3]])
 
 
 @kernels.njit()

@@ -32,7 +32,7 @@ COLORS = 16
 
 HISTORY = 8  # keys
 DIRECTIONS = 8
-TARGETS = 11  # kinds of things that are looked for, see `walking`
+TARGETS = 11  # kinds of things that are looked for, see `map_search`
 DISTANCES = 9
 FOOTPRINTS = 7
 RAY = 4  # cells in a direction whose characters are read
@@ -46,7 +46,7 @@ COMPASS_SYMBOLS = (
     *[CHARS] * (RAY - 1),
     *[DIRECTIONS] * 4,  # how it turns from the last three moves and from the last key
     *(2, DIRECTIONS),  # whether it is diagonal; which it is
-    DISTANCES,  # to a fresh corpse, see `memory.fresh`
+    DISTANCES,  # to a fresh corpse, see `map_search.corpse_features`
 )
 """How many symbols there are of each thing that is read of a direction."""
 COMPASS = len(COMPASS_SYMBOLS)

@@ -2,7 +2,7 @@
 
 Only what a terminal shows goes in (characters, colours, cursor) and the keys that were pressed, so
 recorded ttyrecs, replays and live games are one input. What earlier screens showed comes in through
-a recall, see `walking`. Symbol 0 means "nothing". Which table row a symbol selects depends on its
+a recall, see `memory`. Symbol 0 means "nothing". Which table row a symbol selects depends on its
 place: `Layout` says how.
 
 Of the two status lines only the lower is read, and not its turn counter: name, attributes and turn
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from nhzoo.envs.actions import ACTION_KEYS
-from nhzoo.policy import memory, walking
+from nhzoo.policy import map_search, memory
 from nhzoo.policy.config import (
     CHARS,
     COLORS,
@@ -65,7 +65,7 @@ class Features:
     column. `choices` uint8 [..., 52]: 1 for the letters that a question offers ("[a-cf or ?*]").
     `recent` uint8 [..., 8]: the keys pressed last, latest first, 0 for none. `compass`
     uint8 [..., 8, 43] and the first five of `here` uint8 [..., 9]: see
-    `walking.direction_features`; 0 while the cursor is not on the hero. The last four: see
+    `map_search.direction_features`; 0 while the cursor is not on the hero. The last four: see
     `memory.vitals`.
     """
 
@@ -183,7 +183,7 @@ CHOICES_LAYOUT = _choices_layout()
 
 def no_recall(n: int) -> Array:
     """The memory of n games before their first screen: uint16 [n, 1912]."""
-    return np.zeros((n, walking.RECALL), np.uint16)
+    return np.zeros((n, memory.RECALL), np.uint16)
 
 
 def encode(
@@ -192,14 +192,14 @@ def encode(
     """Encode n screens of n games: characters and colours [n, 24, 80], cursors [n, 2].
 
     `recall` uint16 [n, 1912] is brought up to these screens in place; what is pressed next is for
-    `walking.push_key` to tell it. `out`: contiguous arrays of n frames to write into.
+    `memory.push_key` to tell it. `out`: contiguous arrays of n frames to write into.
     """
     n = len(chars)
     if chars.shape != (n, ROWS, COLS) or colors.shape != chars.shape or cursor.shape != (n, 2):
         raise ValueError(
             f"screens of {chars.shape}, {colors.shape}, {cursor.shape} are not n x 24 x 80"
         )
-    if recall.shape != (n, walking.RECALL) or recall.dtype != np.uint16:
+    if recall.shape != (n, memory.RECALL) or recall.dtype != np.uint16:
         raise ValueError(f"a recall of {recall.shape}, {recall.dtype} is none of {n} games")
     features = Features.empty(n) if out is None else out
     _encode(
@@ -207,7 +207,7 @@ def encode(
         np.ascontiguousarray(colors).view(np.uint8).reshape(n, -1),
         np.ascontiguousarray(cursor, np.uint8),
         recall,
-        np.zeros((4, walking.CELLS), np.int32),
+        np.zeros((4, memory.CELLS), np.int32),
         *vars(features).values(),
     )
     return features
@@ -222,7 +222,7 @@ def encode_games(chars: Array, colors: Array, cursor: Array, previous_keys: Arra
     steps = []
     for t in range(len(chars)):
         for game, key in enumerate(previous_keys[t]):
-            walking.push_key(recall[game], key)
+            memory.push_key(recall[game], key)
         steps.append(vars(encode(chars[t], colors[t], cursor[t], recall)))
     return Features(**{name: np.stack([step[name] for step in steps]) for name in steps[0]})
 
@@ -299,19 +299,19 @@ def encode_place(
 ) -> None:
     """All features of one screen but those of its top and bottom line; updates `recall`."""
     for k in range(HISTORY):
-        recent[k] = recall[walking.KEYS + k]
+        recent[k] = recall[memory.KEYS + k]
     where[0], where[1] = row, col
     encode_choices(chars, row, choices)
     level, turn, health, most, hunger = bottom_line(chars)
     memory.note(chars, turn, recall)
-    on_hero = walking.remember(chars, row, col, level, turn, recall)
+    on_hero = memory.remember(chars, row, col, level, turn, recall)
     encode_crop(chars, colors, row, col, crop)
-    walking.footprints(recall, row, col, CROP, crop[2])
+    memory.footprints(recall, row, col, CROP, crop[2])
     encode_map(chars, row, col, window)
     if on_hero:
         flat = compass.reshape(-1)
-        walking.direction_features(chars, colors, row, col, recall, scratch, flat, here)
-        memory.fresh(chars, turn, recall, scratch, flat)
+        map_search.direction_features(chars, colors, row, col, recall, scratch, flat, here)
+        map_search.corpse_features(chars, turn, recall, scratch, flat)
     else:
         compass[:] = 0
         here[:HERE_OF_MAP] = 0
@@ -323,7 +323,7 @@ def recall_screen(chars: Array, row: int, col: int, recall: Array) -> None:
     """Bring `recall` up to one screen, uint8 [1920], as `encode_place` does."""
     level, turn, _, _, _ = bottom_line(chars)
     memory.note(chars, turn, recall)
-    walking.remember(chars, row, col, level, turn, recall)
+    memory.remember(chars, row, col, level, turn, recall)
 
 
 @kernels.njit()

@@ -1,8 +1,10 @@
-"""Memory of events that the screen no longer shows: kills, by place and turn, and prayers.
+"""Memory: what an agent carries from screen to screen, all from what a terminal shows.
 
-A corpse may be eaten while it is fresh, and a god be asked for help when the last prayer is long
-ago; neither is on the screen. Messages say when it happened, the bottom line says at which turn.
-What the bottom line says of hunger and health is put into symbols here as well.
+A recall holds the keys pressed last, for each cell of the present level for how many turns the hero
+has stood there, the latest kills by place and turn, and the turn of the last prayer. A corpse may
+be eaten while it is fresh, and a god be asked for help when the last prayer is long ago; neither is
+on the screen. Messages say when it happened, the bottom line says at which turn. What the bottom
+line says of hunger and health is put into symbols here as well.
 """
 
 from __future__ import annotations
@@ -12,21 +14,135 @@ from typing import Any
 import numba
 import numpy as np
 
-from nhzoo.policy import walking
-from nhzoo.policy.config import COLS, COMPASS, DIRECTIONS
-from nhzoo.policy.walking import KEYS, KILLS, MEMORIES, PLACE, PRAYED, SHOWN, STILL
+from nhzoo.policy.config import COLS, DIRECTIONS, HISTORY
 from nhzoo.runtime import kernels
 
 Array = np.ndarray[Any, Any]
 
+TOP, BOTTOM = 1, 22  # screen rows of the map
+WIDTH = COLS + 2  # of a map with a border, so that a cell's neighbours need no check
+CELLS = (BOTTOM - TOP + 2) * WIDTH
+
+MEMORIES = 6  # kills on this level
+
+LEVEL, TURN, PLACE, KEYS = CELLS, CELLS + 1, CELLS + 2, CELLS + 3
+KILLS = KEYS + HISTORY
+PRAYED = KILLS + 2 * MEMORIES
+SHOWN, STILL = PRAYED + 1, PRAYED + 2
+RECALL = PRAYED + 3
+"""uint16 [1912], what is carried of a game: cells, level, turn, the hero's cell, the latest keys,
+the latest kills (cell and turn of each), the turn of the last prayer, and the turn that was shown
+last and for how many screens it has been no other.
+
+A cell holds the turns spent on it (15 bits) and whether the hero has stood on it or beside it.
+"""
+_BESIDE, SPENT = 0x8000, 0x7FFF
+_MOST_TURNS = 20  # that one key adds
+
+MOVES = "kulnjbhy"
+"""The keys of the eight directions, north first, clockwise."""
+ROW_STEP = np.array([-1, -1, 0, 1, 1, 1, 0, -1], np.int64)
+COL_STEP = np.array([0, 1, 1, 1, 0, -1, -1, -1], np.int64)
+STEP = (ROW_STEP * WIDTH + COL_STEP).astype(np.uint64)
+"""From a cell's number to its neighbours'; unsigned, so that numba makes plain loops of it."""
+
+THINGS = ')[="(%!?/+$*'
+THING = np.isin(np.arange(256), np.frombuffer(THINGS.encode(), np.uint8))
 _KILL = np.frombuffer(b"You kill ", np.uint8)
 _PRAYER = np.frombuffer(b"You begin praying", np.uint8)
 _MISSILE = 10  # cells that one flies
-_FRESH = 30  # turns for which a corpse is surely safe
 _MOST = 1 << 12  # turns that are told apart
-_AGE = walking.symbols([5, 15, 30, 45, 60, 100])
+
+
+def symbols(edges: list[int]) -> Array:
+    """uint8 [256]: 1 + how many edges a number has reached."""
+    return (1 + np.searchsorted(edges, np.arange(256), side="right")).astype(np.uint8)
+
+
+def _directions() -> Array:
+    table = np.full(256, -1, np.int8)
+    for direction, key in enumerate(MOVES):
+        table[ord(key)] = table[ord(key.upper())] = direction
+    return table
+
+
+DIRECTION = _directions()
+_FOOTPRINT = symbols([3, 6, 11, 21, 41, 81])
+_AGE = symbols([5, 15, 30, 45, 60, 100])
 _SINCE = np.array([100, 500, 800, 1_000, 1_200])
-_THING = np.isin(np.arange(256), np.frombuffer(walking.THINGS.encode(), np.uint8))
+
+
+@kernels.njit()
+def place(row: int, col: int) -> int:
+    """The number of a map cell."""
+    return (row - TOP + 1) * WIDTH + col + 1
+
+
+@kernels.njit()
+def position(cell: int) -> tuple[int, int]:
+    """Row and column on the screen of a map cell: the inverse of `place`."""
+    return cell // WIDTH - 1 + TOP, cell % WIDTH - 1
+
+
+@kernels.njit()
+def push_key(recall: Array, key: int) -> None:
+    """Put a key in front of those pressed last."""
+    for k in range(HISTORY - 1, 0, -1):
+        recall[KEYS + k] = recall[KEYS + k - 1]
+    recall[KEYS] = key
+
+
+def push_keys(recall: Array, keys: Array) -> None:
+    """`push_key` for n games: recall [n, 1912], keys [n]."""
+    last = KEYS + HISTORY - 1
+    recall[:, KEYS + 1 : last + 1] = recall[:, KEYS:last].copy()
+    recall[:, KEYS] = keys
+
+
+@kernels.njit()
+def remember(chars: Array, row: int, col: int, level: int, turn: int, recall: Array) -> bool:
+    """Bring `recall` up to this screen, uint8 [1920]; True when the cursor is on the hero.
+
+    Another level than the last wipes what was known. Turns go to the cell on which they were spent.
+    """
+    if not (TOP <= row < BOTTOM and col < COLS) or chars[row * COLS + col] != 64:  # "@"
+        return False
+    if level < 0 or turn < 0:
+        return False
+    cell = place(row, col)
+    if level != recall[LEVEL]:
+        recall[:CELLS] = 0
+        recall[KILLS : KILLS + 2 * MEMORIES] = 0
+        recall[LEVEL], recall[TURN], recall[PLACE] = level, turn & 0xFFFF, cell
+    passed = min(_MOST_TURNS, (turn - int(recall[TURN])) & 0xFFFF)
+    before = int(recall[PLACE])
+    spent = min(SPENT, (int(recall[before]) & SPENT) + passed)
+    recall[before] = (int(recall[before]) & _BESIDE) | spent
+    recall[TURN], recall[PLACE] = turn & 0xFFFF, cell
+    if recall[cell] & SPENT == 0:
+        recall[cell] |= 1
+    recall[cell] |= _BESIDE
+    for d in range(DIRECTIONS):
+        recall[cell + np.int64(STEP[d])] |= _BESIDE
+    return True
+
+
+@kernels.njit()
+def footprints(recall: Array, row: int, col: int, size: int, out: Array) -> None:
+    """How long the hero has stood on the cells of a window, into `out` uint8 [size x size]."""
+    for k in range(size):
+        y = row - size // 2 + k
+        for j in range(size):
+            x = col - size // 2 + j
+            inside = TOP <= y < BOTTOM and 0 <= x < COLS
+            out[k * size + j] = footprint(recall, place(y, x)) if inside else 0
+
+
+@kernels.njit()
+def footprint(recall: Array, cell: Any) -> int:
+    """The symbol for how long the hero has stood on a cell."""
+    spent = int(recall[cell]) & SPENT
+    return _FOOTPRINT[min(255, spent)] if spent else 0
 
 
 @kernels.njit()
@@ -44,7 +160,7 @@ def note(chars: Array, turn: int, recall: Array) -> None:
         return
     direction = -1
     for k in range(4):  # keys that dismiss messages may have come after the blow
-        direction = walking.DIRECTION[recall[KEYS + k]]
+        direction = DIRECTION[recall[KEYS + k]]
         if direction >= 0:
             break
     if direction < 0 or recall[PLACE] == 0:
@@ -62,15 +178,15 @@ def _fallen(chars: Array, hero: int, direction: int) -> int:
 
     Daggers are thrown, and may lie on the corpse.
     """
-    y, x = walking.position(hero)
-    down, right = walking.ROW_STEP[direction], walking.COL_STEP[direction]
+    y, x = position(hero)
+    down, right = ROW_STEP[direction], COL_STEP[direction]
     for k in range(1, _MISSILE + 1):
         v, u = y + k * down, x + k * right
-        if not (walking.TOP <= v < walking.BOTTOM and 0 <= u < COLS):
+        if not (TOP <= v < BOTTOM and 0 <= u < COLS):
             break
-        if _THING[chars[v * COLS + u]]:
-            return int(walking.place(v, u))
-    return int(walking.place(y + down, x + right))
+        if THING[chars[v * COLS + u]]:
+            return int(place(v, u))
+    return int(place(y + down, x + right))
 
 
 @kernels.njit()
@@ -94,10 +210,10 @@ def vitals(turn: int, health: int, most: int, hunger: int, recall: Array, here: 
         return
     for k in range(MEMORIES):
         if recall[KILLS + 2 * k] == recall[PLACE] and recall[PLACE]:
-            here[0] = _AGE[min(255, _since(turn, recall[KILLS + 2 * k + 1]))]
+            here[0] = _AGE[min(255, since(turn, recall[KILLS + 2 * k + 1]))]
             break
     if recall[PRAYED]:
-        here[2] = 1 + np.searchsorted(_SINCE, _since(turn, recall[PRAYED]), side="right")
+        here[2] = 1 + np.searchsorted(_SINCE, since(turn, recall[PRAYED]), side="right")
     else:  # gods do not help in the first turns
         here[2] = 7 + (turn >= 200) + (turn >= 300)
     here[3] = 8
@@ -111,29 +227,6 @@ def vitals(turn: int, health: int, most: int, hunger: int, recall: Array, here: 
 
 
 @kernels.njit()
-def fresh(chars: Array, turn: int, recall: Array, scratch: Array, compass: Array) -> None:
-    """The last symbol of each direction of the compass: how far it is to a corpse that is fresh.
-
-    `scratch` is what `walking.direction_features` has left there.
-    """
-    nearest, ways = -1, 0
-    for k in range(MEMORIES):
-        cell = int(recall[KILLS + 2 * k])
-        if not cell or _since(turn, recall[KILLS + 2 * k + 1]) > _FRESH:
-            continue
-        y, x = walking.position(cell)
-        far = scratch[1, cell]
-        if not _THING[chars[y * COLS + x]] or not 0 < far < walking.NOT_YET:
-            continue
-        if nearest < 0 or far < nearest:
-            nearest, ways = far, 0
-        if far == nearest:
-            ways |= scratch[2, cell]
-    for d in range(DIRECTIONS):
-        seen = nearest >= 0 and ways >> d & 1
-        compass[(d + 1) * COMPASS - 1] = walking.DISTANCE[min(255, nearest)] if seen else 0
-
-
-@kernels.njit()
-def _since(turn: int, then: int) -> int:
+def since(turn: int, then: int) -> int:
+    """Turns since `then`, of which 16 bits are known."""
     return min(_MOST, (turn - int(then)) & 0xFFFF)

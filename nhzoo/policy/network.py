@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.policy import features as seen
-from nhzoo.policy import walking
+from nhzoo.policy import memory
 from nhzoo.policy.config import GATES, LAYERS, TABLES, PolicyConfig
 from nhzoo.policy.features import Features
 from nhzoo.policy.tables import symbol_sum, table_sum
@@ -112,7 +112,7 @@ def _backward(
             state_grad[k] = total[k] * keep[t, k]
 
 
-MOVE_ACTIONS = np.array([list(ACTION_KEYS).index(ord(key)) for key in walking.MOVES])
+MOVE_ACTIONS = np.array([list(ACTION_KEYS).index(ord(key)) for key in memory.MOVES])
 """int64 [8]: the actions of the eight moves, in the compass's order."""
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -21,7 +21,7 @@ from nhzoo.data.traces import open_traces, replay
 from nhzoo.envs.actions import ACTION_KEYS, ACTION_OF_KEY, TTY
 from nhzoo.envs.game import Game
 from nhzoo.errors import InputError
-from nhzoo.policy import features, walking
+from nhzoo.policy import features, memory
 from nhzoo.runtime import files
 from tests.conftest import record
 
@@ -208,7 +208,7 @@ def test_the_policys_view_is_the_screens_encoded(packed):
         screens = [shown.inputs[name] for name in ("tty_chars", "tty_colors", "tty_cursor")]
         for t, keys in enumerate(shown.inputs["previous_key"]):
             for row in np.flatnonzero(keys):
-                walking.push_key(recall[row], keys[row])
+                memory.push_key(recall[row], keys[row])
             encoded = features.encode(*(array[t] for array in screens), recall)
             real = seen.actions[t] >= 0
             for name, array in vars(encoded).items():

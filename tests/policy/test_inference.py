@@ -14,7 +14,7 @@ from nhzoo.agents.loading import load
 from nhzoo.envs.actions import TTY
 from nhzoo.envs.game import Game
 from nhzoo.envs.protocols import GameSpec
-from nhzoo.policy import features, inference, walking
+from nhzoo.policy import features, inference, memory
 from nhzoo.policy.config import LAYERS, PolicyConfig
 from nhzoo.policy.inference import Inference, choose
 from nhzoo.policy.network import Policy, to_tensors
@@ -194,7 +194,7 @@ def test_patience_is_not_at_an_end_after_a_very_long_wait(tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     agent, screens = load(folder), noise(1, 0)
     state = agent.initial_state(1)
-    state[-1][:, walking.STILL] = 65_535
+    state[-1][:, memory.STILL] = 65_535
     agent.act(screens, state, np.array([0.5]))
     assert np.isfinite(agent.last_logits).all()
     assert np.abs(agent.last_logits).max() < 0.01

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nhzoo.data import packing
 from nhzoo.data.batches import read_games
 from nhzoo.envs.actions import ACTION_KEYS
-from nhzoo.policy import features, walking
+from nhzoo.policy import features, memory
 from nhzoo.policy.config import HERE, HERE_OF_MAP, HERE_SYMBOLS
 from nhzoo.policy.screen_text import FAINTING, HUNGRY, NOT_HUNGRY, SATIATED, WEAK, bottom_line
 
@@ -65,16 +65,16 @@ def test_any_bottom_line_is_read(text):
 def test_a_kill_is_remembered_by_place_and_turn_and_ages():
     recall = features.no_recall(1)
     see(recall, turn=100)
-    walking.push_key(recall[0], ord("l"))
+    memory.push_key(recall[0], ord("l"))
     _, fresh = see(recall, top="You kill the newt!", turn=101, things=[(5, 6, "%")])
-    assert [walking.MOVES[d] for d in np.flatnonzero(fresh)] == ["l"]
+    assert [memory.MOVES[d] for d in np.flatnonzero(fresh)] == ["l"]
     assert fresh.max() == 1  # next to it
     for turn, age in ((102, 1), (110, 2), (125, 3), (140, 4), (150, 5), (190, 6), (220, 7)):
         here, fresh = see(recall, turn=turn, hero=(5, 6))
         assert here[AGE] == age
         assert not fresh.any()  # it is here
     _, fresh = see(recall, turn=130, hero=(5, 9), things=[(5, 6, "%")])
-    assert {walking.MOVES[d] for d in np.flatnonzero(fresh)} == {"h", "y", "b"}  # all as short
+    assert {memory.MOVES[d] for d in np.flatnonzero(fresh)} == {"h", "y", "b"}  # all as short
     _, fresh = see(recall, turn=132, hero=(5, 9), things=[(5, 6, "%")])
     assert not fresh.any()  # 31 turns old
     assert see(recall, turn=133, level=2, hero=(5, 6))[0][AGE] == 0  # another level
@@ -84,16 +84,16 @@ def test_what_was_killed_with_a_missile_fell_where_a_thing_lies():
     recall = features.no_recall(1)
     see(recall, turn=100)
     for key in b"tal":
-        walking.push_key(recall[0], key)
+        memory.push_key(recall[0], key)
     _, fresh = see(recall, top="You kill the jackal!", turn=101, things=[(5, 9, ")")])
-    assert fresh[walking.MOVES.index("l")] == 4  # cells
+    assert fresh[memory.MOVES.index("l")] == 4  # cells
     assert see(recall, turn=104, hero=(5, 9))[0][AGE] == 1
 
 
 def test_a_question_hides_the_hero_and_not_what_is_known_of_his_cell():
     recall = features.no_recall(1)
     see(recall, turn=100)
-    walking.push_key(recall[0], ord("l"))
+    memory.push_key(recall[0], ord("l"))
     see(recall, top="You kill the newt!", turn=101)
     see(recall, turn=102, hero=(5, 6))
     chars, colors, _ = screen(top="There is a newt corpse here; eat it? [ynq] (n)", turn=102)
@@ -134,7 +134,7 @@ def test_any_message_is_taken(tops):
     for n, top in enumerate(tops):
         here, _ = see(recall, top=top, turn=n)
         assert (here <= HERE_SYMBOLS).all()
-        walking.push_key(recall[0], ord("j"))
+        memory.push_key(recall[0], ord("j"))
 
 
 @pytest.mark.slow

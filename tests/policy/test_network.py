@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.errors import InputError
-from nhzoo.policy import features, walking
+from nhzoo.policy import features, map_search, memory
 from nhzoo.policy.config import (
     CHARS,
     COMPASS,
@@ -219,7 +219,7 @@ def test_features_see_what_they_are_meant_to():
     chars[0, 22, :5] = np.frombuffer(b"Agent", np.uint8)
     cursor = np.array([[10, 40]], np.uint8)
     recall = features.no_recall(1)
-    walking.push_key(recall[0], ord("l"))
+    memory.push_key(recall[0], ord("l"))
     found = features.encode(chars, colors, cursor, recall)
     middle = CROP_CELLS // 2
     assert found.crop[0, :, middle].tolist() == [1 + ord("@") - 32, 1 + 15, 0]
@@ -236,10 +236,10 @@ def test_features_see_what_they_are_meant_to():
     chars[0, 23, :27] = np.roll(chars[0, 23, :27], 7)
     found = features.encode(chars, colors, cursor, recall)
     assert found.crop[0, 2, middle] == 1  # it has stood there
-    east = found.compass[0, walking.MOVES.index("l")]
-    assert east[walking.BEING] == 1  # the creature is one step away
+    east = found.compass[0, memory.MOVES.index("l")]
+    assert east[map_search.BEING] == 1  # the creature is one step away
     assert east[TARGETS : TARGETS + 2].tolist() == [1 + ord("d") - 32, 1 + 3]
-    assert found.compass[0, :, walking.BEING].sum() == 1
+    assert found.compass[0, :, map_search.BEING].sum() == 1
 
 
 @pytest.mark.parametrize(

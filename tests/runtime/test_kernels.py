@@ -264,8 +264,8 @@ def test_a_read_only_install_without_a_home_compiles(tmp_path):
     """In a container: nothing of the package can be written, and there is no home."""
     code = (
         "import numba\n"
-        "from nhzoo.runtime import kernels; from nhzoo.policy import walking\n"
-        "print(walking.position(5), kernels.folder().parent)"
+        "from nhzoo.runtime import kernels; from nhzoo.policy import memory\n"
+        "print(memory.position(5), kernels.folder().parent)"
     )
     enter = (
         f"mount --bind {ROOT} {ROOT} && mount -o remount,bind,ro {ROOT} && "

@@ -381,7 +381,7 @@ def test_loss_counts_every_key_with_the_state_carried(games, tmp_path):
     """Against a plain loop: one game at a time, one frame at a time."""
     from nhzoo.data.frames import GameFrames
     from nhzoo.envs.actions import ACTION_OF_KEY
-    from nhzoo.policy import features, walking
+    from nhzoo.policy import features, memory
     from nhzoo.policy.network import to_tensors
 
     policy = bc.Run(DEBUG, games[0], tmp_path).policy.eval()
@@ -401,7 +401,7 @@ def test_loss_counts_every_key_with_the_state_carried(games, tmp_path):
                 )
                 logits, state = policy(to_tensors(encoded, 1, 1), state)
                 total -= float(logits[0, 0].double().log_softmax(-1)[ACTION_OF_KEY[key]])
-                walking.push_key(recall[0], key)
+                memory.push_key(recall[0], key)
                 frames += 1
     assert measured.frames == frames
     assert measured.loss == pytest.approx(total / frames, rel=1e-5)

@@ -17,7 +17,7 @@ import torch
 from nhzoo.envs.actions import ACTION_KEYS, TTY
 from nhzoo.envs.game import blank
 from nhzoo.errors import CheckFailed
-from nhzoo.policy import features, walking
+from nhzoo.policy import features, memory
 from nhzoo.policy.config import ACTIONS, LAYERS, PolicyConfig
 from nhzoo.policy.features import Features
 from nhzoo.policy.inference import Inference, choose
@@ -206,7 +206,7 @@ class Actor:
             logits, layers = self._inference.step(steps[t], self._layers)
             actions = _choose(logits, self._random.random(config.games))
             self._logits[t], out.actions[t] = logits, actions
-            walking.push_keys(self._recall, ACTION_KEYS[actions])
+            memory.push_keys(self._recall, ACTION_KEYS[actions])
             first = np.zeros(config.games, bool)
             for i, action in enumerate(actions.tolist()):
                 world = self._worlds[i]

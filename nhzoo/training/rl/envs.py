@@ -17,7 +17,7 @@ from nhzoo.envs.actions import ACTION_KEYS, TTY
 from nhzoo.envs.game import FINAL, Episode, Game
 from nhzoo.envs.protocols import GameSpec, seeds_of
 from nhzoo.errors import InputError
-from nhzoo.policy.walking import COL_STEP, MOVES, ROW_STEP
+from nhzoo.policy.memory import COL_STEP, MOVES, ROW_STEP
 from nhzoo.training.rl.config import ENVIRONMENTS, NETHACK, ImpalaConfig, RewardShaping
 from nhzoo.training.rl.rollouts import Finished
 

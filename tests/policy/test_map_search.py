@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nhzoo.envs.game import Episode, Game
 from nhzoo.envs.protocols import get_protocol
-from nhzoo.policy import features, walking
+from nhzoo.policy import features, map_search, memory
 from nhzoo.policy.config import COMPASS, HERE_OF_MAP
 from nhzoo.policy.screen_text import bottom_line
 
@@ -41,18 +41,18 @@ def screen(text: str, level: int = 1, turn: int = 1):
 
 def look(chars, colors, row, col, recall):
     compass, here = np.zeros(8 * COMPASS, np.uint8), np.zeros(HERE_OF_MAP, np.uint8)
-    scratch = np.zeros((4, walking.CELLS), np.int32)
-    walking.direction_features(chars, colors, row, col, recall, scratch, compass, here)
+    scratch = np.zeros((4, memory.CELLS), np.int32)
+    map_search.direction_features(chars, colors, row, col, recall, scratch, compass, here)
     return compass.reshape(8, COMPASS), here
 
 
 def remember(chars, row, col, recall):
     level, turn = bottom_line(chars)[:2]
-    return walking.remember(chars, row, col, level, turn, recall)
+    return memory.remember(chars, row, col, level, turn, recall)
 
 
 def turns(recall, y, x):
-    return int(recall[walking.place(y, x)]) & 0x7FFF
+    return int(recall[memory.place(y, x)]) & 0x7FFF
 
 
 def kind(chars, colors, y, x):
@@ -124,26 +124,28 @@ def checks(chars, recall):
 
     def unseen(cell, kinds):
         return kinds[cell] != "being" and any(
-            kinds[to] == "rock" and not int(recall[walking.place(*to)]) & 0x8000
+            kinds[to] == "rock" and not int(recall[memory.place(*to)]) & 0x8000
             for to in beside(cell)
         )
 
     return {
-        walking.FRONTIER: unseen,
-        walking.ITEM: new("thing"),
-        walking.BEING: lambda cell, kinds: kinds[cell] == "being",
-        walking.DOWN: char(">"),
-        walking.UP: char("<"),
-        walking.DOOR: new("door", "shut"),
-        walking.UNVISITED: lambda cell, kinds: kinds[cell] != "being" and turns(recall, *cell) == 0,
-        walking.DEAD_END: lambda cell, kinds: (
+        map_search.FRONTIER: unseen,
+        map_search.ITEM: new("thing"),
+        map_search.BEING: lambda cell, kinds: kinds[cell] == "being",
+        map_search.DOWN: char(">"),
+        map_search.UP: char("<"),
+        map_search.DOOR: new("door", "shut"),
+        map_search.UNVISITED: lambda cell, kinds: (
+            kinds[cell] != "being" and turns(recall, *cell) == 0
+        ),
+        map_search.DEAD_END: lambda cell, kinds: (
             kinds[cell] != "being"
             and sum(kinds[to] in OPEN for to in beside(cell)) <= 1
             and turns(recall, *cell) < 12
         ),
-        walking.FRESH: fresh(5),
-        walking.LOOKED: fresh(10),
-        walking.WORN: fresh(25),
+        map_search.FRESH: fresh(5),
+        map_search.LOOKED: fresh(10),
+        map_search.WORN: fresh(25),
     }
 
 
@@ -165,11 +167,13 @@ def test_the_compass_points_along_shortest_paths():
     assert remember(chars, row, col, recall)
     assert_right(chars, colors, row, col, recall)
     compass, here = look(chars, colors, row, col, recall)
-    east = walking.MOVES.index("l")
-    assert compass[east, walking.DOOR] == 3  # three steps: past two cells, straight into the door
-    assert {d for d in range(8) if compass[d, walking.DOOR]} == {east, walking.MOVES.index("u")}
-    assert not compass[:, walking.DOWN].any()  # behind the closed door
-    assert compass[walking.MOVES.index("n"), walking.BEING] == 1
+    east = memory.MOVES.index("l")
+    assert (
+        compass[east, map_search.DOOR] == 3
+    )  # three steps: past two cells, straight into the door
+    assert {d for d in range(8) if compass[d, map_search.DOOR]} == {east, memory.MOVES.index("u")}
+    assert not compass[:, map_search.DOWN].any()  # behind the closed door
+    assert compass[memory.MOVES.index("n"), map_search.BEING] == 1
     assert here.tolist() == [1, 1, 9, 2, 1]  # neither rock nor wall beside it, eight ways open
 
 
@@ -186,8 +190,8 @@ def test_any_map_is_walked_as_plain_python_would(seed, density):
     row, col = int(random.integers(1, 22)), int(random.integers(0, 80))
     chars[row, col] = ord("@")
     recall = features.no_recall(1)[0]
-    spent = random.integers(0, 30, walking.CELLS) * (random.random(walking.CELLS) < 0.5)
-    recall[: walking.CELLS] = spent + 0x8000 * (random.random(walking.CELLS) < 0.3)
+    spent = random.integers(0, 30, memory.CELLS) * (random.random(memory.CELLS) < 0.5)
+    recall[: memory.CELLS] = spent + 0x8000 * (random.random(memory.CELLS) < 0.3)
     assert_right(chars.reshape(-1), colors, row, col, recall)
 
 
@@ -204,10 +208,10 @@ def test_turns_go_to_the_cell_they_were_spent_on_and_a_level_is_forgotten_when_i
     assert turns(recall, row, col) == 7
     assert turns(recall, row, col + 1) == 1
     assert turns(recall, row, col + 2) == 0
-    assert int(recall[walking.place(row + 1, col + 2)]) & 0x8000  # beside it
+    assert int(recall[memory.place(row + 1, col + 2)]) & 0x8000  # beside it
     chars, _, row, col = screen(".@.", level=2, turn=17)
     remember(chars, row, col, recall)
-    assert recall[: walking.CELLS].astype(bool).sum() == 9  # itself and its neighbours
+    assert recall[: memory.CELLS].astype(bool).sum() == 9  # itself and its neighbours
     assert turns(recall, row, col) == 1
 
 
@@ -222,23 +226,23 @@ def test_a_cursor_that_is_not_on_the_hero_is_nothing_to_remember(row, col):
 def test_keys_are_recalled_latest_first_and_turn_the_compass():
     recall = features.no_recall(1)[0]
     for key in b"lks5j":
-        walking.push_key(recall, key)
-    assert bytes(recall[walking.KEYS : walking.KILLS].astype(np.uint8)) == b"j5skl\0\0\0"
+        memory.push_key(recall, key)
+    assert bytes(recall[memory.KEYS : memory.KILLS].astype(np.uint8)) == b"j5skl\0\0\0"
     chars, colors, row, col = screen("...\n.@.\n...")
     remember(chars, row, col, recall)
     compass, _ = look(chars, colors, row, col, recall)
-    south = compass[walking.MOVES.index("j"), -7:-1].tolist()
+    south = compass[memory.MOVES.index("j"), -7:-1].tolist()
     assert south == [1, 5, 3, 1, 1, 5]  # on; back from k; a right angle from l; on; straight; fifth
 
 
 def test_many_games_are_pressed_like_one():
     """And nothing else of what is recalled moves."""
-    recall = np.arange(3 * walking.RECALL, dtype=np.uint16).reshape(3, -1)
+    recall = np.arange(3 * memory.RECALL, dtype=np.uint16).reshape(3, -1)
     alone = recall.copy()
     for keys in (b"abc", b"def"):
-        walking.push_keys(recall, np.frombuffer(keys, np.uint8))
+        memory.push_keys(recall, np.frombuffer(keys, np.uint8))
         for game, key in zip(alone, keys, strict=True):
-            walking.push_key(game, key)
+            memory.push_key(game, key)
     assert (recall == alone).all()
 
 
@@ -256,12 +260,12 @@ def test_a_level_explored_by_a_player_who_goes_where_the_compass_points():
             observation["tty_cursor"][None],
             recall,
         )
-        ways = np.flatnonzero(seen.compass[0, :, walking.FRONTIER])
+        ways = np.flatnonzero(seen.compass[0, :, map_search.FRONTIER])
         if not len(ways):
-            ways = np.flatnonzero(seen.compass[0, :, walking.UNVISITED])
-        key = ord(walking.MOVES[random.choice(ways)]) if len(ways) else ord(" ")
+            ways = np.flatnonzero(seen.compass[0, :, map_search.UNVISITED])
+        key = ord(memory.MOVES[random.choice(ways)]) if len(ways) else ord(" ")
         if episode.step(key):
             break
-        walking.push_key(recall[0], key)
+        memory.push_key(recall[0], key)
     assert known() > before + 40
-    assert (recall[0, : walking.CELLS] & 0x7FFF).astype(bool).sum() > 15
+    assert (recall[0, : memory.CELLS] & 0x7FFF).astype(bool).sum() > 15

@@ -26,6 +26,10 @@ MOST_EPOCHS = 16.0
 beyond 16 more of them are worth next to nothing."""
 MANY_EPOCHS = 4.0
 
+LONG_HORIZON = 20_000
+"""Steps of a game; within them clones of the zoo play most of theirs, see `evaluation.loss`."""
+_STEEP = 0.2  # of ln horizon on ln samples
+
 
 def check(
     chosen: Selection,
@@ -113,6 +117,27 @@ def _design(chosen: Selection, laws: Laws) -> list[Diagnostic]:
     return found
 
 
+def _horizons(points: Points) -> list[Diagnostic]:
+    """Whether runs of more samples carried their state for longer, where that still matters."""
+    known = np.isfinite(points.horizon)
+    horizon, samples = np.log(points.horizon[known]), np.log(points.samples[known])
+    if known.sum() < 3 or np.ptp(samples) == 0 or np.ptp(horizon) < np.log(2):
+        return []
+    slope = float(np.polyfit(samples, horizon, 1)[0])
+    shortest, longest = np.exp(horizon.min()), np.exp(horizon.max())
+    if shortest >= LONG_HORIZON or slope < _STEEP:
+        return []
+    return [
+        _finding(
+            *("horizon_confounded", "warning", "column horizon", slope),
+            f"state was carried for {shortest:,.0f} to {longest:,.0f} steps, longer in runs of "
+            f"more samples (as samples^{slope:.2f}), so part of what samples seem to be worth is "
+            "the horizon's",
+            f"train all with one horizon of {LONG_HORIZON:,} steps or more",
+        )
+    ]
+
+
 def _rows(points: Points) -> list[Diagnostic]:
     found = []
     epochs = points.samples / points.unique
@@ -140,6 +165,7 @@ def _rows(points: Points) -> list[Diagnostic]:
                 "an untuned rate moves the exponent by 0.1 or more: scale it with size",
             )
         )
+    found += _horizons(points)
     tokens = points.samples / points.params
     spread = float(tokens.max() / tokens.min())
     if spread < 8:

@@ -183,6 +183,13 @@ PARAMETERS = {
 }
 
 
+def _data_hash(points: Points) -> str:
+    """The hash of what laws are fitted to: the horizon is looked at only."""
+    columns = points.as_json()
+    del columns["horizon"]
+    return files.content_hash(columns)
+
+
 def fit(
     rows: Sequence[RunRow],
     *,
@@ -247,7 +254,7 @@ def fit(
     left_out = np.array([row not in fitted for row in chosen.all_points.row], bool)
     return Fit(
         source=source,
-        data_sha256=files.content_hash(chosen.all_points.as_json()),
+        data_sha256=_data_hash(chosen.all_points),
         options={
             "methods": list(methods),
             "window": window,

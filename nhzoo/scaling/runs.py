@@ -67,6 +67,7 @@ class Points:
     unique: Array
     lr: Array
     seed: Array
+    horizon: Array
 
     def __len__(self) -> int:
         return len(self.run)
@@ -94,6 +95,7 @@ class Points:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Points:
         """The inverse; KeyError, TypeError or ValueError for what is none."""
+        value = {"horizon": [None] * len(value["run"])} | value  # fits of before have none
         columns = {f.name: floats(value[f.name]) for f in fields(cls) if f.name != "run"}
         points = cls(run=tuple(str(run) for run in value["run"]), **columns)
         if any(len(column) != len(points) for column in columns.values()):
@@ -114,6 +116,7 @@ LEAST_SIZES = 4
 
 _SAME_SIZE = 0.01  # sizes nearer than that (ln) are one
 _SAME_BUDGET = 0.05  # FLOPs nearer than that (ln) are one budget where none is named
+_STREAMS_BEFORE = 512  # of runs of our trainer whose rows name no horizon
 _SPENT = 0.05  # FLOPs may differ so much from their budget before that is said
 
 
@@ -339,6 +342,7 @@ def _points(rows: Sequence[tuple[int, RunRow]], where: str) -> Points:
         row=np.array([number for number, _ in rows], np.float64),
         budget=budget,
         unique=column("unique_samples"),
+        horizon=np.array([_horizon(row) for _, row in rows], np.float64),
         **{
             name: column(name)
             for name in (
@@ -347,6 +351,14 @@ def _points(rows: Sequence[tuple[int, RunRow]], where: str) -> Points:
             )
         },
     )
+
+
+def _horizon(row: RunRow) -> float:
+    """Steps that state was carried; NaN where it is not known."""
+    if row.horizon is not None:
+        return float(row.horizon)
+    ours = isinstance(row, LedgerRow) and row.kind == "bc"
+    return row.samples / _STREAMS_BEFORE if ours else math.nan
 
 
 def _with_budgets(points: Points) -> tuple[Points, list[Diagnostic]]:

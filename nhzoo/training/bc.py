@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from nhzoo.data.batches import Streams
+from nhzoo.data.batches import Streams, count_frames
+from nhzoo.errors import InputError
 from nhzoo.evaluation.loss import Loss, measure_loss
 from nhzoo.policy.config import PolicyConfig
 from nhzoo.policy.network import Policy
@@ -36,6 +37,16 @@ from nhzoo.training.run_state import (
 )
 
 _AHEAD = 2  # batches read ahead for a GPU
+
+
+def _check_horizon(config: BCConfig, games: list[Path]) -> None:
+    """InputError for a horizon that no stream could be carried for in the data."""
+    frames = count_frames(games)
+    if config.horizon > frames:
+        raise InputError(
+            f"--horizon {config.horizon}: the games of {config.data} have {frames:,} steps "
+            "together; give a shorter one"
+        )
 
 
 def make_optimizer(policy: Policy, config: BCConfig) -> torch.optim.Optimizer:
@@ -76,21 +87,18 @@ class Run:
         self._forward: Any = torch.compile(self.policy) if config.compile else self.policy
         self.optimizer = make_optimizer(self.policy, config)
         self._gradients = distributed.GradientSum(self.policy.parameters())
+        _check_horizon(config, games)
         shard = distributed.rank(), distributed.world()
+        streams = config.open_streams
         self.feed = Prefetcher(
-            lambda: Streams(
-                games, config.streams, config.batch, config.time, config.seed, shard=shard
-            ),
+            lambda: Streams(games, streams, config.batch, config.time, config.seed, shard=shard),
             self.device,
             (_AHEAD if self.device.type == "cuda" else 0) if ahead is None else ahead,
         )
-        self.state = self.policy.initial_state(config.streams)  # only this process's rows
+        self.state = self.policy.initial_state(streams)  # only this process's rows
         self._games = [path.stem for path in games]
         self._unread: list[tuple[int, torch.Tensor]] = []
-        each = self._flops_per_update
-        self.counters = RunCounters(
-            None if config.flops is None else max(1, int(config.flops / each))
-        )
+        self.counters = RunCounters(config.updates)
         self._open(say)
 
     @property

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("fp32", "bf16")
 
+HORIZON = 24_576
+"""Default steps that a stream's state is carried: longer than clones of the zoo live, and the same
+for every budget, so that a law does not take a longer horizon for the worth of more samples."""
+STREAMS = 64
+"""Default streams of a run whose number of frames is not known."""
+
 
 def option(help: str, default: Any = MISSING, shown: bool = True) -> Any:
     """A field that is an option of the command line too: its help, and if its default is shown."""
@@ -38,10 +44,10 @@ class BCConfig:
 
     `flops` is the training budget (exact FLOPs of frames seen, validation not counted), or
     `minutes` one in wall time, turned into a number of updates after the first 50. An update is
-    `accumulate` batches of `batch` rows of `time` frames, all processes together; `streams` games
-    are open at once. The learning rate rises linearly for `warmup` updates and falls by a cosine
-    to `final_lr` of its peak, which is `peak_rate` of the size where `lr` is 0. `checkpoints`: see
-    `checkpoint_fractions`.
+    `accumulate` batches of `batch` rows of `time` frames, all processes together. `streams` games
+    are open at once; where it is 0, `horizon` decides, see `open_streams`. The learning rate rises
+    linearly for `warmup` updates and falls by a cosine to `final_lr` of its peak, which is
+    `peak_rate` of the size where `lr` is 0. `checkpoints`: see `checkpoint_fractions`.
     """
 
     data: str
@@ -50,7 +56,12 @@ class BCConfig:
     minutes: float | None = option("Budget in minutes, instead of --flops.", None)
     batch: int = option("Games in a batch, over all processes.", 4)
     time: int = option("Time steps in a batch.", 64)
-    streams: int = option("Games read side by side.", 512)
+    horizon: int = option(
+        "Steps that a stream's state is carried (default: 24,576, or as long as the budget lets).",
+        0,
+        shown=False,
+    )
+    streams: int = option("Games read side by side, instead of --horizon.", 0, shown=False)
     accumulate: int = option("Batches in an update (gradient accumulation).", 1)
     lr: float = option("Peak learning rate (default: by a rule for the size).", 0.0, shown=False)
     warmup: int = option("Updates of learning-rate warm-up.", 100)
@@ -79,7 +90,7 @@ class BCConfig:
             raise InputError("give a budget: either --flops or --minutes")
         if not (math.isfinite(budget) and budget > 0):
             raise InputError("the budget must be a number larger than zero")
-        check_numbers(self, ("seed",))
+        check_numbers(self, ("seed", "horizon", "streams"))
         if self.dropout >= 1:
             raise InputError("--dropout must be below 1")
         if self.precision not in PRECISIONS:
@@ -88,6 +99,39 @@ class BCConfig:
         PolicyConfig.for_params(self.params)
         if self.lr == 0:
             object.__setattr__(self, "lr", peak_rate(self.params))
+        if self.horizon and self.streams:
+            raise InputError("give either --horizon or --streams")
+        if self.horizon and self.frames is None:
+            raise InputError("--horizon needs a budget in FLOPs: give --streams with --minutes")
+        if self.horizon and self.horizon * self.batch > (self.frames or 0):
+            raise InputError(
+                f"--horizon {self.horizon}: batches of {self.batch} games carry each for "
+                f"{(self.frames or 0) // self.batch:,} steps in this budget; give a shorter one"
+            )
+
+    @property
+    def updates(self) -> int | None:
+        """How many the budget in FLOPs is; None for a budget in minutes."""
+        if self.flops is None:
+            return None
+        shape = PolicyConfig.for_params(self.params)
+        frames = self.batch * self.time * self.accumulate
+        return max(1, int(self.flops / (shape.train_flops * frames + shape.update_flops)))
+
+    @property
+    def frames(self) -> int | None:
+        """Frames of training, all processes together; None for a budget in minutes."""
+        updates = self.updates
+        return None if updates is None else updates * self.batch * self.time * self.accumulate
+
+    @property
+    def open_streams(self) -> int:
+        """Games read side by side: as many batches of them as carry each for the horizon."""
+        if self.streams:
+            return self.streams
+        if self.frames is None:
+            return -(-STREAMS // self.batch) * self.batch
+        return max(1, round(self.frames / ((self.horizon or HORIZON) * self.batch))) * self.batch
 
 
 def peak_rate(params: int) -> float:

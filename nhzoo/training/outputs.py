@@ -81,6 +81,7 @@ def publish(
         "unique_samples": _unique(trained, training_games),
         "flops": trained.flops,
         "updates": trained.updates,
+        "horizon": _horizon(trained),
         "seconds": round(trained.seconds, 1),
         "threads": config.threads,
         "processes": distributed.world(),
@@ -114,6 +115,7 @@ def ledger_row(trained: BCResult, run_id: str, training_games: list[Path]) -> Le
         data=config.data,
         data_sha256=digest,
         precision=config.precision,
+        horizon=_horizon(trained),
     )
 
 
@@ -159,6 +161,11 @@ def finish_entry(folder: Path, log: Path | None, curve: Callable[[Path], bytes])
 def device_name(device: torch.device) -> str:
     """What a device is, for entries and tables."""
     return "cpu" if device.type == "cpu" else f"cuda ({torch.cuda.get_device_name(device)})"
+
+
+def _horizon(trained: BCResult) -> int:
+    """Steps that the state of each stream was carried."""
+    return trained.frames // trained.config.open_streams
 
 
 def _unique(trained: BCResult, games: list[Path]) -> int:

@@ -33,7 +33,8 @@ class RunRow:
 
     `samples` and `flops` are those of training (all frames seen, every layer); `loss` is on data
     that was held out, None only for our rows of kind rl, see `LedgerRow`. `flops_budget` groups
-    runs that were to spend the same. Rows of one FLOPs formula have one `flop_model_hash`, whatever
+    runs that were to spend the same. `horizon`: steps of games that recurrent state was carried in
+    training. Rows of one FLOPs formula have one `flop_model_hash`, whatever
     their sizes.
     """
 
@@ -54,6 +55,7 @@ class RunRow:
     seed: int | None = None
     width: int | None = None
     depth: int | None = None
+    horizon: int | None = None
     flop_model_hash: str | None = None
 
 

@@ -128,7 +128,7 @@ def test_packing_on_all_cores(side_by_side, tmp_path):
 def test_training_does_not_wait_for_data(games, note):
     """Share of the time of updates of a `bc-lstm-1m` that goes into getting batches."""
     packed, _, _ = games
-    config = BCConfig(data="few", params=1_000_000, flops=1e15, batch=BATCH, time=TIME)
+    config = BCConfig(data="few", params=1_000_000, flops=1e15, batch=BATCH, time=TIME, streams=512)
     torch.set_num_threads(1)
     run = bc.Run(config, packed, Path(packed[0].parent / "run"))
     for _ in range(160):  # once round all streams: their first chunks are read

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment
-from markupsafe import Markup
 
 from nhzoo import __version__
 from nhzoo.evaluation.results import fault_lines
@@ -108,10 +107,6 @@ def style() -> str:
     return "\n".join(asset(name) for name in STYLES)
 
 
-_BAR: Final = 120
-"""Width of the bar of an interval, in units of its view box."""
-
-
 @dataclass(frozen=True)
 class Scale:
     """The common scale of a board's intervals: places go with the square root of the score.
@@ -142,32 +137,6 @@ class Scale:
                 found.append(value)
         return found
 
-    def bar(self, summary: Mapping[str, Any]) -> Markup:
-        """An interval and its mean as a bar; the numbers stand beside it."""
-        ends = ""
-        if known := summary_ci95(summary):
-            low, high = (_BAR * self.at(value) for value in known)
-            width = max(1.0, high - low)
-            ends = f'<rect x="{low:.1f}" y="3" width="{width:.1f}" height="6"/>'
-        mean = _BAR * self.at(summary["mean_score"])
-        return Markup(
-            f'<svg class="interval" viewBox="0 0 {_BAR} 12" preserveAspectRatio="none" '
-            f'aria-hidden="true"><path d="M0 6H{_BAR}"/>'
-            f'{ends}<rect class="at" x="{mean - 1:.1f}" y="0" width="2" height="12"/></svg>'
-        )
-
-    def axis(self) -> Markup:
-        """The scale itself, for the column's head."""
-        marks = "".join(
-            f'<text x="{_BAR * self.at(value):.1f}" y="9" text-anchor="'
-            f'{"start" if not value else "middle" if self.at(value) < 0.93 else "end"}">'
-            f"{short(value)}</text>"
-            for value in self.ticks()
-        )
-        return Markup(
-            f'<svg class="scale" viewBox="0 0 {_BAR} 12" aria-hidden="true">{marks}</svg>'
-        )
-
 
 BOARD_HEAD: Final = (
     *("Rank", "<Agent", "Score", "95 % interval", "", "<Tier", "Of AutoAscend", "Progression"),
@@ -183,20 +152,17 @@ def board_table(name: str, rows: Sequence[BoardRow], role: str | None = None) ->
     return {
         "name": name,
         "head": ["Games" if role and title == "Depth" else title for title in BOARD_HEAD],
-        "axis": scale.axis(),
-        "lines": [_board_line(row, summary, scale, role) for row, summary in chosen],
+        "scale": scale,
+        "lines": [_board_line(row, summary, role) for row, summary in chosen],
     }
 
 
-def _board_line(
-    row: BoardRow, summary: Mapping[str, Any], scale: Scale, role: str | None
-) -> dict[str, Any]:
+def _board_line(row: BoardRow, summary: Mapping[str, Any], role: str | None) -> dict[str, Any]:
     faults = row.summary.get("faults", ()) if role is None else ()
     return {
         "row": row,
         "summary": summary,
         "ends": summary_ci95(summary),
-        "bar": scale.bar(summary),
         "claimed": row.claimed["mean_score"] if row.claimed and not role else None,
         "faults": fault_lines(faults, row.summary["episodes"]),
         "shares": [

@@ -183,8 +183,7 @@ def claimed_summary(result: Mapping[str, Any], protocol: Protocol, where: Path) 
 
     The interval may be null, as may the deviation of one game.
     """
-    summary = result.get("summary")
-    summary = summary if isinstance(summary, dict) else {}
+    summary = files.as_object(result.get("summary"))
     kept = {name: summary.get(name, 0 if name == "voided" else None) for name in results.SUMMARY}
     interval, games = kept["mean_score_ci95"], kept["episodes"]
     mean: Any = kept["mean_score"]
@@ -293,10 +292,8 @@ def entry_claims(config: Mapping[str, Any]) -> tuple[str, Claims]:
 
     FLOPs are those of the entry that it was gone on from as well.
     """
-    training = config.get("training")
-    training = training if isinstance(training, dict) else {}
-    held_out = training.get("validation")
-    held_out = held_out if isinstance(held_out, dict) else {}
+    training = files.as_object(config.get("training"))
+    held_out = files.as_object(training.get("validation"))
     kind = {"bc": "bc", "impala": "rl"}.get(str(training.get("method")), "other")
     start = training.get("start")
     before: Any = start.get("flops") if isinstance(start, dict) else None

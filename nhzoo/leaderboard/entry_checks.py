@@ -172,7 +172,7 @@ def training_problems(
     held against anything: the board shows all of it as said.
     """
     shape = PolicyConfig.from_dict(config.get("policy"))
-    training = _dict(config.get("training"))
+    training = files.as_object(config.get("training"))
     found = []
     if config.get("train_flops_per_frame") != shape.train_flops:
         found.append(
@@ -189,12 +189,12 @@ def training_problems(
             f"says {flops:.4g} training FLOPs; its {samples:,} samples take {shape.train_flops:,} "
             f"each, {samples * shape.train_flops:.4g} in all"
         )
-    start = _dict(training.get("start"))
-    teacher = _dict(training.get("teacher"))
+    start = files.as_object(training.get("start"))
+    teacher = files.as_object(training.get("teacher"))
     by_weights = {other.entry.revision: other.entry for other in known}
     for name, said in (("start", start), ("teacher", teacher)):
         named = by_weights.get(str(said.get("weights_sha256")))
-        cost = _dict(named.config.get("training")).get("flops") if named else None
+        cost = files.as_object(named.config.get("training")).get("flops") if named else None
         if cost is not None and said.get("flops") != cost:
             found.append(f"says that its {name} took {said.get('flops')!r} FLOPs; it took {cost!r}")
     of_teacher = by_weights.get(str(teacher.get("weights_sha256")))
@@ -210,7 +210,7 @@ def _recipe_problems(
     training: Mapping[str, Any], shape: PolicyConfig, taught: bool, teacher: Entry | None
 ) -> list[str]:
     """Where FLOPs and samples are not those of so many updates of the recipe."""
-    recipe, updates = _dict(training.get("recipe")), training.get("updates")
+    recipe, updates = files.as_object(training.get("recipe")), training.get("updates")
     flops, samples = training.get("flops"), training.get("samples")
     if not recipe or not updates:
         return []
@@ -246,10 +246,6 @@ def _recipe_problems(
 
 def _near(one: Any, other: Any) -> bool:
     return bool(one and other and math.isclose(one, other, rel_tol=1e-5))
-
-
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _is_number(value: object) -> bool:

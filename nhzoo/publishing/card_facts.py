@@ -119,8 +119,7 @@ def _read_replay(path: Path) -> Replay | None:
     with files.open_regular(path) as file:
         line = file.readline(files.MEGABYTE)
     header = files.parse_json(line, str(path))
-    about = header.get("nhzoo") if isinstance(header, dict) else None
-    about = about if isinstance(about, dict) else {}
+    about = files.as_object(files.as_object(header).get("nhzoo"))
     game, protocol = about.get("game"), about.get("protocol")
     if not isinstance(game, int) or not isinstance(protocol, str):
         raise InputError(f"{path}: is no recording of nhzoo; delete it")

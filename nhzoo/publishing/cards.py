@@ -23,7 +23,7 @@ from nhzoo.evaluation.statistics import score_text, summary_ci95
 from nhzoo.hub.repos import HUB_URL, ORGANISATION, parse
 from nhzoo.publishing.card_facts import KEPT, Facts, Score, read_facts
 from nhzoo.publishing.html import environment
-from nhzoo.publishing.learning_curve import curve_table
+from nhzoo.publishing.learning_curve import CLONED, table_rows
 from nhzoo.runtime import files
 from nhzoo.runtime.console import clean
 
@@ -41,7 +41,7 @@ PLAYER = f"https://{ORGANISATION}-leaderboard.static.hf.space/play.html"
 def model_card(facts: Facts) -> str:
     """The README.md of an entry."""
     config = facts.config
-    training = _dict(config.get("training"))
+    training = files.as_object(config.get("training"))
     return markdown(
         "model_card.md",
         head=Markup(_head(facts).to_yaml()),
@@ -49,7 +49,7 @@ def model_card(facts: Facts) -> str:
         repo=facts.repo,
         description=config.get("description"),
         architecture=config.get("architecture"),
-        units=_dict(config.get("policy")).get("hidden"),
+        units=files.as_object(config.get("policy")).get("hidden"),
         params=config.get("params"),
         data=training.get("data"),
         method=training.get("method"),
@@ -57,8 +57,11 @@ def model_card(facts: Facts) -> str:
         replay=facts.replay,
         measured=facts.scores[0].protocol if facts.scores else get_protocol("monk-lite-v1"),
         command=training.get("command"),
-        training=_training(config, training) if training else [],
-        curve=Markup(curve_table(facts.curve)) if facts.curve else None,
+        trained=training,
+        sampling=files.as_object(config.get("sampling")),
+        flops_per_frame=config.get("train_flops_per_frame"),
+        curve=table_rows(facts.curve) if facts.curve else [],
+        cloned=facts.curve is not None and facts.curve.fields == CLONED,
         key=re.sub(r"[^a-z0-9]", "", facts.name.lower()) or "agent",
         kept=facts.kept,
     )
@@ -72,9 +75,12 @@ def _templates() -> Environment:
         "code": code,
         "plain": _plain,
         "integer": _integer,
+        "json_number": _number,
+        "object": files.as_object,
         "score_text": score_text,
         "setting": _setting,
     }
+    made.tests["finite"] = _is_number
     made.globals |= {
         "hub": HUB_URL,
         "organisation": ORGANISATION,
@@ -149,7 +155,7 @@ def code(value: object, language: str = "sh") -> Markup:
 def _head(facts: Facts) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
-    training, params = _dict(facts.config.get("training")), facts.config.get("params")
+    training, params = files.as_object(facts.config.get("training")), facts.config.get("params")
     tags = ["reinforcement-learning", "deep-reinforcement-learning", "nethack", "nle", ENVIRONMENT]
     if training.get("method") == "bc":
         tags += ["imitation-learning", "behavioral-cloning"]
@@ -209,67 +215,14 @@ def _metrics(facts: Facts, score: Score) -> list[EvalResult]:
 
 def _setting(score: Score) -> str:
     result, protocol = score.result, score.protocol
-    temperature = result.get("temperature")
+    temperature, versions = result.get("temperature"), files.as_object(result.get("versions"))
     sampling = "greedy" if temperature == 0 else f"sampled at temperature {_number(temperature)}"
     if result.get("patience"):
         sampling += f", patience {_integer(result['patience'])}"
     return (
         f"{_plain(protocol.character)}, at most {protocol.step_cap:,} steps, {sampling}, NLE "
-        f"{_word(_dict(result.get('versions')).get('nle'))} on {_word(result.get('machine'))}"
+        f"{_word(versions.get('nle'))} on {_word(result.get('machine'))}"
     )
-
-
-def _training(config: Mapping[str, Any], training: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """How it was trained, as (what, Markdown)."""
-    loss = _dict(training.get("validation"))
-    rows = []
-    if isinstance(loss.get("loss"), float):
-        of = f"{_integer(loss.get('frames'))} keys of {_integer(loss.get('games'))} games"
-        rows.append(("held-out loss", f"{loss['loss']:.4f} nats per key ({of})"))
-    if isinstance(loss.get("accuracy"), float):
-        rows.append(("held-out accuracy", f"{loss['accuracy']:.1%}"))
-    rows += _played(training)
-    seen = f"{_integer(training.get('samples'))} samples seen"
-    if "unique_samples" in training:
-        seen += f", {_integer(training['unique_samples'])} unique"
-    rows.append(("data", f"`{_plain(training.get('data'))}`, {seen}"))
-    flops, a_frame = training.get("flops"), config.get("train_flops_per_frame")
-    if _is_number(flops):
-        rows.append(("training compute", f"{flops:.3e} exact FLOPs, {_integer(a_frame)} a frame"))
-    if _is_number(training.get("seconds")):
-        by = Markup(f"{_integer(training.get('threads'))} CPU thread(s)")
-        if _integer(training.get("processes")) not in ("1", "?"):
-            by = Markup(f"{_integer(training.get('processes'))} processes of ") + by
-        if training.get("device", "cpu") != "cpu":
-            by += Markup(", ") + quote(training.get("device"))
-        rows.append(("training time", Markup(f"{training['seconds'] / 60:.0f} minutes, ") + by))
-    chosen = _dict(config.get("sampling"))
-    sampling = f"softmax at temperature {_number(chosen.get('temperature'))}"
-    if chosen.get("patience"):
-        sampling += (
-            f", once more as hot for every {_integer(chosen['patience'])} screens without a turn"
-        )
-    return [*rows, ("sampling", sampling)]
-
-
-def _played(training: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is special to an entry that learnt by playing."""
-    rows: list[tuple[str, str]] = []
-    for name, said in (("start", "began as"), ("teacher", "held to")):
-        entry = _dict(training.get(name))
-        if entry:
-            flops = entry.get("flops")
-            cost = f" ({flops:.3e} FLOPs)" if _is_number(flops) else ""
-            rows.append((said, f"`{_plain(entry.get('entry'))}`{cost}"))
-    if "rewards" in training:
-        said = Markup("score, {}; extras: {}")
-        extras = quote(training.get("extras") or "none")
-        rows.append(("rewards", said.format(quote(training["rewards"]), extras)))
-    if isinstance(training.get("mean_score"), float):
-        rows.append(
-            ("mean score of its latest games in training", f"{training['mean_score']:,.1f}")
-        )
-    return rows
 
 
 def _dataset(data: object) -> str | None:
@@ -284,10 +237,6 @@ def _dataset(data: object) -> str | None:
         except InputError:
             return None
     return None
-
-
-def _dict(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _is_number(value: Any) -> bool:

@@ -83,32 +83,18 @@ def played_csv(log: Path) -> bytes:
     return _csv(PLAYED, kept)
 
 
-def curve_table(curve: Curve) -> str:
-    """A few moments of the curve in Markdown, evenly spread on a logarithmic scale of samples."""
+def table_rows(curve: Curve) -> list[tuple[float | None, ...]]:
+    """A few of the curve's rows, evenly spread on a logarithmic scale of samples."""
     rows, last = curve.rows, curve.rows[-1]
     first = max(1.0, rows[0][0] or 1.0)
     spread = max((last[0] or first) / first, 1.0)
-    shown = []
+    shown: dict[tuple[float | None, ...], None] = {}
     for place in range(_SHOWN_ROWS):
         wanted = first * spread ** (place / (_SHOWN_ROWS - 1))
         later = [row for row in rows if (row[0] or 0) >= wanted * 0.999] or [last]
         near = [row for row in later if (row[0] or 0) <= wanted * 1.3 and row[3] is not None]
-        row = (near or later)[0]
-        if row not in shown:
-            shown.append(row)
-    if curve.fields == CLONED:
-        head = "| samples | FLOPs | training loss | held-out loss |"
-        about, digits = "held-out loss on a small sample", (".3f", ".3f")
-    else:
-        head = "| steps | FLOPs | mean score | games |"
-        about, digits = "of the games that ended since the row before in it", (",.1f", ",.0f")
-    lines = [head, "|---|---|---|---|"]
-    for samples, flops, *values in shown:
-        cells = [f"{samples:,.0f}", f"{flops:.1e}" if flops else "-"]
-        for value, form in zip(values, digits, strict=True):
-            cells.append(f"{value:{form}}" if value is not None else "-")
-        lines.append(f"| {' | '.join(cells)} |")
-    return f"The curve (all of it: `curve.csv`; {about}):\n\n" + "\n".join(lines)
+        shown[(near or later)[0]] = None
+    return list(shown)
 
 
 def _csv(fields: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:

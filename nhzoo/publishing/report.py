@@ -203,8 +203,7 @@ def characters(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 def facts_list(result: Result, replayed_games: int) -> list[tuple[str, str]]:
     """What was measured, and where; `replayed_games` were replayed for the page."""
     claims, protocol = result.claims, result.protocol
-    versions = claims.get("versions")
-    versions = versions if isinstance(versions, dict) else {}
+    versions = files.as_object(claims.get("versions"))
     speed = (claims.get("summary") or {}).get("env_steps_per_second")
     replayed = "No game was replayed for this page"
     if replayed_games:

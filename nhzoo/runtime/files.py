@@ -215,6 +215,11 @@ def read_json(path: Path, limit: int = MEGABYTE) -> dict[str, Any]:
     return value
 
 
+def as_object(value: object) -> dict[str, Any]:
+    """A JSON object as it is; an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
 def read_jsonl(path: Path, limit: int = 64 * MEGABYTE) -> list[dict[str, Any]]:
     """The JSON objects of `path`, one a line; a half-written line is named by its number."""
     rows = []

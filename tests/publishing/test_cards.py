@@ -169,9 +169,14 @@ values = words | st.integers(-(10**400), 10**400) | st.none() | st.booleans() | 
                         "processes",
                         "device",
                         "unique_samples",
+                        "rewards",
+                        "extras",
+                        "mean_score",
+                        "start",
+                        "teacher",
                     ]
                 ),
-                values,
+                values | st.fixed_dictionaries({"entry": values, "flops": values}),
             ),
         },
     ),
@@ -184,7 +189,7 @@ def test_hostile_words_stay_words(config, end, agent):
     result = {"temperature": agent, "machine": agent, "versions": {"nle": agent}}
     score = card_facts.Score(protocol, result, results.summarize(rows), "")
     replay = card_facts.Replay(3, "smoke-v1", end)
-    facts = Facts("mine", "you/mine", config, (score,), (), replay)
+    facts = Facts("mine", "you/mine", config, (score,), None, replay)
     card = model_card(facts)
     assert set(head(card)) <= {
         *("library_name", "license", "pipeline_tag", "tags", "datasets", "model-index")
@@ -271,4 +276,5 @@ def test_a_played_curve_has_the_mean_score_of_the_games_between_its_rows(tmp_pat
     curve = learning_curve.read_curve(path)
     assert curve.fields == learning_curve.PLAYED
     assert curve.rows == ((100, 1e9, None, 0), (200, 2e9, 55.0, 4), (210, 2.1e9, 10.0, 2))
-    assert "| 200 | 2.0e+09 | 55.0 | 4 |" in learning_curve.curve_table(curve)
+    card = model_card(Facts("mine", "you/mine", {"training": {"method": "impala"}}, (), curve))
+    assert "| 100 | 1.0e+09 | - | 0 |\n| 200 | 2.0e+09 | 55.0 | 4 |\n" in card

@@ -114,9 +114,12 @@ def _curve(row: BoardRow) -> tuple[Markup | None, str]:
 
 def _card(config: dict[str, Any]) -> list[tuple[str, str]]:
     """What the entry says of itself, as far as it is of the kind expected."""
-    training, sampling = _dict(config.get("training")), _dict(config.get("sampling"))
-    loss = _dict(training.get("validation"))
-    policy = _dict(config.get("policy"))
+    training, sampling = (
+        files.as_object(config.get("training")),
+        files.as_object(config.get("sampling")),
+    )
+    loss = files.as_object(training.get("validation"))
+    policy = files.as_object(config.get("policy"))
     facts = [
         ("Architecture", config.get("architecture")),
         ("Parameters", config.get("params")),
@@ -135,8 +138,8 @@ def _card(config: dict[str, Any]) -> list[tuple[str, str]]:
         ("Held-out accuracy, as said", loss.get("accuracy")),
         ("Temperature", sampling.get("temperature")),
         ("Patience, screens", sampling.get("patience")),
-        ("Began as, as said", _dict(training.get("start")).get("entry")),
-        ("Held to, as said", _dict(training.get("teacher")).get("entry")),
+        ("Began as, as said", files.as_object(training.get("start")).get("entry")),
+        ("Held to, as said", files.as_object(training.get("teacher")).get("entry")),
     ]
     return _facts(facts)
 
@@ -213,7 +216,7 @@ def _source(row: BoardRow) -> str:
 
 
 def _training_command(config: dict[str, Any]) -> str:
-    made = _dict(config.get("training")).get("command")
+    made = files.as_object(config.get("training")).get("command")
     if not isinstance(made, str) or len(made) > _LONGEST_COMMAND:
         return ""
     try:
@@ -231,7 +234,3 @@ def _place(row: BoardRow) -> tuple[str, ...]:
 def _is_own(row: BoardRow) -> bool:
     """Whether its folder is results/AGENT/PROTOCOL, not submissions/ID."""
     return row.folder.parent.parent.name == "results"
-
-
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -11,11 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from nhzoo.scaling import isoflop
 from nhzoo.scaling.cost import Cost
-from nhzoo.scaling.laws import LEAST_BUDGETS, baselines, fit_laws, predict
+from nhzoo.scaling.intervals import LawInterval
+from nhzoo.scaling.isoflop import bare_power_law
+from nhzoo.scaling.laws import LEAST_BUDGETS, Law, fit_laws, predict, surface_of
 from nhzoo.scaling.runs import Points
+
+Array = npt.NDArray[np.float64]
 
 _RESAMPLES = 100
 
@@ -26,7 +31,7 @@ class Holdout:
 
     `left_out` budgets were not fitted, `factor` is how many times the largest fitted budget this
     one is. Observed are the parabola's minimum and vertex. `*_hit`: the observed value was inside
-    the interval, a prediction's for the loss. Baselines: see `predictions.Baselines`.
+    the interval, a prediction's for the loss. Baselines: see `Baselines`.
     """
 
     left_out: int
@@ -64,7 +69,7 @@ def rolling(
                 continue
             flops = float(seen.compute[k])
             loss, size = float(np.exp(seen.minimum[0, k])), float(np.exp(seen.vertex[0, k]))
-            said = predict(laws.laws, flops, cost, level)
+            predicted = predict(laws.laws, flops, cost, level)
             naive = baselines(
                 laws.laws,
                 seen.compute[below],
@@ -80,12 +85,12 @@ def rolling(
                     factor=flops / float(kept.flops.max()),
                     observed_loss=loss,
                     observed_size=size,
-                    loss_error=_error(said.loss, loss),
-                    loss_hit=_hit(said.loss, loss),
-                    surface_error=_error(said.losses.get("vp"), loss),
-                    frontier_error=_error(said.losses.get("frontier"), loss),
-                    size_error=_error(said.size, size),
-                    size_hit=_hit(said.size, size),
+                    loss_error=_error(predicted.loss, loss),
+                    loss_hit=_hit(predicted.loss, loss),
+                    surface_error=_error(predicted.losses.get("vp"), loss),
+                    frontier_error=_error(predicted.losses.get("frontier"), loss),
+                    size_error=_error(predicted.size, size),
+                    size_hit=_hit(predicted.size, size),
                     last_size_error=_off(naive.last_size, loss),
                     power_law_error=_off(naive.power_law, loss),
                     last_loss_error=_off(naive.last_loss, loss),
@@ -98,14 +103,12 @@ def _off(value: float | None, observed: float) -> float | None:
     return None if value is None else value / observed - 1
 
 
-def _error(interval: object, observed: float) -> float | None:
-    return _off(getattr(interval, "value", None), observed)
+def _error(interval: LawInterval | None, observed: float) -> float | None:
+    return None if interval is None else _off(interval.value, observed)
 
 
-def _hit(interval: object, observed: float) -> bool | None:
-    if interval is None:
-        return None
-    return bool(getattr(interval, "low") <= observed <= getattr(interval, "high"))  # noqa: B009
+def _hit(interval: LawInterval | None, observed: float) -> bool | None:
+    return None if interval is None else interval.low <= observed <= interval.high
 
 
 def worst_error(holdouts: Sequence[Holdout], factor: float) -> float:
@@ -113,3 +116,34 @@ def worst_error(holdouts: Sequence[Holdout], factor: float) -> float:
     errors = [(h.factor, abs(h.loss_error)) for h in holdouts if h.loss_error is not None]
     near = [error for at, error in errors if at <= factor * 1.001]
     return max(near or [error for _, error in errors], default=0.0)
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Naive forecasts of the loss, as baselines.
+
+    `last_size`: the size that was best at the last budget, trained longer (on the surface).
+    `power_law`: k C^-g through the minima, without a floor. `last_loss`: the last budget's loss.
+    """
+
+    last_size: float | None
+    power_law: float | None
+    last_loss: float | None
+
+
+def baselines(
+    laws: Sequence[Law], compute: Array, vertices: Array, minima: Array, flops: float, cost: Cost
+) -> Baselines:
+    """Of the budgets' `compute`, ln N `vertices` and ln L `minima`, [m] each, finite."""
+    if not len(compute):
+        return Baselines(None, None, None)
+    last = int(compute.argmax())
+    surface, kept = surface_of(laws), None
+    if surface is not None:
+        size = float(np.exp(vertices[last]))
+        kept = float(surface.at(size, cost.samples(flops, size)))
+    bare = None
+    if len(compute) >= 2:
+        level, exponent = bare_power_law(compute, minima)
+        bare = float(np.exp(level - exponent * np.log(flops)))
+    return Baselines(kept, bare, float(np.exp(minima[last])))

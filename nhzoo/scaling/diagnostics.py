@@ -15,7 +15,7 @@ from nhzoo.scaling import cost as training_cost
 from nhzoo.scaling import intervals, parametric
 from nhzoo.scaling.backtest import Holdout
 from nhzoo.scaling.cost import Cost
-from nhzoo.scaling.laws import FRONTIER_BUDGETS, LEAST_BUDGETS, Laws
+from nhzoo.scaling.laws import FRONTIER_BUDGETS, LEAST_BUDGETS, Laws, SizeLaw
 from nhzoo.scaling.returns import ReturnLaw
 from nhzoo.scaling.runs import Diagnostic, Level, Points, Selection
 
@@ -390,19 +390,20 @@ def seed_noise(points: Points) -> float | None:
 def _agreement(laws: Laws, points: Points, cost: Cost) -> list[Diagnostic]:
     found: list[Diagnostic] = []
     for law in laws.laws:
-        if law.spread.failures > 0.1:
+        if law.estimate.failures > 0.1:
             found.append(
                 _finding(
-                    *("resample_failures", "warning", law.method, law.spread.failures),
-                    f"{law.spread.failures:.0%} of resamples could not be fitted",
+                    *("resample_failures", "warning", law.method, law.estimate.failures),
+                    f"{law.estimate.failures:.0%} of resamples could not be fitted",
                     "intervals are of the rest, and too short: add runs",
                 )
             )
-    if "vp" not in laws or "parabola" not in laws:
+    sizes = {law.method: law for law in laws.laws if isinstance(law, SizeLaw)}
+    if not {"vp", "parabola"} <= sizes.keys():
         return found
     middle = float(np.exp(np.log(points.flops).mean()))
     far = 10 * float(points.flops.max())
-    vp, parabola = laws["vp"], laws["parabola"]
+    vp, parabola = sizes["vp"], sizes["parabola"]
     a, b = (law.slope(middle, cost, 0.9) for law in (vp, parabola))
     n, m = (law.size(far, cost, 0.9) for law in (vp, parabola))
     if a is None or b is None or n is None or m is None:

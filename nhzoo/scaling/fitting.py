@@ -23,7 +23,15 @@ from nhzoo.scaling import returns as return_laws
 from nhzoo.scaling.backtest import Holdout, rolling
 from nhzoo.scaling.cost import Cost, from_rows
 from nhzoo.scaling.intervals import LEVEL, RESAMPLES, Estimate, LawInterval, exponential
-from nhzoo.scaling.laws import DEFAULT_METHODS, METHODS, Law, fit_laws
+from nhzoo.scaling.laws import (
+    DEFAULT_METHODS,
+    METHODS,
+    Law,
+    LossLaw,
+    SizeLaw,
+    fit_laws,
+    law_from_json,
+)
 from nhzoo.scaling.returns import NOISY, Intrinsic, ReturnLaw, fit_intrinsic
 from nhzoo.scaling.runs import (
     WINDOW,
@@ -33,7 +41,6 @@ from nhzoo.scaling.runs import (
     Metric,
     Points,
     Selection,
-    floats,
     select,
 )
 from nhzoo.training.run_table import RunRow
@@ -111,23 +118,19 @@ class Fit:
         return next((law for law in self.laws if law.method == method), None)
 
     def exponent(self, method: str) -> LawInterval | None:
-        """Of N_opt ~ C^a, at `reference`."""
-        law = self.law(method)
-        if law is None:
-            return None
-        return law.slope(self.reference, self.cost, self.options["interval"])
+        """Of N_opt ~ C^a, at `reference`; None where the method says nothing of it."""
+        law, level = self.law(method), self.options["interval"]
+        return law.slope(self.reference, self.cost, level) if isinstance(law, SizeLaw) else None
 
     def size(self, method: str, flops: float) -> LawInterval | None:
-        """N_opt at a budget."""
-        law = self.law(method)
-        return None if law is None else law.size(flops, self.cost, self.options["interval"])
+        """N_opt at a budget; None where the method says nothing of it."""
+        law, level = self.law(method), self.options["interval"]
+        return law.size(flops, self.cost, level) if isinstance(law, SizeLaw) else None
 
     def loss(self, method: str, flops: float, one_run: bool = False) -> LawInterval | None:
-        """L_opt at a budget, see `Law.loss`."""
-        law = self.law(method)
-        if law is None:
-            return None
-        return law.loss(flops, self.cost, self.options["interval"], one_run)
+        """L_opt at a budget, see `LossLaw.loss`; None where the method says nothing of it."""
+        law, level = self.law(method), self.options["interval"]
+        return law.loss(flops, self.cost, level, one_run) if isinstance(law, LossLaw) else None
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
@@ -142,10 +145,10 @@ class Fit:
         result: dict[str, Any] = {}
         for law in self.laws:
             entry: dict[str, Any] = {"points": law.points, "residual_sd": law.noise}
-            if law.form != "frontier":
+            if isinstance(law, SizeLaw):
                 a = self.exponent(law.method)
                 entry["exponent_params"] = _known(
-                    a, law.exponent(law.spread.theta[None], self.reference, self.cost)
+                    a, law.exponent(law.estimate.theta[None], self.reference, self.cost)
                 )
                 if (found := entry["exponent_params"]) is not None:
                     slope = self.cost.slope(self._middle_size())
@@ -154,12 +157,12 @@ class Fit:
                     if a is not None:  # a cost that falls with size turns them round
                         ends = sorted(1 - slope * end for end in (a.low, a.high))
                     entry["exponent_samples"] = {"value": value, "low": ends[0], "high": ends[1]}
-            for i, name in enumerate(PARAMETERS[law.form]):
+            for i, name in enumerate(law.parameters):
                 logged = name not in ("E", "exponent")
                 parameter = law.parameter(i, self.options["interval"])
                 if logged:
                     parameter = exponential(parameter)
-                value = law.spread.theta[i]
+                value = law.estimate.theta[i]
                 entry[name] = _known(parameter, np.exp(min(value, 700.0)) if logged else value)
             result[law.method] = entry
         return result
@@ -174,13 +177,6 @@ def _known(interval: LawInterval | None, value: Any) -> dict[str, float | None] 
         return asdict(interval)
     plain = float(np.squeeze(value))
     return {"value": plain, "low": None, "high": None} if math.isfinite(plain) else None
-
-
-PARAMETERS = {
-    "surface": ("E", "A", "B", "alpha", "beta"),
-    "line": ("params_at_centre", "exponent"),
-    "frontier": ("E", "k", "gamma"),
-}
 
 
 def _data_hash(points: Points) -> str:
@@ -321,11 +317,10 @@ def _window(window: float, chosen: Selection, cost: Cost, level: float) -> Windo
     points = chosen.points
     laws = fit_laws(points, resamples=0)
     middle = float(np.exp(np.log(points.flops).mean())) if len(points) else 1.0
-    vp, parabola = (
-        laws[name].slope(middle, cost, level) if name in laws else None
-        for name in ("vp", "parabola")
-    )
-    return Window(window, len(points), vp, parabola)
+    slopes = {
+        law.method: law.slope(middle, cost, level) for law in laws.laws if isinstance(law, SizeLaw)
+    }
+    return Window(window, len(points), slopes.get("vp"), slopes.get("parabola"))
 
 
 def _columns(points: Points) -> tuple[Array, Array, Array]:
@@ -380,33 +375,12 @@ def fit_json(fit: Fit) -> dict[str, Any]:
         "vertices": [asdict(v) for v in fit.vertices],
         "budgets": [asdict(b) for b in fit.budgets],
         "outliers": list(fit.outliers),
-        "laws": [_law_json(law) for law in fit.laws],
+        "laws": [law.as_json() for law in fit.laws],
         "points": fit.points.as_json(),
         "others": fit.others.as_json(),
     }
     value["sha256"] = files.content_hash(value)
     return value
-
-
-def _law_json(law: Law) -> dict[str, Any]:
-    spread = law.spread
-
-    def plain(array: Array | None) -> Any:
-        if array is None:
-            return None
-        return [[x if math.isfinite(x) else None for x in row] for row in array.tolist()]
-
-    return {
-        "method": law.method,
-        "form": law.form,
-        "theta": [x if math.isfinite(x) else None for x in spread.theta.tolist()],
-        "dof": spread.dof,
-        "covariance": plain(spread.covariance),
-        "draws": plain(spread.draws),
-        "noise": law.noise,
-        "points": law.points,
-        "centre": law.centre,
-    }
 
 
 def write_fit(path: Path, fitted: Fit) -> None:
@@ -430,7 +404,7 @@ def read_fit(path: Path) -> Fit:
             points=Points.from_json(value["points"]),
             others=Points.from_json(value["others"]),
             budgets=tuple(Budget(**b) for b in value["budgets"]),
-            laws=tuple(_law_of(law) for law in value["laws"]),
+            laws=tuple(law_from_json(law) for law in value["laws"]),
             vertices=tuple(
                 Vertex(
                     float(v["budget"]),
@@ -469,23 +443,3 @@ def _intrinsic_of(value: Any) -> Intrinsic | None:
         return None
     known = {name: LawInterval(**value[name]) for name in ("x", "y", "exponent")}
     return Intrinsic(**{**value, **known})
-
-
-def _law_of(value: dict[str, Any]) -> Law:
-    def rows(name: str) -> Array | None:
-        if value[name] is None:
-            return None
-        return np.array([floats(row) for row in value[name]], np.float64)
-
-    theta = floats(value["theta"])
-    if value["form"] not in PARAMETERS or len(theta) != len(PARAMETERS[value["form"]]):
-        raise ValueError(f"law {value['method']}")
-    spread = Estimate(theta, int(value["dof"]), rows("covariance"), rows("draws"))
-    return Law(
-        str(value["method"]),
-        str(value["form"]),
-        spread,
-        float(value["noise"]),
-        int(value["points"]),
-        float(value["centre"]),
-    )

@@ -21,12 +21,11 @@ import numpy as np
 from nhzoo import __version__
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.runtime import files
-from nhzoo.scaling.backtest import worst_error
+from nhzoo.scaling.backtest import Baselines, baselines, worst_error
 from nhzoo.scaling.diagnostics import MANY_EPOCHS, MOST_EPOCHS
 from nhzoo.scaling.fitting import Fit, fit_json
 from nhzoo.scaling.intervals import LawInterval, union
-from nhzoo.scaling.laws import Baselines, baselines, best_size, predict
-from nhzoo.scaling.parametric import losses
+from nhzoo.scaling.laws import best_size, predict, surface_of
 from nhzoo.scaling.returns import ReturnLaw
 
 SCHEMA = 1
@@ -280,12 +279,10 @@ def _by_holdouts(fit: Fit, losses_said: dict[str, LawInterval], loss: LawInterva
 def _off_optimum(
     fit: Fit, loss: LawInterval, optimal: float, size: float, flops: float
 ) -> tuple[LawInterval, float]:
-    surface = next((law for law in fit.laws if law.form == "surface"), None)
+    surface = surface_of(fit.laws)
     if surface is None:
         return loss, 1.0
-    at, best = (
-        float(losses(surface.spread.theta, n, fit.cost.samples(flops, n))) for n in (size, optimal)
-    )
+    at, best = (float(surface.at(n, fit.cost.samples(flops, n))) for n in (size, optimal))
     ratio = at / best if best > 0 and math.isfinite(at) else 1.0
     return LawInterval(*(value * ratio for value in vars(loss).values())), ratio
 
@@ -330,11 +327,11 @@ def _repeated(
     fit: Fit, loss: LawInterval, size: float, samples: float, limit: DataLimit
 ) -> LawInterval:
     """Raise the interval's upper end by what the surface says that repetition costs."""
-    surface = next((law for law in fit.laws if law.form == "surface"), None)
+    surface = surface_of(fit.laws)
     if surface is None:
         return loss
-    fresh = float(losses(surface.spread.theta, size, samples))
-    worn = float(losses(surface.spread.theta, size, limit.effective_samples))
+    fresh = float(surface.at(size, samples))
+    worn = float(surface.at(size, limit.effective_samples))
     return LawInterval(loss.value, loss.low, loss.high * max(1.0, worn / fresh))
 
 

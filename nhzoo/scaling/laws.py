@@ -12,8 +12,11 @@ directions, so a forecast states the union of their intervals.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +32,10 @@ from nhzoo.scaling.intervals import (
     resampled_runs,
     union,
 )
-from nhzoo.scaling.isoflop import Profiles, bare_power_law
-from nhzoo.scaling.parametric import LEAST_POINTS, Surface, losses, parametric, variable_projection
-from nhzoo.scaling.runs import Points
+from nhzoo.scaling.isoflop import Profiles
+from nhzoo.scaling.parametric import LEAST_POINTS, Surface, parametric, variable_projection
+from nhzoo.scaling.parametric import losses as surface_loss
+from nhzoo.scaling.runs import Points, floats
 
 Array = npt.NDArray[np.float64]
 
@@ -46,74 +50,170 @@ _SIZES = np.linspace(np.log(1e2), np.log(1e14), 800)
 
 @dataclass(frozen=True)
 class Law:
-    """One method's law. `form`: surface, line (ln N_opt on ln C) or frontier (L_opt on C).
+    """One method's law: its `parameters`, `estimate`d from so many `points` (rows, or minima).
 
-    Parameters of a surface: (E, ln A, ln B, ln alpha, ln beta); of a line: ln N_opt at ln C0 =
-    `centre`, exponent; of a frontier: (E, ln k, ln g). `noise` is the relative residual standard
-    deviation, `points` how many rows (or minima) were fitted.
+    `noise` is the relative residual standard deviation.
     """
 
     method: str
-    form: str
-    spread: Estimate
+    estimate: Estimate
     noise: float
     points: int
-    centre: float = 0.0
 
+    form: ClassVar[str]
+    parameters: ClassVar[tuple[str, ...]]
+
+    def parameter(self, place: int, level: float) -> LawInterval | None:
+        """One of its `parameters`, as it is estimated."""
+        return self.estimate.interval(lambda theta: theta[:, place], level)
+
+    def as_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+
+        def plain(rows: Array | None) -> Any:
+            if rows is None:
+                return None
+            return [[x if math.isfinite(x) else None for x in row] for row in rows.tolist()]
+
+        return {
+            "method": self.method,
+            "form": self.form,
+            "theta": plain(self.estimate.theta[None])[0],
+            "dof": self.estimate.dof,
+            "covariance": plain(self.estimate.covariance),
+            "draws": plain(self.estimate.draws),
+            "noise": self.noise,
+            "points": self.points,
+            "centre": 0.0,
+        }
+
+
+class SizeLaw(Law, ABC):
+    """A law that says which size is best."""
+
+    @abstractmethod
     def ln_size(self, theta: Array, flops: float, cost: Cost) -> Array:
-        """Log N_opt at a budget, of parameters [B, p]; NaN of a frontier."""
-        if self.form == "frontier":
-            return np.full(len(theta), np.nan)
-        if self.form == "line":
-            return np.asarray(theta[:, 0] + theta[:, 1] * (np.log(flops) - self.centre))
-        return optimum(theta, flops, cost)
+        """Log N_opt at a budget, of parameters [B, p]."""
 
-    def ln_loss(self, theta: Array, flops: float, cost: Cost) -> Array:
-        """Log L at the optimum of a budget; NaN of a line."""
-        if self.form == "line":
-            return np.full(len(theta), np.nan)
-        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            if self.form == "frontier":
-                falling = np.exp(theta[:, 1] - np.exp(theta[:, 2]) * np.log(flops))
-                return np.asarray(np.log(theta[:, 0] + falling))
-            size = np.exp(np.clip(optimum(theta, flops, cost), -600, 600))
-            return np.asarray(np.log(losses(theta, size, cost.samples(flops, size))))
-
+    @abstractmethod
     def exponent(self, theta: Array, flops: float, cost: Cost) -> Array:
-        """Slope d ln N_opt / d ln C at a budget: constant where cost is proportional to size."""
-        if self.form == "line":
-            return np.asarray(theta[:, 1])
-        if self.form == "frontier":
-            return np.full(len(theta), np.nan)
-        if cost.factor is not None:
-            alpha, beta = np.exp(theta[:, 3]), np.exp(theta[:, 4])
-            return np.asarray(beta / (alpha + beta))
-        ends = (optimum(theta, flops * factor, cost) for factor in (3.0, 1 / 3.0))
-        high, low = ends
-        return np.asarray((high - low) / (2 * np.log(3.0)))
+        """Slope d ln N_opt / d ln C at a budget, of parameters [B, p]."""
 
     def size(self, flops: float, cost: Cost, level: float) -> LawInterval | None:
         """N_opt at a budget."""
         return exponential(
-            self.spread.interval(lambda theta: self.ln_size(theta, flops, cost), level)
+            self.estimate.interval(lambda theta: self.ln_size(theta, flops, cost), level)
         )
+
+    def slope(self, flops: float, cost: Cost, level: float) -> LawInterval | None:
+        """The exponent of N_opt at a budget."""
+        return self.estimate.interval(lambda theta: self.exponent(theta, flops, cost), level)
+
+
+class LossLaw(Law, ABC):
+    """A law that says which loss the best size reaches."""
+
+    @abstractmethod
+    def ln_loss(self, theta: Array, flops: float, cost: Cost) -> Array:
+        """Log L at the optimum of a budget, of parameters [B, p]."""
 
     def loss(
         self, flops: float, cost: Cost, level: float, one_run: bool = False
     ) -> LawInterval | None:
         """L_opt at a budget, as a law; for `one_run` the interval holds the residual scatter."""
         noise = self.noise if one_run else 0.0
-        return exponential(
-            self.spread.interval(lambda theta: self.ln_loss(theta, flops, cost), level, noise)
-        )
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            return exponential(
+                self.estimate.interval(lambda theta: self.ln_loss(theta, flops, cost), level, noise)
+            )
 
-    def slope(self, flops: float, cost: Cost, level: float) -> LawInterval | None:
-        """The exponent of N_opt at a budget."""
-        return self.spread.interval(lambda theta: self.exponent(theta, flops, cost), level)
 
-    def parameter(self, place: int, level: float) -> LawInterval | None:
-        """One of its parameters, as they are listed above."""
-        return self.spread.interval(lambda theta: theta[:, place], level)
+@dataclass(frozen=True)
+class SurfaceLaw(SizeLaw, LossLaw):
+    """L(N, D) = E + A N^-alpha + B D^-beta; all but E are estimated as logarithms."""
+
+    form = "surface"
+    parameters = ("E", "A", "B", "alpha", "beta")
+
+    def at(self, params: Array | float, samples: Array | float) -> Array:
+        """The loss of sizes trained on so many samples."""
+        return surface_loss(self.estimate.theta, params, samples)
+
+    def ln_size(self, theta: Array, flops: float, cost: Cost) -> Array:
+        """See `SizeLaw`."""
+        return optimum(theta, flops, cost)
+
+    def exponent(self, theta: Array, flops: float, cost: Cost) -> Array:
+        """See `SizeLaw`: constant where cost is proportional to size."""
+        if cost.factor is not None:
+            alpha, beta = np.exp(theta[:, 3]), np.exp(theta[:, 4])
+            return np.asarray(beta / (alpha + beta))
+        high, low = (optimum(theta, flops * factor, cost) for factor in (3.0, 1 / 3.0))
+        return np.asarray((high - low) / (2 * np.log(3.0)))
+
+    def ln_loss(self, theta: Array, flops: float, cost: Cost) -> Array:
+        """See `LossLaw`."""
+        size = np.exp(np.clip(optimum(theta, flops, cost), -600, 600))
+        return np.asarray(np.log(surface_loss(theta, size, cost.samples(flops, size))))
+
+
+@dataclass(frozen=True)
+class LineLaw(SizeLaw):
+    """ln N_opt on ln C: a line through ln N at ln C = `centre`, its slope the exponent."""
+
+    centre: float
+
+    form = "line"
+    parameters = ("params_at_centre", "exponent")
+
+    def ln_size(self, theta: Array, flops: float, cost: Cost) -> Array:
+        """See `SizeLaw`."""
+        return np.asarray(theta[:, 0] + theta[:, 1] * (np.log(flops) - self.centre))
+
+    def exponent(self, theta: Array, flops: float, cost: Cost) -> Array:
+        """See `SizeLaw`."""
+        return np.asarray(theta[:, 1])
+
+    def as_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return super().as_json() | {"centre": self.centre}
+
+
+@dataclass(frozen=True)
+class FrontierLaw(LossLaw):
+    """L_opt(C) = E + k C^-gamma; k and gamma are estimated as logarithms."""
+
+    form = "frontier"
+    parameters = ("E", "k", "gamma")
+
+    def ln_loss(self, theta: Array, flops: float, cost: Cost) -> Array:
+        """See `LossLaw`."""
+        falling = np.exp(theta[:, 1] - np.exp(theta[:, 2]) * np.log(flops))
+        return np.asarray(np.log(theta[:, 0] + falling))
+
+
+def law_from_json(value: dict[str, Any]) -> Law:
+    """The inverse of `Law.as_json`; ValueError, KeyError or TypeError where it is no law."""
+
+    def rows(name: str) -> Array | None:
+        if value[name] is None:
+            return None
+        return np.array([floats(row) for row in value[name]], np.float64)
+
+    theta, form = floats(value["theta"]), _FORMS.get(value["form"])
+    if form is None or len(theta) != len(form.parameters):
+        raise ValueError(f"law {value['method']}")
+    estimate = Estimate(theta, int(value["dof"]), rows("covariance"), rows("draws"))
+    own = {"centre": float(value["centre"])} if form is LineLaw else {}
+    return form(str(value["method"]), estimate, float(value["noise"]), int(value["points"]), **own)
+
+
+_FORMS: dict[str, type[Law]] = {law.form: law for law in (SurfaceLaw, LineLaw, FrontierLaw)}
+
+
+def surface_of(laws: Iterable[Law]) -> SurfaceLaw | None:
+    """The first surface among some laws."""
+    return next((law for law in laws if isinstance(law, SurfaceLaw)), None)
 
 
 def optimum(theta: Array, flops: float, cost: Cost) -> Array:
@@ -157,15 +257,6 @@ class Laws:
     profiles: Profiles | None
     resampling: str
     vertex_scatter: float
-
-    def __getitem__(self, method: str) -> Law:
-        for law in self.laws:
-            if law.method == method:
-                return law
-        raise KeyError(method)
-
-    def __contains__(self, method: object) -> bool:
-        return any(law.method == method for law in self.laws)
 
 
 def fit_laws(
@@ -214,7 +305,9 @@ def fit_laws(
         lines, scatter = _lines(fitted, points, budget, weights, methods, clustered, dof, random)
         found += lines
     if few:
-        found = [replace(law, spread=Estimate(law.spread.theta, law.spread.dof)) for law in found]
+        found = [
+            replace(law, estimate=Estimate(law.estimate.theta, law.estimate.dof)) for law in found
+        ]
     order = {name: i for i, name in enumerate((*METHODS, "frontier"))}
     return Laws(
         tuple(sorted(found, key=lambda law: order[law.method])),
@@ -227,23 +320,23 @@ def fit_laws(
 
 def _surface_law(
     method: str, fit: Surface, points: Points, weights: Array, draw: bool, dof: int
-) -> Law:
-    spread = Estimate(fit.theta, fit.dof, covariance=fit.covariance)
+) -> SurfaceLaw:
+    estimate = Estimate(fit.theta, fit.dof, covariance=fit.covariance)
     if draw and len(weights):
         draws = np.full((len(weights), 5), np.nan)
         for i, w in enumerate(weights):
-            held = w > 0
-            n, d, y = points.params[held], points.samples[held], points.loss[held]
-            if len(np.unique(n)) < 3 or held.sum() < LEAST_POINTS:
+            drawn = w > 0
+            n, d, y = points.params[drawn], points.samples[drawn], points.loss[drawn]
+            if len(np.unique(n)) < 3 or drawn.sum() < LEAST_POINTS:
                 continue
             if method == "vp":
                 start = (fit.alpha, fit.beta)
-                again = variable_projection(n, d, y, weights=w[held], start=start, rounds=6)
+                again = variable_projection(n, d, y, weights=w[drawn], start=start, rounds=6)
             else:
-                again = parametric(n, d, y, weights=w[held], start=fit.theta)
+                again = parametric(n, d, y, weights=w[drawn], start=fit.theta)
             draws[i] = again.theta
-        spread = Estimate(fit.theta, dof, draws=draws)
-    return Law(method, "surface", spread, fit.rms, len(points))
+        estimate = Estimate(fit.theta, dof, draws=draws)
+    return SurfaceLaw(method, estimate, fit.rms, len(points))
 
 
 def _lines(
@@ -267,21 +360,18 @@ def _lines(
             fitted.compute, np.where(usable, fitted.vertex, np.nan), fitted.vertex_var
         )
         if "parabola" in methods:
+            estimate = Estimate(theta[0], fitted.dof, covariance=covariance)
             if clustered and drawn:
-                spread = Estimate(theta[0], dof, draws=theta[1:])
-            else:
-                spread = Estimate(theta[0], fitted.dof, covariance=covariance)
-            found.append(Law("parabola", "line", spread, fitted.sd, len(points), centre))
+                estimate = _with_draws(theta, dof)
+            found.append(LineLaw("parabola", estimate, fitted.sd, len(points), centre))
     if "joint" in methods:
         both, x0 = isoflop.joint(points.params, points.loss, points.flops, budget, weights)
         if np.isfinite(both[0]).all():
-            spread = Estimate(both[0], dof, draws=both[1:] if drawn else None)
-            found.append(Law("joint", "line", spread, fitted.sd, len(points), x0))
+            found.append(LineLaw("joint", _with_draws(both, dof), fitted.sd, len(points), x0))
     if "argmin" in methods:
-        best = [_argmin_line(points, budget, w > 0) for w in (weights if drawn else weights[:1])]
-        line = np.array(best)
-        spread = Estimate(line[0], max(1, dof), draws=line[1:] if drawn else None)
-        found.append(Law("argmin", "line", spread, fitted.sd, budgets, centre))
+        best = np.array([_argmin_line(points, budget, w > 0) for w in weights])
+        estimate = _with_draws(best, max(1, dof))
+        found.append(LineLaw("argmin", estimate, fitted.sd, budgets, centre))
     known = int(np.isfinite(fitted.minimum[0]).sum())
     if known >= FRONTIER_BUDGETS:
         minima = fitted.minimum
@@ -293,20 +383,24 @@ def _lines(
         laws = isoflop.frontier(fitted.compute, minima, fitted.minimum_var)
         if np.isfinite(laws[0]).all():
             free = max(1, fitted.dof if not clustered else dof)
-            spread = Estimate(laws[0], free, draws=laws[1:] if drawn else None)
-            found.append(Law("frontier", "frontier", spread, fitted.sd, known))
+            found.append(FrontierLaw("frontier", _with_draws(laws, free), fitted.sd, known))
     return found, scatter
 
 
+def _with_draws(rows: Array, dof: int) -> Estimate:
+    """The parameters of the first row [p]; those of the others, if there are any, are draws."""
+    return Estimate(rows[0], dof, draws=rows[1:] if len(rows) > 1 else None)
+
+
 def _argmin_line(
-    points: Points, budget: npt.NDArray[np.intp], held: npt.NDArray[np.bool_]
+    points: Points, budget: npt.NDArray[np.intp], drawn: npt.NDArray[np.bool_]
 ) -> Array:
-    present = np.unique(budget[held])
+    present = np.unique(budget[drawn])
     if len(present) < 2:
         return np.full(2, np.nan)
-    numbers = np.searchsorted(present, budget[held])
+    numbers = np.searchsorted(present, budget[drawn])
     sizes, _, _ = isoflop.argmin(
-        points.params[held], points.loss[held], points.flops[held], numbers
+        points.params[drawn], points.loss[drawn], points.flops[drawn], numbers
     )
     spent = np.array([np.log(points.flops[budget == k]).mean() for k in present])
     middle = np.array([np.log(points.flops[budget == k]).mean() for k in np.unique(budget)]).mean()
@@ -335,25 +429,27 @@ def predict(laws: Sequence[Law], flops: float, cost: Cost, level: float) -> Pred
     The first of these that is there gives the value, all give the interval (other methods only
     where neither is there). Loss intervals are of one more run: they hold the residual scatter.
     """
-    sizes: dict[str, LawInterval] = {}
-    found: dict[str, LawInterval] = {}
-    for law in laws:
-        size = law.size(flops, cost, level)
-        loss = law.loss(flops, cost, level, one_run=True)
-        if size is not None:
-            sizes[law.method] = size
-        if loss is not None:
-            found[law.method] = loss
-    return Prediction(_union(sizes, SIZE_METHODS), _union(found, LOSS_METHODS), sizes, found)
+    sizes = {
+        law.method: size
+        for law in laws
+        if isinstance(law, SizeLaw) and (size := law.size(flops, cost, level)) is not None
+    }
+    losses = {
+        law.method: loss
+        for law in laws
+        if isinstance(law, LossLaw)
+        and (loss := law.loss(flops, cost, level, one_run=True)) is not None
+    }
+    return Prediction(_union(sizes, SIZE_METHODS), _union(losses, LOSS_METHODS), sizes, losses)
 
 
 def best_size(laws: Sequence[Law], flops: float, cost: Cost) -> float:
     """The size of `predict` alone, without its interval; NaN where none can say."""
-    by_method = {law.method: law for law in laws if law.form != "frontier"}
+    by_method = {law.method: law for law in laws if isinstance(law, SizeLaw)}
     for name in (*SIZE_METHODS, *FALLBACKS):
         if name in by_method:
             law = by_method[name]
-            size = float(law.ln_size(law.spread.theta[None], flops, cost)[0])
+            size = float(law.ln_size(law.estimate.theta[None], flops, cost)[0])
             if np.isfinite(size):
                 return float(np.exp(min(size, 700.0)))
     return float("nan")
@@ -365,35 +461,3 @@ def _union(found: dict[str, LawInterval], methods: Sequence[str]) -> LawInterval
     if not names:
         return None
     return union([found[name] for name in names], found[names[0]].value)
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """Naive forecasts of the loss, as baselines.
-
-    `last_size`: the size that was best at the last budget, trained longer (on the surface).
-    `power_law`: k C^-g through the minima, without a floor. `last_loss`: the last budget's loss.
-    """
-
-    last_size: float | None
-    power_law: float | None
-    last_loss: float | None
-
-
-def baselines(
-    laws: Sequence[Law], compute: Array, vertices: Array, minima: Array, flops: float, cost: Cost
-) -> Baselines:
-    """Of the budgets' `compute`, ln N `vertices` and ln L `minima`, [m] each, finite."""
-    if not len(compute):
-        return Baselines(None, None, None)
-    last = int(compute.argmax())
-    surface = next((law for law in laws if law.form == "surface"), None)
-    kept = None
-    if surface is not None:
-        size = float(np.exp(vertices[last]))
-        kept = float(losses(surface.spread.theta, size, cost.samples(flops, size)))
-    bare = None
-    if len(compute) >= 2:
-        level, exponent = bare_power_law(compute, minima)
-        bare = float(np.exp(level - exponent * np.log(flops)))
-    return Baselines(kept, bare, float(np.exp(minima[last])))

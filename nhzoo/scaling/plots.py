@@ -18,8 +18,7 @@ from nhzoo.runtime import files
 from nhzoo.scaling.fitting import Fit
 from nhzoo.scaling.forecasting import Forecast
 from nhzoo.scaling.intervals import LawInterval
-from nhzoo.scaling.laws import best_size
-from nhzoo.scaling.parametric import losses
+from nhzoo.scaling.laws import LossLaw, SizeLaw, best_size, surface_of
 from nhzoo.scaling.plot_style import (
     BLUE,
     COLOURS,
@@ -120,11 +119,11 @@ def check_figure(path: Path) -> None:
 
 
 def _has(fit: Fit, name: str) -> bool:
-    surface = any(law.form == "surface" for law in fit.laws)
+    surface = surface_of(fit.laws) is not None
     return {
         "isoflop": bool(fit.budgets),
-        "optimum": any(law.form != "frontier" for law in fit.laws),
-        "loss": any(law.form != "line" for law in fit.laws),
+        "optimum": any(isinstance(law, SizeLaw) for law in fit.laws),
+        "loss": any(isinstance(law, LossLaw) for law in fit.laws),
         "return": any(law.of == "compute" for law in fit.returns),
         "loss-return": any(law.of == "loss" for law in fit.returns),
         "residuals": surface,
@@ -199,7 +198,7 @@ def _optimum(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     level = float(fit.options["interval"])
     for axis, samples in zip(axes, (False, True), strict=True):
         for law in fit.laws:
-            if law.form == "frontier" or law.method not in COLOURS:
+            if not isinstance(law, SizeLaw) or law.method not in COLOURS:
                 continue
             ends = [law.size(float(c), fit.cost, level) for c in grid]
             if samples:
@@ -244,10 +243,12 @@ def _loss(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     level = float(fit.options["interval"])
     for points in (fit.others, fit.points):
         axis.plot(points.flops, points.loss, ".", color="#b5b5b5", ms=3.5, zorder=1)
+    bottom = []
     for law in fit.laws:
-        if law.form == "line":
+        if not isinstance(law, LossLaw):
             continue
         ends = [law.loss(float(c), fit.cost, level) for c in grid]
+        bottom += [end.low for end in ends[-1:] if end]
         band(axis, grid, ends, fit.largest, COLOURS[law.method], NAMES[law.method])
     for vertex in fit.vertices:
         dot(axis, vertex.flops, vertex.loss)
@@ -268,7 +269,6 @@ def _loss(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
         diamond(axis, f.flops, f.loss.value, f.loss)
     seen = fit.points.loss
     low = min([float(seen.min()), *(f.loss.low for f in said)])
-    bottom = [i.low for law in fit.laws if (i := law.loss(float(grid[-1]), fit.cost, level))]
     axis.set_ylim(0.9 * min([low, *(max(b, low / 3) for b in bottom)]), 1.1 * float(seen.max()))
     ticks(axis)
     beyond(axis, fit.largest, float(grid[-1]))
@@ -372,8 +372,9 @@ def _loss_return(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
 
 def _residuals(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     points = fit.points
-    surface = next(law for law in fit.laws if law.form == "surface")
-    rest = 100 * (1 - losses(surface.spread.theta, points.params, points.samples) / points.loss)
+    surface = surface_of(fit.laws)
+    assert surface is not None
+    rest = 100 * (1 - surface.at(points.params, points.samples) / points.loss)
     labels = np.unique(points.budget)
     colours = shades(len(labels))
     for axis, x, name in zip(
@@ -395,10 +396,11 @@ def _residuals(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
 def _surface(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     axis = axes[0]
     points = fit.points
-    law = next(law for law in fit.laws if law.form == "surface")
+    surface = surface_of(fit.laws)
+    assert surface is not None
     n = np.geomspace(points.params.min() / 2, points.params.max() * 4, 120)
     d = np.geomspace(points.samples.min() / 2, points.samples.max() * 4, 120)
-    value = losses(law.spread.theta, n[None, :], d[:, None])
+    value = surface.at(n[None, :], d[:, None])
     low, high = float(value.min()), min(float(value.max()), 1.5 * float(points.loss.max()))
     drawn = axis.contour(
         n,
@@ -416,7 +418,7 @@ def _surface(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     for flops in budgets[:: max(1, len(budgets) // 5)]:
         axis.plot(n, fit.cost.samples(flops, n), color="#b5b5b5", lw=0.7)
     grid = _grid(fit, said)
-    best = np.array([best_size([law], float(c), fit.cost) for c in grid])
+    best = np.array([best_size([surface], float(c), fit.cost) for c in grid])
     best_samples = np.array(
         [float(fit.cost.samples(c, s)) for c, s in zip(grid, best, strict=True)]
     )

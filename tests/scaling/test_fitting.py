@@ -19,7 +19,7 @@ from nhzoo.scaling.cost import Cost, from_function, from_rows, proportional
 from nhzoo.scaling.forecasting import forecast
 from nhzoo.scaling.intervals import Estimate, resampled_pairs, resampled_runs
 from nhzoo.scaling.isoflop import parabolas, power_law
-from nhzoo.scaling.laws import fit_laws, optimum
+from nhzoo.scaling.laws import METHODS, LossLaw, SizeLaw, fit_laws, law_from_json, optimum
 from nhzoo.scaling.parametric import losses, parametric, variable_projection
 from nhzoo.scaling.runs import Diagnostic, select
 from nhzoo.training import table_reader
@@ -282,7 +282,7 @@ def test_published_atari_gives_no_silent_nonsense(published, game):
     assert fit.laws
     assert "not_6nd" in codes(fit)  # their labels are not 6ND
     for law in fit.laws:
-        if law.form == "frontier":
+        if not isinstance(law, SizeLaw):
             continue
         exponent = fit.exponent(law.method)
         if exponent is None or not 0.1 < exponent.value < 0.95:
@@ -344,17 +344,30 @@ def test_nhzoos_own_cost_is_its_policies():
     assert np.abs(np.diff(slopes)).max() < 0.2 * slopes.max()
 
 
+def test_each_law_says_what_it_is_of_and_comes_back_from_its_file():
+    fit = fitting.fit(runs(Truth(), 0.005), methods=METHODS, resamples=50)
+    assert {law.method for law in fit.laws} == {*METHODS, "frontier"}
+    for law in fit.laws:
+        size, slope = fit.size(law.method, 1e15), fit.exponent(law.method)
+        assert (size is not None) == (slope is not None) == isinstance(law, SizeLaw)
+        assert (fit.loss(law.method, 1e15) is not None) == isinstance(law, LossLaw)
+        again = law_from_json(law.as_json())
+        assert type(again) is type(law) and again.as_json() == law.as_json()
+        with pytest.raises(ValueError, match=law.method):
+            law_from_json(law.as_json() | {"form": "circle"})
+
+
 # Intervals
 
 
 def test_delta_intervals_agree_with_draws_of_the_covariance():
     rows = runs(Truth(), 0.005, seed=5)
-    law = fit_laws(select(rows).points)["vp"]
+    law = fit_laws(select(rows).points).laws[0]
     drawn = np.random.default_rng(0).multivariate_normal(
-        law.spread.theta, law.spread.covariance, 4_000, check_valid="ignore"
+        law.estimate.theta, law.estimate.covariance, 4_000, check_valid="ignore"
     )
     cost = proportional(6)
-    by_draws = replace(law, spread=Estimate(law.spread.theta, law.spread.dof, draws=drawn))
+    by_draws = replace(law, estimate=Estimate(law.estimate.theta, law.estimate.dof, draws=drawn))
     for name in ("size", "loss"):
         delta, other = (
             np.log([i.low, i.high])
@@ -382,7 +395,7 @@ def test_rows_of_too_few_runs_give_laws_without_intervals_and_no_forecast(number
     (found,) = (d for d in fit.diagnostics if d.code == "too_few_clusters")
     assert (found.level, found.value) == ("error", number)
     for law in fit.laws:
-        assert law.spread.covariance is None and law.spread.draws is None
+        assert law.estimate.covariance is None and law.estimate.draws is None
         assert fit.size(law.method, 1e15) is None and fit.loss(law.method, 1e15) is None
     for estimate in fit.estimates().values():
         for entry in estimate.values():
@@ -436,7 +449,7 @@ def test_surface_intervals_hold_the_truth_about_nine_times_in_ten():
     truth, cost, held = Truth(0.31, 0.37), proportional(6), 0
     for number in range(150):
         points = select(runs(truth, 0.01, seed=number)).points
-        interval = fit_laws(points, methods=("vp",), resamples=0)["vp"].slope(1e13, cost, 0.9)
+        interval = fit_laws(points, methods=("vp",), resamples=0).laws[0].slope(1e13, cost, 0.9)
         held += interval.low <= truth.exponent <= interval.high
     assert 0.83 <= held / 150 <= 0.97
 

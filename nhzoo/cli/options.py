@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 _TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "float | None": float}
 
 
-def config_options(config: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def config_options(
+    config: type, without: Collection[str] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The options that the fields of a config class are: those with a help text, in their order."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for field in reversed(fields(config)):
-            if not field.metadata:
+            if not field.metadata or field.name in without:
                 continue
             words: dict[str, Any] = {"help": field.metadata["help"], "default": field.default}
             if field.type == "bool":

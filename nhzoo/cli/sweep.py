@@ -122,6 +122,7 @@ def sweep_plan(
 @click.option(
     "--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations to imitate."
 )
+@click.option("--validation", default="", help="As for train bc.")
 @click.option("--jobs", default=1, show_default=True, help="Runs at the same time on this machine.")
 @click.option("--cluster", help="Address of a Ray cluster to run on, or auto.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads of each run.")
@@ -137,6 +138,7 @@ def sweep_run(
     out: Path,
     runs: Path,
     data: str,
+    validation: str,
     jobs: int,
     cluster: str | None,
     threads: int,
@@ -161,7 +163,7 @@ def sweep_run(
     if jobs < 1 or threads < 1:
         raise InputError("--jobs and --threads must be at least 1")
     Sampling(temperature)  # a wrong one is refused now, not when the first run has ended
-    recipe = Recipe(data, str(runs.resolve()), temperature, threads, workers or 1)
+    recipe = Recipe(data, str(runs.resolve()), temperature, threads, workers or 1, validation)
     plan = read_plan(plan_file)
     if budget is not None:
         plan = replace(plan, cells=tuple(cell for cell in plan.cells if cell.flops == budget))
@@ -170,7 +172,8 @@ def sweep_run(
                 f"--budget {budget:g}: the plan has {', '.join(map(str, plan.budgets))}"
             )
     if not cluster:
-        packed_games(data, None, workers)  # with its progress shown
+        for source in {data, validation or data}:  # with its progress shown
+            packed_games(source, None, workers)
     with console.LiveProgress(f"sweep {plan.prefix}", "runs") as bar:
         done = 0
 

@@ -96,7 +96,10 @@ def train_bc(
         config = BCConfig(data=data, **options)
         sampling = Sampling(temperature, patience)
         games, held_out = distributed.local_first(
-            lambda: tuple(packed_games(data, split, workers) for split in ("train", "validation")),
+            lambda: (
+                packed_games(data, "train", workers),
+                packed_games(config.validation or data, "validation", workers),
+            ),
             "packed",
         )
         with _progress(out.name) as bar:
@@ -126,9 +129,7 @@ def train_bc(
 @click.option(
     "--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations to imitate."
 )
-@click.option("--seed", default=0, show_default=True, help="As for train bc.")
-@click.option("--threads", default=1, show_default=True, help="As for train bc.")
-@click.option("--save-every", default=1_000, show_default=True, help="As for train bc.")
+@config_options(BCConfig, without=("params", "flops", "minutes"))
 @_outcome
 @WORKERS
 @AS_JSON
@@ -136,7 +137,8 @@ def train_bc(
 def train_next(context: click.Context, /, forecast_file: Path, **options: Any) -> None:
     """Train the agent that a forecast names.
 
-    The forecast gives its size and its FLOPs; everything else follows the rules of train bc. Then
+    The forecast gives its size and its FLOPs; all else is as for train bc, by default its rules,
+    which the forecast's runs followed. Then
     grade the forecast: nhzoo grade FORECAST TABLE:RUN.
 
     \b

@@ -47,6 +47,7 @@ class Recipe:
     temperature: float = 1.0
     threads: int = 1
     workers: int = 1
+    validation: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,15 +130,15 @@ def pack(recipe: Recipe) -> Games:
     """Pack the games of a recipe that are not in the cache, on `workers` processes."""
     from nhzoo.data import packing
 
-    found = packing.pack(recipe.data, workers=recipe.workers).exportable
-    training, held_out = (
-        tuple(path for path, _, split, _ in found if split == wanted)
-        for wanted in ("train", "validation")
-    )
-    for games, split in ((training, "train"), (held_out, "validation")):
+    def split(data: str, wanted: str) -> tuple[Path, ...]:
+        found = packing.pack(data, workers=recipe.workers).exportable
+        games = tuple(path for path, _, split, _ in found if split == wanted)
         if not games:
-            raise InputError(f"{recipe.data}: no usable game in split {split!r}")
-    return Games(training, held_out)
+            raise InputError(f"{data}: no usable game in split {wanted!r}")
+        return games
+
+    held_out = recipe.validation or recipe.data
+    return Games(split(recipe.data, "train"), split(held_out, "validation"))
 
 
 def train_cell(
@@ -154,6 +155,7 @@ def train_cell(
     packed = packed or pack(recipe)
     config = BCConfig(
         data=recipe.data,
+        validation=recipe.validation,
         params=cell.params,
         flops=cell.flops,
         seed=cell.seed,
@@ -162,6 +164,7 @@ def train_cell(
     folder = Path(recipe.folder) / cell.run_id
     command = (
         f"nhzoo train bc --data {recipe.data} --params {cell.params} --flops {cell.flops:g} "
+        f"{f'--validation {recipe.validation} ' if recipe.validation else ''}"
         f"--seed {cell.seed} --threads {recipe.threads} --temperature {recipe.temperature:g} "
         f"--run build/runs/{cell.run_id} --out agents/{cell.run_id}"
     )

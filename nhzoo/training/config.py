@@ -52,6 +52,9 @@ class BCConfig:
 
     data: str
     params: int = option("Number of parameters, all counted.")
+    validation: str = option(
+        "Dataset whose held-out games give the held-out loss (default: that of --data).", ""
+    )
     flops: float | None = option("Budget in training FLOPs, for example 2e13.", None)
     minutes: float | None = option("Budget in minutes, instead of --flops.", None)
     batch: int = option("Games in a batch, over all processes.", 4)

@@ -116,6 +116,7 @@ def ledger_row(trained: BCResult, run_id: str, training_games: list[Path]) -> Le
         data_sha256=digest,
         precision=config.precision,
         horizon=_horizon(trained),
+        validation=config.validation or None,
     )
 
 

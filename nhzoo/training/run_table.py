@@ -68,8 +68,9 @@ class LedgerRow(RunRow):
     processes together; `threads` are each one's. Of runs that learn by playing (kind rl) `samples`
     are steps of games, `mean_return` is the mean score of their latest games and `loss` one over
     it (both None until a game has ended with a score), `batch` counts games; `start` is the
-    entry that a run began from. `energy_joules` is what the CPU packages of the whole machine took,
-    whatever else ran there; None where it cannot be read.
+    entry that a run began from. `validation` names the dataset of the held-out games, where it is
+    not `data`. `energy_joules` is what the CPU packages of the whole machine took, whatever else
+    ran there; None where it cannot be read.
     """
 
     schema_version: int = SCHEMA
@@ -95,6 +96,7 @@ class LedgerRow(RunRow):
     torch: str
     actors: int | None = None
     start: str | None = None
+    validation: str | None = None
 
 
 def read_runs(

@@ -325,6 +325,7 @@ def test_training_from_the_command_line_gives_a_loadable_agent(small_set, tmp_pa
     row = json.loads(done.stdout)
     assert {"run_id", "params", "samples", "flops", "loss"} <= set(row)
     assert row["flops"] <= 2e8
+    assert row["validation"] is None
     assert run("info", tmp_path / "agent", "--json").returncode == 0
 
 

@@ -20,14 +20,16 @@ from nhzoo.agents.base import RandomAgent
 from nhzoo.agents.loading import load
 from nhzoo.cli.app import cli
 from nhzoo.data import packing
+from nhzoo.data.frames import frames_in
 from nhzoo.errors import InputError, NhzooError
 from nhzoo.evaluation.evaluator import evaluate
-from nhzoo.evaluation.loss import measure_agent
+from nhzoo.evaluation.loss import measure_agent, measure_loss
 from nhzoo.policy.config import PolicyConfig, flop_model
 from nhzoo.runtime import files
 from nhzoo.scaling import cost, fitting, forecasting, sweep
 from nhzoo.scaling.sweep_plan import Cell, Plan, read_plan, write_plan
 from nhzoo.training.run_table import read_runs
+from tests.conftest import record
 from tests.helpers.commands import run as nhzoo
 from tests.helpers.synthetic_laws import Truth, runs
 
@@ -79,6 +81,20 @@ def test_a_sweep_leaves_rows_and_entries_and_trains_nothing_twice(recipe, tmp_pa
 
 
 @pytest.mark.slow
+def test_the_held_out_games_can_be_another_dataset(recipe, tmp_path):
+    other = record(tmp_path / "other", games=4, steps=120)
+    given = replace(recipe, validation=str(other))
+    (row,) = sweep.run_sweep(plan_of((12_000, 6, 0)), given, tmp_path / "t", tmp_path / "entries")
+    games = packing.pack(other, split="validation", workers=1).games
+    assert row.validation_frames == sum(frames_in(path) for path in games)
+    assert row.validation == str(other)
+    command = json.loads((tmp_path / "entries" / row.run_id / "config.json").read_text())
+    assert f"--validation {other}" in command["training"]["command"]
+    with pytest.raises(InputError, match="no usable game in split 'validation'"):
+        sweep.pack(replace(given, validation=str(record(tmp_path / "lone", games=1, steps=50))))
+
+
+@pytest.mark.slow
 def test_runs_are_measured_anew_on_a_result_and_with_their_return(recipe, tmp_path):
     table, out = tmp_path / "runs.jsonl", tmp_path / "entries"
     sweep.run_sweep(plan_of((12_000, 6, 0), (12_000, 6, 1)), recipe, table, out)
@@ -103,6 +119,13 @@ def test_runs_are_measured_anew_on_a_result_and_with_their_return(recipe, tmp_pa
         == json.loads((expert / "result.json").read_text())["summary"]["mean_score"]
     )
     assert first.flops == before[first.run_id].flops
+    early = [*command, "--steps", "100"]
+    early[early.index(measured)] = tmp_path / "early.jsonl"
+    assert CliRunner().invoke(cli, [str(word) for word in early]).exit_code == 0
+    start, _ = read_runs(tmp_path / "early.jsonl")
+    assert start.validation_frames == sum(min(100, frames_in(path)) for path in games)
+    policy = load(out / first.run_id).entry.policy
+    assert start.loss == pytest.approx(measure_loss(policy, games, 100).loss, rel=1e-5)
     # What is there is not measured again; what is not there is asked for.
     shutil.rmtree(out / first.run_id)
     done = CliRunner().invoke(cli, [str(word) for word in command], catch_exceptions=False)

@@ -20,6 +20,8 @@ HORIZON = 24_576
 for every budget, so that a law does not take a longer horizon for the worth of more samples."""
 STREAMS = 64
 """Default streams of a run whose number of frames is not known."""
+MOST_STREAMS = 2_048
+"""By default, for memory: 0.2 MB each. From there on a stream reads whole games after its first."""
 
 
 def option(help: str, default: Any = MISSING, shown: bool = True) -> Any:
@@ -134,7 +136,10 @@ class BCConfig:
             return self.streams
         if self.frames is None:
             return -(-STREAMS // self.batch) * self.batch
-        return max(1, round(self.frames / ((self.horizon or HORIZON) * self.batch))) * self.batch
+        batches = max(1, round(self.frames / ((self.horizon or HORIZON) * self.batch)))
+        if not self.horizon:
+            batches = min(batches, max(1, MOST_STREAMS // self.batch))
+        return batches * self.batch
 
 
 def peak_rate(params: int) -> float:

@@ -29,6 +29,7 @@ def test_the_default_horizon_is_the_same_for_every_budget_that_can_have_it():
         config = BCConfig("data", 20_000, budget(frames))
         assert config.frames == frames
         assert frames / config.open_streams == pytest.approx(HORIZON, rel=0.01)
+    assert BCConfig("data", 20_000, budget(HORIZON * 3_000)).open_streams == 2_048  # for memory
     short = BCConfig("data", 20_000, budget(HORIZON // 4))
     assert short.open_streams == short.batch
     timed = BCConfig("data", 20_000, None, minutes=5, batch=3)

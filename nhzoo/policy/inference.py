@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from nhzoo.policy import arithmetic, row_sums
+from nhzoo.policy import arithmetic
 from nhzoo.policy.arithmetic import exp32, exp64, multiply
 from nhzoo.policy.config import ACTIONS, CROP_CELLS, DIRECTIONS, GATES, LAYERS, LETTERS, PATCHES
 from nhzoo.policy.features import Features
 from nhzoo.policy.network import EPSILON, LETTER_ACTIONS, MOVE_ACTIONS, Policy
+from nhzoo.policy.table_sums import sum_tables
 from nhzoo.runtime import kernels
 
 Array = np.ndarray[Any, Any]
@@ -110,7 +111,7 @@ class Inference:
             gates,
             out,
         ) = self._buffers
-        row_sums.sum_tables(
+        sum_tables(
             f.crop,
             f.map.reshape(n, -1).view(np.uint32),
             f.message,

@@ -32,7 +32,7 @@ from nhzoo.policy import features as seen
 from nhzoo.policy import memory
 from nhzoo.policy.config import GATES, LAYERS, TABLES, PolicyConfig
 from nhzoo.policy.features import Features
-from nhzoo.policy.tables import symbol_sum, table_sum
+from nhzoo.policy.table_sums import symbol_sum, table_sum
 from nhzoo.runtime import kernels
 
 Array = np.ndarray[Any, Any]

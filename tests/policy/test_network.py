@@ -29,7 +29,7 @@ from nhzoo.policy.config import (
     PolicyConfig,
 )
 from nhzoo.policy.network import Policy, to_tensors
-from nhzoo.policy.tables import symbol_sum, table_sum
+from nhzoo.policy.table_sums import symbol_sum, table_sum
 
 SCREENS = arrays(np.uint8, (2, 24, 80), elements=st.integers(0, 255))
 

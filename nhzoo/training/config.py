@@ -54,9 +54,6 @@ class BCConfig:
 
     data: str
     params: int = option("Number of parameters, all counted.")
-    validation: str = option(
-        "Dataset whose held-out games give the held-out loss (default: that of --data).", ""
-    )
     flops: float | None = option("Budget in training FLOPs, for example 2e13.", None)
     minutes: float | None = option("Budget in minutes, instead of --flops.", None)
     batch: int = option("Games in a batch, over all processes.", 4)
@@ -83,6 +80,9 @@ class BCConfig:
     checkpoints: str = option(
         "Validate during the run: 3 means after 1/2, 1/4 and 1/8 of it; or give shares: 0.1,0.5.",
         "",
+    )
+    validation: str = option(
+        "Dataset whose held-out games give the held-out loss (default: that of --data).", ""
     )
     log_every: int = 100
     validate_every: int = 2_000

@@ -72,7 +72,6 @@ def agent_page(
         ],
         "causes": causes(result.rows),
         "card": _card(config),
-        "has_card": bool(config),
         "commands": _commands(row, config),
         "facts": _row_facts(row) + facts_list(result, len(casts)),
     }

@@ -187,23 +187,19 @@ def _log(board: Board) -> Page:
 
 
 def _log_facts(line: LogLine) -> list[tuple[str, str]]:
-    """The plain facts of a line but for those that the row's id names."""
+    """The words and numbers of a line but for those that the row's id names; hashes are cut."""
+
+    def shown(value: str | float) -> str:
+        if isinstance(value, float):
+            return f"{value:,.6g}"
+        return re.sub(r"^([0-9a-f]{12})[0-9a-f]{28,}$", r"\1…", str(value))
+
     return [
-        (name.replace("_", " "), _plain(value))
+        (name.replace("_", " "), shown(value))
         for name, value in line.facts.items()
-        if _is_plain(value) and name not in ("agent", "protocol")
+        if isinstance(value, (str, int, float)) and 0 < len(str(value)) <= 128
+        if name not in ("agent", "protocol")
     ]
-
-
-def _is_plain(value: object) -> bool:
-    return isinstance(value, (str, int, float, bool)) and 0 < len(str(value)) <= 128
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:,.6g}"
-    shown = str(value)
-    return f"{shown[:12]}…" if re.fullmatch(r"[0-9a-f]{40,}", shown) else shown
 
 
 def _submit(documents: dict[str, str]) -> Page:

@@ -5,7 +5,7 @@ Each has the same numbers as a table below it, for those who do not see it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -112,7 +112,6 @@ def scatter(
     y_name: str,
     bands: Sequence[Band] = (),
     lines: Sequence[tuple[str, float]] = (),
-    x_shown: Callable[[float], str] = short,
     y_shown: Callable[[float], str] = number,
 ) -> Markup | None:
     """Marks on logarithmic axes; `lines` are levels (name, y) of what has no place on the x axis.
@@ -143,24 +142,27 @@ def scatter(
             f"{text(name)}</text>"
         )
     places = [(FRAME.x(across.at(mark.x)), FRAME.y(up.at(mark.y))) for mark in drawn]
+    labelled = [(*place, m.name) for m, place in zip(drawn, places, strict=True) if m.labelled]
+    for x, y, _ in labelled:
+        labels.block(x, y)
     for mark, place in zip(drawn, places, strict=True):
-        if mark.labelled:
-            labels.block(*place)
-    for mark, (x, y) in zip(drawn, places, strict=True):
-        body.append(
-            _mark(
-                mark,
-                x,
-                y,
-                up,
-                f"{mark.name}: {x_name} {x_shown(mark.x)}, {y_name} {y_shown(mark.y)}",
-            )
+        values = f"{x_name} {short(mark.x)}, {y_name} {y_shown(mark.y)}"
+        body.append(_mark(mark, *place, up, f"{mark.name}: {values}"))
+    body += [labels.place(*label) for label in labelled]
+    legend = _legend({mark.kind for mark in drawn}, bands)
+    more = (
+        templates()
+        .get_template("chart_table.html")
+        .render(
+            title=title,
+            legend=legend,
+            marks=marks,
+            kind_names=_KINDS,
+            axes=(x_name, y_name),
+            y_shown=y_shown,
         )
-    for mark, place in zip(drawn, places, strict=True):
-        if mark.labelled:
-            body.append(labels.place(*place, mark.name))
-    more = _below(title, marks, bands, x_name, y_name, x_shown, y_shown)
-    return FRAME.figure(title, summary, body, more)
+    )
+    return FRAME.figure(title, summary, body, Markup(more))
 
 
 def drawn_lines(
@@ -207,33 +209,14 @@ def _band(band: Band, across: LogAxis, up: LogAxis) -> list[str]:
     return parts
 
 
-def _below(
-    title: str,
-    marks: Sequence[Mark],
-    bands: Sequence[Band],
-    x_name: str,
-    y_name: str,
-    x_shown: Callable[[float], str],
-    y_shown: Callable[[float], str],
-) -> Markup:
-    """What stands below a chart: the legend, and the marks as a table."""
-    present = {mark.kind for mark in marks if mark.x > 0 and mark.y > 0}
-    legend = [
+def _legend(kinds: Collection[str], bands: Sequence[Band]) -> list[tuple[Markup, str]]:
+    """Samples of marks and bands, with their names."""
+    marks = [
         (Markup(f'<g class="mark {kind}">{_shape(kind, 8, 8)}</g>'), name)
         for kind, name in _KINDS.items()
-        if kind in present
+        if kind in kinds
     ]
-    legend += [(Markup('<path class="curve" d="M1 8H15"/>'), band.name) for band in bands]
-    values = {
-        "title": title,
-        "legend": legend,
-        "marks": marks,
-        "kind_names": _KINDS,
-        "axes": (x_name, y_name),
-        "x_shown": x_shown,
-        "y_shown": y_shown,
-    }
-    return Markup(templates().get_template("chart_table.html").render(values))
+    return marks + [(Markup('<path class="curve" d="M1 8H15"/>'), band.name) for band in bands]
 
 
 def learning_curve(curve: Curve | None) -> Markup | None:

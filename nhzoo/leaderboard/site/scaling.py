@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from markupsafe import Markup
 
@@ -17,6 +17,7 @@ from nhzoo.leaderboard.site.charts import Band, Mark, drawn_lines, grid, scatter
 from nhzoo.leaderboard.site.page import Page, agent_path
 from nhzoo.publishing.charts import short
 from nhzoo.publishing.html import count
+from nhzoo.runtime import files
 from nhzoo.runtime.console import say
 from nhzoo.scaling.fitting import Fit, read_fit
 from nhzoo.scaling.grading import FrozenForecast, read_forecasts
@@ -82,7 +83,10 @@ def scaling_page(rows: Sequence[BoardRow], laws: Laws) -> Page:
         },
         "loss": loss_chart(shown, laws),
         "fit": fit and (len(fit.points), short(fit.largest), Path(fit.source).name),
-        "forecasts": [_ledger_line(frozen) for frozen in laws.forecasts],
+        "forecasts": [
+            (frozen, _observed(frozen, "loss"), _observed(frozen, "return"))
+            for frozen in laws.forecasts
+        ],
         "status_text": _STATUS,
         "paper": bool(laws.paper),
     }
@@ -172,14 +176,14 @@ def _forecast_marks(forecasts: Sequence[FrozenForecast], of: str) -> list[Mark]:
     """Each forecast of "loss" or "return", and what came of it."""
     found = []
     for frozen in forecasts:
-        said = frozen.said.loss if of == "loss" else frozen.said.ret
-        if said is None:
+        flops, forecast = frozen.said.flops, frozen.said.loss if of == "loss" else frozen.said.ret
+        if forecast is None:
             continue
-        flops, came = frozen.said.flops, ((frozen.grade or {}).get(of) or {}).get("observed")
-        found.append(Mark(flops, said.value, frozen.name, frozen.status, said.low, said.high))
-        if isinstance(came, (int, float)):
+        ends = (forecast.low, forecast.high)
+        found.append(Mark(flops, forecast.value, frozen.name, frozen.status, *ends))
+        if (observed := _observed(frozen, of)) is not None:
             name = f"{frozen.name}, as it came"
-            found.append(Mark(flops, float(came), name, "came", labelled=False))
+            found.append(Mark(flops, observed, name, "came", labelled=False))
     return found
 
 
@@ -209,22 +213,7 @@ def _loss_bands(fit: Fit, xs: Sequence[float]) -> list[Band]:
     return [Band("best loss of each budget, 90 %", points, fit.largest)] if points else []
 
 
-def _ledger_line(frozen: FrozenForecast) -> dict[str, Any]:
-    said, grade = frozen.said, frozen.grade or {}
-    observed = [(grade.get(of) or {}).get("observed") for of in ("loss", "return")]
-    return {
-        "frozen": frozen,
-        "said": said,
-        "loss": (_interval(said.loss, 3), _observed(observed[0], 3)),
-        "score": (_interval(said.ret, 0) if said.ret else "–", _observed(observed[1], 0)),
-    }
-
-
-def _interval(value: LawInterval, digits: int) -> str:
-    shown = [f"{x:,.{digits}f}" for x in (value.value, value.low, value.high)]
-    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
-
-
-def _observed(value: Any, digits: int) -> str:
-    known = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return f"{value:,.{digits}f}" if known else "–"
+def _observed(frozen: FrozenForecast, of: str) -> float | None:
+    """What came of a forecast of "loss" or "return", as far as it was graded."""
+    value = files.as_object(files.as_object(frozen.grade).get(of)).get("observed")
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

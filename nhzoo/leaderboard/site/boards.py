@@ -12,7 +12,14 @@ from nhzoo.leaderboard.site.page import Page, board_table, reference_groups
 from nhzoo.leaderboard.site.scaling import Laws, score_charts
 from nhzoo.publishing.html import count
 
-ORDER: Final = ("monk-v1", "allroles-v1", "monk-lite-v1", "smoke-v1")
+PURPOSES: Final = {
+    "monk-v1": "The figure to publish.",
+    "allroles-v1": "The same, for agents that play any role.",
+    "monk-lite-v1": "For development, on a laptop.",
+    "smoke-v1": "A check that everything runs. Its scores rank nobody.",
+}
+"""What each protocol is for, in the order in which pages show them."""
+
 _PROTOCOL_PARTS: Final = ("What is fixed", "Reading a result")
 
 
@@ -27,7 +34,7 @@ def index_page(board: Board, laws: Laws) -> Page:
             get_protocol(name): board_table(f"Board of {name}", rows)
             for name, rows in boards.items()
         },
-        "without": [name for name in ORDER if name not in boards and name in RANKED],
+        "without": [name for name in PURPOSES if name not in boards and name in RANKED],
         "charts": score_charts(shown, laws, paper=False),
         "charted": main,
         "references": reference_groups(board.references),
@@ -57,10 +64,10 @@ def _highlights(board: Board, boards: dict[str, list[BoardRow]]) -> dict[str, An
 def protocols_page(board: Board, document: str) -> Page:
     """All protocols, and what `document` (PROTOCOLS.md) says they have in common."""
     protocols = []
-    for name in ORDER:
+    for name in PURPOSES:
         rows = len(ranked_rows(board.rows, name))
-        said = f"{count(rows, 'agent')} ranked" if name in RANKED else "a check, it ranks nobody"
-        protocols.append((get_protocol(name), said))
+        note = f"{count(rows, 'agent')} ranked" if name in RANKED else "a check, it ranks nobody"
+        protocols.append((get_protocol(name), note))
     values = {"protocols": protocols, "document": from_markdown(document, _PROTOCOL_PARTS)}
     return Page("protocols.html", "protocols.html", values)
 
@@ -72,7 +79,7 @@ def protocol_pages(board: Board, protocol: Protocol) -> list[Page]:
     roles = sorted({role for row in rows if row.rank is not None for role in row.roles})
     values: dict[str, Any] = {
         "protocol": protocol,
-        "about": _for(protocol),
+        "about": PURPOSES.get(protocol.id, ""),
         "role": None,
         "roles": {role: f"{protocol.id}-{_slug(role)}.html" for role in roles},
         "rows": rows,
@@ -81,9 +88,9 @@ def protocol_pages(board: Board, protocol: Protocol) -> list[Page]:
     }
     pages = [Page(f"protocols/{protocol.id}.html", "protocol.html", values)]
     for role, name in values["roles"].items():
-        if mine := ranked(rows, protocol.id, role):
-            own = {"role": role, "rows": mine}
-            own["table"] = board_table(f"{protocol.id}, {role}", mine, role)
+        if of_role := ranked(rows, protocol.id, role):
+            table = board_table(f"{protocol.id}, {role}", of_role, role)
+            own = {"role": role, "rows": of_role, "table": table}
             pages.append(Page(f"protocols/{name}", "protocol.html", values | own))
     return pages
 
@@ -111,15 +118,6 @@ def _fixed(protocol: Protocol) -> list[tuple[str, str]]:
     ]
 
 
-def _for(protocol: Protocol) -> str:
-    return {
-        "smoke-v1": "A check that everything runs. Its scores rank nobody.",
-        "monk-lite-v1": "For development, on a laptop.",
-        "monk-v1": "The figure to publish.",
-        "allroles-v1": "The same, for agents that play any role.",
-    }.get(protocol.id, "")
-
-
 def _slug(role: str) -> str:
     return "".join(char for char in role.lower() if char.isascii() and char.isalnum()) or "role"
 
@@ -131,15 +129,16 @@ def ranked_rows(rows: Sequence[BoardRow], protocol: str) -> list[BoardRow]:
 
 def by_protocol(rows: Sequence[BoardRow]) -> dict[str, list[BoardRow]]:
     """Rows of each protocol that has any, as a board shows them: ranked first, removed last."""
-    found = {}
-    for protocol in sorted({row.protocol for row in rows}, key=_place):
-        mine = [row for row in rows if row.protocol == protocol]
-        ranks = [row for row in mine if row.rank is not None]
-        rest = [row for row in mine if row.rank is None]
-        rest.sort(key=lambda row: (row.status == "removed", -row.summary["mean_score"], row.id))
-        found[protocol] = ranks + rest
-    return found
+    order = [*PURPOSES, *sorted({row.protocol for row in rows} - PURPOSES.keys())]
+    return {
+        protocol: sorted((row for row in rows if row.protocol == protocol), key=_place)
+        for protocol in order
+        if any(row.protocol == protocol for row in rows)
+    }
 
 
-def _place(protocol: str) -> tuple[int, str]:
-    return (ORDER.index(protocol) if protocol in ORDER else len(ORDER), protocol)
+def _place(row: BoardRow) -> tuple[Any, ...]:
+    """Ranked rows keep their order (sorting is stable), the others go by score."""
+    if row.rank is not None:
+        return (False,)
+    return (True, row.status == "removed", -row.summary["mean_score"], row.id)

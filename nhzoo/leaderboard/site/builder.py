@@ -140,16 +140,12 @@ def build_board(
 
 def _check_out(out: Path) -> None:
     """Old pages are deleted, so what is not a site of ours is not touched; a new one is marked."""
-    page = Page("index.html", "base.html", {"title": "Being built"}).write()
+    index, mark = out / "index.html", b'<meta name="generator" content="nhzoo leaderboard">'
     if not out.is_dir() or not any(out.iterdir()):
-        files.atomic_write(out / "index.html", page, sync=False)
-    if out.is_dir() and any(out.iterdir()):
-        index = out / "index.html"
-        mark = b'<meta name="generator" content="nhzoo leaderboard">'
-        if not index.is_file() or mark not in files.read_bounded(index, 64 * files.MEGABYTE):
-            raise InputError(
-                f"--out {out}: holds other files than a site of ours; give a new folder"
-            )
+        page = Page(index.name, "base.html", {"title": "Being built"})
+        files.atomic_write(index, page.write(), sync=False)
+    elif not index.is_file() or mark not in files.read_bounded(index, 64 * files.MEGABYTE):
+        raise InputError(f"--out {out}: holds other files than a site of ours; give a new folder")
 
 
 def _clean(out: Path, wanted: set[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from markupsafe import Markup
 
-from nhzoo.leaderboard.site.page import templates
+from nhzoo.leaderboard.site.page import KINDS, templates
 from nhzoo.publishing.charts import Frame, LogAxis, short
 from nhzoo.publishing.html import number, text
 from nhzoo.publishing.learning_curve import CLONED, Curve
@@ -22,10 +22,7 @@ FRAME: Final = Frame(width=480, height=330, left=46, right=20, top=36, bottom=46
 MOST_LABELS: Final = 14
 MOST_LINES: Final = 3
 _LETTER: Final = 6.0  # a letter of a label is at most about that wide
-_KINDS: Final = {
-    "bc": "cloned",
-    "rl": "learnt by playing",
-    "bot": "program",
+_KINDS: Final = KINDS | {
     "other": "other agent",
     "run": "run of the fit",
     "paper": "Tuyls et al., their protocol",

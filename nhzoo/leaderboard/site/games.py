@@ -11,8 +11,8 @@ import hashlib
 import json
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -69,29 +69,25 @@ class Recorded:
 def wanted_games(row_id: str, result: Result) -> list[Wanted]:
     """The games of a result that are shown, by `RULE`; only those whose keys are there."""
     labels = choose_games(result.rows)
-    death = _typical_death(result.rows, labels)
-    if death is not None:
-        labels[death[0]] = death[1]
+    labels |= _typical_death(result.rows, labels)
     rows = {row["index"]: row for row in result.rows}
     there = [i for i in labels if results.trace_path(result.folder, i).is_file()]
     return [Wanted(row_id, labels[i], result, rows[i]) for i in there[:PER_AGENT]]
 
 
-def _typical_death(rows: Sequence[Row], taken: dict[int, str]) -> tuple[int, str] | None:
-    died = [row for row in rows if row["end_status"] == "death" and row["steps"] > 0]
+def _typical_death(rows: Sequence[Row], chosen: Collection[int]) -> dict[int, str]:
+    """Of the commonest cause the game nearest to its median score that is not `chosen` already."""
+    died: dict[str, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row["score"]):
+        if row["end_status"] == "death" and row["steps"] > 0:
+            died[cause_group(row["cause"])].append(row)
     if not died:
-        return None
-    causes = Counter(cause_group(row["cause"]) for row in died)
-    cause, _ = min(causes.items(), key=lambda item: (-item[1], item[0]))
-    mine = sorted(
-        (row for row in died if cause_group(row["cause"]) == cause), key=lambda row: row["score"]
-    )
-    middle = mine[(len(mine) - 1) // 2]["score"]
-    free = [row for row in mine if row["index"] not in taken]
-    if not free:
-        return None
-    best = min(free, key=lambda row: (abs(row["score"] - middle), row["index"]))
-    return best["index"], f"Typical death ({cause})"
+        return {}
+    cause = min(died, key=lambda cause: (-len(died[cause]), cause))
+    median = died[cause][(len(died[cause]) - 1) // 2]["score"]
+    free = [row for row in died[cause] if row["index"] not in chosen]
+    nearest = sorted(free, key=lambda row: (abs(row["score"] - median), row["index"]))[:1]
+    return {row["index"]: f"Typical death ({cause})" for row in nearest}
 
 
 def record(

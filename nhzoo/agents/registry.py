@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from nhzoo.errors import InputError
 from nhzoo.hub import download
-from nhzoo.hub.download import Progress, Pulled
+from nhzoo.hub.download import Pulled
 from nhzoo.hub.errors import NotThere
 from nhzoo.hub.repos import Ref, is_name, parse
 from nhzoo.runtime import files
+from nhzoo.runtime.console import ProgressCallback, no_progress
 from nhzoo.runtime.system import CHECKOUT, PACKAGE
 
 if TYPE_CHECKING:
@@ -100,16 +101,16 @@ def find_entry(source: str | Path, option: str = "") -> Located:
     folder = find(text) or Path(source)
     if (folder / "config.json").is_file():
         return Located(folder)
-    said = f"{option} {text[:200]!r}" if option else f"{text[:200]!r}"
+    name = f"{option} {text[:200]!r}" if option else f"{text[:200]!r}"
     if text in BUILT_IN or ":" in text or (folder / "bot.py").is_file():
-        raise InputError(f"{said}: is code and has no weights; give an entry (see nhzoo list)")
+        raise InputError(f"{name}: is code and has no weights; give an entry (see nhzoo list)")
     raise InputError(
-        f"{said}: is no entry; give a name that `nhzoo list` shows with its parameters, the folder "
+        f"{name}: is no entry; give a name that `nhzoo list` shows with its parameters, the folder "
         "of one (with config.json), or hf://org/name"
     )
 
 
-def pull_entry(text: str, progress: Progress = lambda done, total: None) -> Pulled:
+def pull_entry(text: str, progress: ProgressCallback = no_progress) -> Pulled:
     """Pull an entry from the hub: `hf://org/name@revision`, org/name, or a name of the zoo."""
     if not text.startswith("hf://") and (is_name(text) or "/" not in text):
         return _named(text, progress)
@@ -151,7 +152,7 @@ def _listed(path: Path) -> Listed:
     )
 
 
-def _named(text: str, progress: Progress) -> Pulled:
+def _named(text: str, progress: ProgressCallback) -> Pulled:
     """An entry that is not bundled: on the hub it may be, or nowhere."""
     names = (listed.name for listed in list_agents())
     known = ", ".join(name for name in names if not name.startswith("hf://"))

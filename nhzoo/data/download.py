@@ -17,7 +17,6 @@ import struct
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -26,12 +25,11 @@ from urllib.parse import urlsplit
 from nhzoo.errors import InputError, refusal
 from nhzoo.hub.errors import obstacle
 from nhzoo.runtime import files
+from nhzoo.runtime.console import ProgressCallback, no_progress
 
 if TYPE_CHECKING:  # takes a while to import
     import httpx2
 
-Progress = Callable[[float, float], None]
-"""Called with (bytes done, bytes in all); the second is 0 where it is not known."""
 
 _BLOCK = 1 << 18
 _MOST_REDIRECTS = 20
@@ -59,7 +57,7 @@ def download(
     size: int | None = None,
     sha256: str | None = None,
     limit: int = 1 << 36,
-    progress: Progress = lambda done, total: None,
+    progress: ProgressCallback = no_progress,
     timeout: float = 60.0,
     tries: int = 5,
     pause: float = 1.0,
@@ -117,7 +115,7 @@ class _Transfer:
     note: Path  # which version of which file the half file is of
     size: int | None
     limit: int
-    progress: Progress
+    progress: ProgressCallback
     timeout: float
 
     def held(self) -> int:
@@ -274,7 +272,7 @@ def unzip(
     folder: Path,
     max_files: int = 2_000_000,
     max_bytes: int = 1 << 36,
-    progress: Progress = lambda done, total: None,
+    progress: ProgressCallback = no_progress,
 ) -> list[Path]:
     """Unpack a zip archive into `folder`; returns the files, in the archive's order.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from nhzoo.data.frames import FORMAT, SUFFIX, GameFrames, frames_in
 from nhzoo.errors import InputError
 from nhzoo.runtime import files
+from nhzoo.runtime.console import ProgressCallback, no_progress
 
 SCHEMA = 1
 INDEX = "packed.json"
@@ -62,7 +63,7 @@ def export(
     name: str,
     games: Sequence[tuple[Path, str, str, float | None]],
     folder: Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: ProgressCallback = no_progress,
 ) -> PackedSet:
     """Copy packed games (file, name, split, score) into `folder` and list them there.
 

@@ -13,7 +13,7 @@ depended on the processor. In these alone a network's key may differ where the u
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from nhzoo.errors import InputError
 from nhzoo.evaluation import results
 from nhzoo.evaluation.playing import AGENT_SECONDS, PlayTask
 from nhzoo.policy import arithmetic
+from nhzoo.runtime.console import ProgressCallback, no_progress
 from nhzoo.runtime.pool import Crashed, run_tasks
 
 TOLERANCE = 1e-4
@@ -133,7 +134,7 @@ def audit(
     folder: Path,
     agent: str | Path | Agent,
     workers: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: ProgressCallback = no_progress,
     protocol: Protocol | None = None,
 ) -> Audit:
     """Recompute every key of a result with `agent`. `verify` checks that the games replay.

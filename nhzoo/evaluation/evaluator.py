@@ -85,14 +85,14 @@ def evaluate(
     batch = min(about.best_batch if batch is None else batch, about.max_batch)
     identity = _identity(loaded, about, protocol, batch)
     first, step = results.parse_shard(shard) if shard else (0, 1)
-    asked = [index for index in range(first, episodes, step) if index not in skip]
-    if not asked and not skip:
+    wanted = [index for index in range(first, episodes, step) if index not in skip]
+    if not wanted and not skip:
         raise InputError(f"shard {shard}: {episodes} games leave none for it")
     folder = Path(out) if out is not None else None
     with files.lock(folder) if folder else contextlib.nullcontext():
         limit = None if identity["limits"] else agent_seconds
         return _evaluate(
-            loaded, protocol, identity, asked, workers, batch, folder, shard, progress, limit
+            loaded, protocol, identity, wanted, workers, batch, folder, shard, progress, limit
         )
 
 
@@ -100,7 +100,7 @@ def _evaluate(
     loaded: Agent,
     protocol: Protocol,
     identity: dict[str, Any],
-    asked: list[int],
+    wanted: list[int],
     workers: int,
     batch: int,
     folder: Path | None,
@@ -109,9 +109,9 @@ def _evaluate(
     agent_seconds: float | None,
 ) -> Evaluation:
     rows = _resume(folder, identity) if folder else {}
-    todo = [index for index in asked if index not in rows]
-    state = Progress(len(asked) - len(todo), len(asked), 0, 0.0)
-    state.scores = [rows[index]["score"] for index in asked if index in rows]
+    todo = [index for index in wanted if index not in rows]
+    state = Progress(len(wanted) - len(todo), len(wanted), 0, 0.0)
+    state.scores = [rows[index]["score"] for index in wanted if index in rows]
     began, ended_steps = time.monotonic(), 0
     progress(state)
     items = [(index, None) for index in todo]

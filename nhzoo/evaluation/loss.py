@@ -21,6 +21,7 @@ from nhzoo.data.frames import frames_in
 from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.errors import InputError
 from nhzoo.policy.network import Policy
+from nhzoo.runtime.console import ProgressCallback, no_progress
 
 Array = np.ndarray[Any, Any]
 
@@ -132,7 +133,7 @@ def measure_sums(
     device = policy.head.weight.device
     state = policy.initial_state(batch)
     steps = np.zeros((len(games), len(STEPS), 3))
-    asked = np.zeros((len(games), len(QUESTIONS), 3))
+    by_kind = np.zeros((len(games), len(QUESTIONS), 3))
     begin = np.zeros(batch, np.int64)  # the step of each row's game at which `part` begins
     frames = unscored = 0
     policy.eval()
@@ -153,12 +154,12 @@ def measure_sums(
         np.add.at(steps, (game, np.searchsorted(STEPS, step, "right") - 1), values)
         if screens is not None:
             kind = _question_kinds(next(screens)[0].inputs["tty_chars"][mask])
-            np.add.at(asked, (game[kind >= 0], kind[kind >= 0]), values[kind >= 0])
+            np.add.at(by_kind, (game[kind >= 0], kind[kind >= 0]), values[kind >= 0])
         begin += len(mask)
         frames += len(target)
         unscored += part.valid - len(target)
         progress(frames)
-    return LossSums(steps, asked, unscored)
+    return LossSums(steps, by_kind, unscored)
 
 
 def measure_loss(
@@ -200,7 +201,7 @@ def _standard_error(nats: Array, keys: Array) -> float | None:
 def measure_agent(
     agent: Agent,
     games: Sequence[Path],
-    progress: Callable[[int, int], None] = lambda frames, total: None,
+    progress: ProgressCallback = no_progress,
 ) -> Loss:
     """Measure the loss of an agent with known probabilities: a zoo entry, or the random agent.
 
@@ -212,7 +213,7 @@ def measure_agent(
 def measure_parts(
     agent: Agent,
     games: Sequence[Path],
-    progress: Callable[[int, int], None] = lambda frames, total: None,
+    progress: ProgressCallback = no_progress,
     questions: bool = True,
 ) -> LossSums:
     """As `measure_agent`: the sums of which its loss, by step and by question, is made.

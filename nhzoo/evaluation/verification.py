@@ -13,6 +13,7 @@ from nhzoo.envs.game import Episode, EpisodeResult, Game
 from nhzoo.envs.protocols import Protocol
 from nhzoo.errors import InputError, NhzooError
 from nhzoo.evaluation import results, statistics
+from nhzoo.runtime.console import ProgressCallback, no_progress
 from nhzoo.runtime.pool import Crashed, OneByOne, run_tasks
 
 _GAME_SECONDS = 600.0  # for 100,000 steps at most: only what never ends takes that long
@@ -111,7 +112,7 @@ def _different(row: results.Row, replayed: results.Row) -> str | None:
 def verify(
     folder: str | Path,
     workers: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: ProgressCallback = no_progress,
     stop_at_first: bool = False,
     protocol: Protocol | None = None,
 ) -> Verification:

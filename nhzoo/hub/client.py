@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,7 @@ from nhzoo.errors import InputError
 from nhzoo.hub.errors import HUB, is_named, is_offline, speaking_of, status_of, utilities
 from nhzoo.hub.guard import client
 from nhzoo.hub.repos import Ref
-
-Progress = Callable[[float, float], None]
-"""Called with (bytes done, bytes in all)."""
+from nhzoo.runtime.console import ProgressCallback, no_progress
 
 _BLOCK = 1 << 20
 
@@ -87,7 +85,7 @@ def whoami() -> str:
             raise
 
 
-def find(ref: Ref) -> Found | None:
+def find_repo(ref: Ref) -> Found | None:
     """Look a repository up on the hub, to write in it; None when there is none."""
     api = client()
     with speaking_of(ref, writing=True):
@@ -141,7 +139,7 @@ def list_files(ref: Ref, limit: int) -> dict[str, RemoteFile]:
     return found
 
 
-def fetch(ref: Ref, file: RemoteFile, progress: Progress = lambda done, total: None) -> Path:
+def fetch(ref: Ref, file: RemoteFile, progress: ProgressCallback = no_progress) -> Path:
     """A file of a pinned revision, in the hub's cache, checked against its size and hash.
 
     What is there already is not asked for again. What fails the check is deleted.
@@ -324,7 +322,7 @@ def _digest(data: Path | bytes, digest: Any) -> str:
     return str(digest.hexdigest())
 
 
-def _meter(what: str, size: int, progress: Progress) -> Any:
+def _meter(what: str, size: int, progress: ProgressCallback) -> Any:
     """A progress bar for the client that shows none, but ends a download of more than was listed.
 
     What comes through Xet is told as it reaches the disk, and as it arrives, which may be more.

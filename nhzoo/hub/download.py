@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,7 @@ from nhzoo.hub import client
 from nhzoo.hub.errors import NotThere, is_offline
 from nhzoo.hub.repos import ENTRY, RESULTS, Contents, Ref, check_paths, dataset_of, parse
 from nhzoo.runtime import files
-
-Progress = Callable[[float, float], None]
-"""Called with (bytes there, bytes in all)."""
+from nhzoo.runtime.console import ProgressCallback, no_progress
 
 _THREADS = 8
 
@@ -42,7 +40,7 @@ class Pulled:
     left_out: int = 0
 
 
-def pull_dataset(text: str, progress: Progress = lambda done, total: None) -> Pulled:
+def pull_dataset(text: str, progress: ProgressCallback = no_progress) -> Pulled:
     """A trace set, packed frames or results by `hf://datasets/org/name@revision`, or a name."""
     ref = parse(text, "dataset")
     if ref.kind != "dataset":
@@ -50,7 +48,7 @@ def pull_dataset(text: str, progress: Progress = lambda done, total: None) -> Pu
     return pull(ref, progress)
 
 
-def pull(ref: Ref, progress: Progress = lambda done, total: None) -> Pulled:
+def pull(ref: Ref, progress: ProgressCallback = no_progress) -> Pulled:
     """Bring a revision of a model or dataset here, unless it is: see the module.
 
     InputError for all that goes wrong.
@@ -69,14 +67,14 @@ def pull(ref: Ref, progress: Progress = lambda done, total: None) -> Pulled:
         )
     check_paths(listed, str(ref))
     contents = _contents(ref, listed)
-    wanted = choose(ref, listed, contents)
+    wanted = select_files(ref, listed, contents)
     paths = _fetch_all(pinned, wanted, progress)
     _settle(paths, place)
     strange = [path for path in listed if contents.limit(path) is None and path != _HUBS_OWN]
     return Pulled(pinned, place, len(paths), len(strange))
 
 
-def choose(
+def select_files(
     ref: Ref, listed: Mapping[str, client.RemoteFile], contents: Contents
 ) -> list[client.RemoteFile]:
     """The files of the list, once none is too large and none that is needed is missing."""
@@ -139,7 +137,9 @@ def _place(pinned: Ref) -> Path:
     return base / pinned.owner / pinned.revision / pinned.name
 
 
-def _fetch_all(pinned: Ref, wanted: list[client.RemoteFile], progress: Progress) -> dict[str, Path]:
+def _fetch_all(
+    pinned: Ref, wanted: list[client.RemoteFile], progress: ProgressCallback
+) -> dict[str, Path]:
     total = sum(file.size for file in wanted)
     done: dict[str, float] = {}
     ended = threading.Event()  # one has failed, or Ctrl-C: the others need not go on

@@ -78,7 +78,7 @@ class Pushed:
 
 def compare(plan: Plan) -> Plan:
     """The plan beside what the hub holds now."""
-    found = client.find(plan.ref)
+    found = client.find_repo(plan.ref)
     if found is None:
         return replace(plan, exists=False, added=tuple(plan.files))
     listed = client.list_files(found.ref, plan.contents.max_files)

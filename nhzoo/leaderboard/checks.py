@@ -25,6 +25,7 @@ from nhzoo.leaderboard.board_log import digest, whole_digest
 from nhzoo.leaderboard.claims import Candidate, given_up, holds, static_problems
 from nhzoo.leaderboard.submission import ENTRY_FOLDER, NAME
 from nhzoo.runtime import files
+from nhzoo.runtime.console import ProgressCallback
 
 if TYPE_CHECKING:
     from nhzoo.policy.checkpoint import Entry
@@ -35,8 +36,7 @@ HOURS = 12.0
 """What a check may take in all."""
 
 _SAME_KEYS, _SAME_OPENING, _SAME_TURNS = 100, 512, 300
-Progress = Callable[[int, int], None]
-Replay = Callable[[Path, int | None, Progress, Protocol], Verification]
+Replay = Callable[[Path, int | None, ProgressCallback, Protocol], Verification]
 
 
 @dataclass
@@ -77,7 +77,7 @@ def check(
     audit: str | None = None,
     agents: Path | None = None,
     workers: int | None = None,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Callable[[str, float, float], None] = lambda what, done, total: None,
     replay: Replay | None = None,
     hours: float = HOURS,
     on_hub: bool = False,
@@ -96,13 +96,13 @@ def check(
     report.files_sha256 = whole_digest(candidate.folder)
     until = time.monotonic() + 3600 * hours
 
-    def tell(what: str) -> Progress:
-        def told(done: int, total: int) -> None:
+    def shown_as(what: str) -> ProgressCallback:
+        def report_progress(done: float, total: float) -> None:
             if time.monotonic() > until:
                 raise CheckFailed(f"{candidate.folder}: the check took more than {hours:g} hours")
             progress(what, done, total)
 
-        return told
+        return report_progress
 
     report.problems += static_problems(candidate)
     report.notes += _notes(candidate, board)
@@ -118,7 +118,9 @@ def check(
     if candidate.reported_only:
         report.reasons[REPLAYED] = "not asked for"
         return report
-    replayed = (replay or _verify)(candidate.folder, workers, tell("replay"), candidate.protocol)
+    replayed = (replay or _verify)(
+        candidate.folder, workers, shown_as("replay"), candidate.protocol
+    )
     wrong = [f"game {index}: {reason}" for index, reason in replayed.reasons.items()]
     wrong += replayed.problems
     if wrong:
@@ -136,7 +138,7 @@ def check(
         report.problems += alike
     else:
         player = player_of(candidate, audit, agents, weights)
-        _audit(candidate, report, player, workers, tell("audit"))
+        _audit(candidate, report, player, workers, shown_as("audit"))
         (report.notes if report.tier == AUDITED else report.problems).extend(alike)
     if report.problems:
         report.tier = ""
@@ -261,7 +263,7 @@ def _head(folder: Path, index: int) -> bytes:
 
 
 def _verify(
-    folder: Path, workers: int | None, progress: Progress, protocol: Protocol
+    folder: Path, workers: int | None, progress: ProgressCallback, protocol: Protocol
 ) -> Verification:
     return verify(folder, workers, progress, stop_at_first=True, protocol=protocol)
 
@@ -271,7 +273,7 @@ def _audit(
     report: Report,
     agent: Any,
     workers: int | None,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> None:
     from nhzoo.evaluation.auditing import audit as run
 

@@ -152,7 +152,7 @@ def from_hub(ref: Ref, into: Path) -> Path:
     id, protocol = added[0]
     if any(path.startswith(f"{id}/") for path in base):
         raise CheckFailed(f"{ref}: changes {id}, which is there already")
-    wanted = download.choose(ref, new, RESULTS)
+    wanted = download.select_files(ref, new, RESULTS)
     too_much = len(new) > _MAX_FILES or sum(file.size for file in wanted) > MAX_BYTES
     if len(wanted) != len(new) or too_much:
         raise InputError(f"{ref}: adds files that no submission has, or too many")

@@ -187,9 +187,9 @@ def _policy(config: PolicyConfig, data: bytes, where: Path) -> Policy:
         policy = Policy(config)
     wanted = {name: list(tensor.shape) for name, tensor in policy.state_dict().items()}
     try:
-        held = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
-        shapes = {name: list(info["shape"]) for name, info in held}
-        types = {info["dtype"] for _, info in held}
+        tensors = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+        shapes = {name: list(info["shape"]) for name, info in tensors}
+        types = {info["dtype"] for _, info in tensors}
         if shapes != wanted:
             names = sorted(
                 name

@@ -61,8 +61,8 @@ def gather(
     if ref.revision:
         raise InputError(f"{ref}: pushes go to main; give the name without @{ref.revision}")
     if contents is ENTRY:
-        held, weights = _entry_files(folder, ref, played, say)
-        return Plan(ref, contents, held, {"model.safetensors": weights})
+        payload, weights = _entry_files(folder, ref, played, say)
+        return Plan(ref, contents, payload, {"model.safetensors": weights})
     if played:
         raise InputError(f"{folder}: results go with an entry, and this is a {contents.what}")
     found: dict[str, Path | bytes] = {**local_files(folder, contents)}
@@ -135,31 +135,31 @@ def _entry_files(
     """
     from nhzoo.policy.checkpoint import load_entry
 
-    held: dict[str, Path | bytes] = {**local_files(folder, ENTRY)}
+    payload: dict[str, Path | bytes] = {**local_files(folder, ENTRY)}
     say("self-test")
     weights = load_entry(folder).revision
     facts = read_facts(folder, ref.repo, played)
     for result in played:
         protocol = results.read_result(result)[1].id
         for name in ("result.json", "episodes.jsonl"):
-            held[f"results/{protocol}/{name}"] = files.inside(result, name)
-    if "replay.cast" not in held and (result_folder := _most_games(facts, played)):
+            payload[f"results/{protocol}/{name}"] = files.inside(result, name)
+    if "replay.cast" not in payload and (result_folder := _most_games(facts, played)):
         say("recording a game")
         cast, replay = record_replay(result_folder)
-        held["replay.cast"] = cast
+        payload["replay.cast"] = cast
         facts = replace(facts, replay=replay)
-    for path in [path for path in held if path.startswith(".eval_results/")]:
-        del held[path]
-    held |= eval_results(facts)
-    held["README.md"] = model_card(facts).encode()
-    for path, data in held.items():
+    for path in [path for path in payload if path.startswith(".eval_results/")]:
+        del payload[path]
+    payload |= eval_results(facts)
+    payload["README.md"] = model_card(facts).encode()
+    for path, data in payload.items():
         limit = ENTRY.limit(path)
         assert limit is not None, path
         if isinstance(data, bytes) and len(data) > limit:
             raise InputError(
                 f"{folder}: {path} would be {len(data):,} bytes, {limit:,} are allowed"
             )
-    return dict(sorted(held.items())), weights
+    return dict(sorted(payload.items())), weights
 
 
 def _most_games(facts: Facts, played: Sequence[Path]) -> Path | None:

@@ -10,7 +10,7 @@ import base64
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +28,7 @@ from nhzoo.publishing import charts
 from nhzoo.publishing.asciicast import STATUS_TEXT, Cast, CastItem, CastTask, end_text
 from nhzoo.publishing.html import count, interval, number, render, single_file
 from nhzoo.runtime import files
-from nhzoo.runtime.console import clean
+from nhzoo.runtime.console import ProgressCallback, clean, no_progress
 from nhzoo.runtime.pool import run_tasks
 
 TOP_CAUSES: Final = 15
@@ -248,7 +248,7 @@ def write_report(
     out: Path | None = None,
     games: Sequence[int] | None = None,
     workers: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: ProgressCallback = no_progress,
 ) -> Path:
     """Write the page of a result folder to `out` (`<folder>/report.html`), and return its path.
 
@@ -297,7 +297,7 @@ def _record(
     result: Result,
     games: Sequence[int],
     workers: int | None,
-    progress: Callable[[int, int], None],
+    progress: ProgressCallback,
 ) -> list[Cast]:
     rows = {row["index"]: row for row in result.rows}
     for game in games:

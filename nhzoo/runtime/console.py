@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -96,6 +96,14 @@ def mute(silent: bool = True) -> None:
     """Print nothing more in this process: of many processes at one work, one speaks."""
     global _muted
     _muted = silent
+
+
+ProgressCallback = Callable[[float, float], None]
+"""Called with how much is done and how much there is in all: 0 where that is not known."""
+
+
+def no_progress(done: float, total: float) -> None:
+    """A `ProgressCallback` that does nothing."""
 
 
 class LiveProgress:

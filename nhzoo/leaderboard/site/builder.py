@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +30,7 @@ from nhzoo.leaderboard.site.scaling import Laws, read_laws, scaling_page
 from nhzoo.publishing.html import asset, single_file
 from nhzoo.publishing.report import read
 from nhzoo.runtime import files
+from nhzoo.runtime.console import ProgressCallback, no_progress
 
 PLAY_PAGE: Final = "play.html"
 
@@ -66,7 +66,7 @@ def build(
     training: Path | None = None,
     published: Path | None = None,
     workers: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: ProgressCallback = no_progress,
 ) -> Built:
     """Build the site of a leaderboard folder in `out`, which is new, empty or an earlier site.
 
@@ -86,7 +86,7 @@ def build_board(
     laws: Laws | None = None,
     documents: dict[str, str] | None = None,
     workers: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: ProgressCallback = no_progress,
 ) -> Built:
     """The same of a board that was read; `documents` are Markdown by the name of their file."""
     documents, laws = documents or {}, laws or Laws()

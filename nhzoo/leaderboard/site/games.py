@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ from nhzoo.evaluation.results import Row
 from nhzoo.publishing.asciicast import Cast, CastTask
 from nhzoo.publishing.report import Result, choose_games
 from nhzoo.runtime import files
+from nhzoo.runtime.console import ProgressCallback, no_progress
 from nhzoo.runtime.pool import run_tasks
 
 RULE: Final = (
@@ -94,7 +95,7 @@ def record(
     wanted: Sequence[Wanted],
     out: Path,
     workers: int | None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: ProgressCallback = no_progress,
 ) -> list[Recorded]:
     """Replay games and write their files; those of an earlier build that fit are kept as they are.
 

@@ -237,9 +237,11 @@ def _appender(table: Path | None) -> Callable[[LedgerRow], object]:
 
 def _playing_note(state: Any) -> tuple[float, float, str]:
     score = f"score {state.metrics['score']:,.1f}  " if "score" in state.metrics else ""
+    learnt = "nothing is learnt yet  "
+    if state.loss is not None:
+        learnt = f"loss {state.loss:.3f}  entropy {state.metrics['entropy']:.2f}  "
     note = (
-        f"{score}loss {state.loss:.3f}  entropy {state.metrics['entropy']:.2f}  "
-        f"lag {state.metrics['lag']:.1f}  {state.frames:.2e} steps  "
+        f"{score}{learnt}lag {state.metrics['lag']:.1f}  {state.frames:.2e} steps  "
         f"{state.frames_per_second:,.0f} steps/s"
     )
     return state.update, state.updates, note

@@ -21,7 +21,7 @@ from nhzoo.policy.checkpoint import Entry, load_entry
 from nhzoo.policy.config import PolicyConfig
 from nhzoo.publishing.learning_curve import read_curve
 from nhzoo.runtime import files
-from nhzoo.training.rl.config import ImpalaConfig, update_flops
+from nhzoo.training.rl.config import ImpalaConfig, run_flops
 
 LEAST_SEEN = 0.5
 """Share of an update's frames that have to be samples: rows are padded where a game ends."""
@@ -230,9 +230,7 @@ def _recipe_problems(
         other = teacher.policy.config if teacher else None
         try:
             config = ImpalaConfig(**recipe)
-            alone = max(0, min(updates, config.value_warmup))
-            whole, first = (update_flops(config, shape, other, part) for part in (False, True))
-            least = float(whole * (updates - alone) + first * alone)
+            least = run_flops(config, shape, other, updates)
         except (TypeError, ValueError, AttributeError, OverflowError, InputError):
             return ["its recipe is none of `nhzoo train impala`"]
         exact = not taught or teacher is not None

@@ -83,6 +83,7 @@ HERE_ROWS = HERE * HERE_SYMBOLS
 TABLES = ("crop", "map", "message", "status", "cursor", "choices", "recent", "compass", "here")
 
 GATES = ("forget", "input", "candidate")
+_ENCODER = ("crop", "map", "join")
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,26 @@ class PolicyConfig:
         An update costs `update_flops` on top, however many frames it is of.
         """
         return 3 * self._products() + 2 * self._lookups()
+
+    @property
+    def encoder_params(self) -> int:
+        """Parameters of what gives the core its input: tables, crop, map, compass, join."""
+        tables = sum(rows * width for rows, width, _ in self._tables())
+        linears = sum((i + 1) * o for i, o, name in self._linears() if name in _ENCODER)
+        return tables + linears + self.compass**2 + self.patch + 2 * self.compass
+
+    @property
+    def core_train_flops(self) -> int:
+        """`train_flops` where the encoder is not trained.
+
+        Then nothing goes back into it: not from the gates of the first layer, nor from the product
+        of the compass with its query.
+        """
+        layers = self._linears()
+        products = sum(2 * i * o for i, o, name in layers if name not in _ENCODER)
+        first = sum(2 * i * o for i, o, name in layers if name in [f"{g}0" for g in GATES])
+        chosen = 2 * DIRECTIONS * self.compass
+        return self.forward_flops + 2 * products - first + chosen
 
     @property
     def update_flops(self) -> int:

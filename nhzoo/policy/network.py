@@ -172,6 +172,12 @@ class Policy(nn.Module):
         self.register_buffer("moves", torch.from_numpy(MOVE_ACTIONS), False)
         self.register_buffer("letters", torch.from_numpy(LETTER_ACTIONS), False)
 
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Those of what gives the core its input; `PolicyConfig.encoder_params` in number."""
+        layers = self.bearing, self.crop, self.map, self.join
+        parameters = [parameter for layer in layers for parameter in layer.parameters()]
+        return [*self.tables.values(), self.patch_bias, self.compass_bias, *parameters]
+
     def initial_state(self, batch: int) -> Tensor:
         """The state at the start of a game: zeros, [3, batch, hidden]."""
         return self.head.weight.new_zeros(LAYERS, batch, self.config.hidden)

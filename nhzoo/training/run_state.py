@@ -35,6 +35,8 @@ from nhzoo.runtime import files
 class Progress:
     """What a running training reports: `loss` is the mean since the last report.
 
+    It and the gradient's norm are None where nothing was learnt since.
+
     `metrics`: what else there is to say, by name, as numbers.
     """
 
@@ -42,9 +44,9 @@ class Progress:
     updates: int | None
     frames: int
     flops: float
-    loss: float
+    loss: float | None
     lr: float
-    grad_norm: float
+    grad_norm: float | None
     frames_per_second: float
     seconds: float
     validation: Loss | None = None
@@ -65,9 +67,8 @@ class TrainingLog:
     def write(self, report: Progress) -> None:
         """One report, on the disk when this returns."""
         row = asdict(report)
-        scalars = {
-            f"train/{name}": row[name] for name in ("loss", "lr", "grad_norm", "frames_per_second")
-        }
+        names = ("loss", "lr", "grad_norm", "frames_per_second")
+        scalars = {f"train/{name}": row[name] for name in names if row[name] is not None}
         validation, metrics = row.pop("validation"), row.pop("metrics")
         row |= metrics
         scalars |= {f"train/{name}": value for name, value in metrics.items()}

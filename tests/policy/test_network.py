@@ -93,6 +93,14 @@ def test_flops_agree_with_torchs_counter_where_that_counts(params):
         logits, _ = policy(batch, policy.initial_state(4))
         logits.sum().backward()
     assert both.get_total_flops() == 4 * (config.train_flops - 2 * lookups)
+    frozen = policy.encoder_parameters()
+    assert sum(parameter.numel() for parameter in frozen) == config.encoder_params
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    with FlopCounterMode(display=False) as rest:
+        logits, _ = policy(batch, policy.initial_state(4))
+        logits.sum().backward()
+    assert rest.get_total_flops() == 4 * (config.core_train_flops - lookups)
 
 
 def test_table_sum_is_embedding_bag_forward_and_backward():

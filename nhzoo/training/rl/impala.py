@@ -35,7 +35,7 @@ from nhzoo.training.rl.actors import (
     unpack_states,
     weights_of,
 )
-from nhzoo.training.rl.config import FREE, SCALED, ImpalaConfig, update_flops
+from nhzoo.training.rl.config import ENCODER, PLAY_IN, SCALED, VALUE, ImpalaConfig, run_flops
 from nhzoo.training.rl.envs import TrainEnvConfig
 from nhzoo.training.rl.objectives import Critic, Demonstrations, Teacher, divergence, vtrace
 from nhzoo.training.rl.remote_actors import ProcessActorPool
@@ -87,14 +87,18 @@ class ImpalaRun:
         start, teacher = warm_start.start, warm_start.teacher
         shape = start.policy.config if start else PolicyConfig.for_params(config.params)
         self.policy = Policy(shape, generator)
-        self.critic = Critic(shape.hidden)
+        self.critic = Critic(shape.hidden, config.critic_hidden, generator)
         if start:
             self.policy.load_state_dict(_played(start).state_dict())
         if warm_start.critic:
             self.critic.load_state_dict(warm_start.critic.state_dict())
         self.policy.to(self.device)
         self.critic.to(self.device)
-        self._parameters = [*self.policy.parameters(), *self.critic.parameters()]
+        if config.freeze == ENCODER:
+            for parameter in self.policy.encoder_parameters():
+                parameter.requires_grad_(False)
+        both = [*self.policy.parameters(), *self.critic.parameters()]
+        self._parameters = [parameter for parameter in both if parameter.requires_grad]
         self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
             self._parameters,
             lr=config.lr,
@@ -122,14 +126,12 @@ class ImpalaRun:
         self._since: list[Finished] = []  # the last report
         self._sums: dict[str, list[float]] = {name: [] for name in (*_SUMS, "lag", "waited")}
         self._reported = time.monotonic()
-        sizes = shape, teacher.policy.config if teacher else None
-        self._flops_per_update = update_flops(config, *sizes)
-        self._flops_alone = update_flops(config, *sizes, alone=True)
+        self._sizes = shape, teacher.policy.config if teacher else None
         revisions = {
             "start_revision": start.revision if start else None,
             "teacher_revision": teacher.revision if teacher else None,
         }
-        check_config(folder, asdict(config) | {"device": self.device.type} | revisions, FREE)
+        check_config(folder, asdict(config) | {"device": self.device.type} | revisions, config.free)
         state = read_state(folder, say)
         actors, turn = self._load(state) if state else ({}, 0)
         self.crew = self._crew(actors, turn, stop, say)
@@ -142,10 +144,7 @@ class ImpalaRun:
     @property
     def flops(self) -> float:
         """Training FLOPs so far, see `update_flops`."""
-        alone = min(self.counters.update, self.config.value_warmup)
-        return float(
-            self._flops_per_update * (self.counters.update - alone) + self._flops_alone * alone
-        )
+        return run_flops(self.config, *self._sizes, self.counters.update)
 
     @property
     def scores(self) -> list[float]:
@@ -169,6 +168,24 @@ class ImpalaRun:
         arrays = joined(unrolls)
         self.crew.release()
         batch = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+        if config.phase(counters.update) == PLAY_IN:
+            if self.teacher:  # carries its state
+                self.teacher.logits(unrolls, self._inputs(batch), (~batch["first"]).float())
+        else:
+            self._learn(batch, unrolls)
+        weights = weights_of(self.policy)
+        if not np.isfinite(weights).all():
+            raise CheckFailed(
+                f"update {counters.update}: weights are not finite any more; the state of before "
+                f"is kept in {self.folder}, a smaller --lr with another --run may help"
+            )
+        counters.update += 1
+        counters.frames += int(arrays["valid"].sum())
+        self.crew.publish(weights, counters.update)
+
+    def _learn(self, batch: Mapping[str, Tensor], unrolls: list[Unroll]) -> None:
+        """Move the parameters by the loss of a batch."""
+        config, counters = self.config, self.counters
         self.optimizer.zero_grad(set_to_none=True)
         loss, parts = self._loss(batch, unrolls)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -180,27 +197,23 @@ class ImpalaRun:
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate(counters.update)
         self.optimizer.step()
-        weights = weights_of(self.policy)
-        if not np.isfinite(weights).all():
-            raise CheckFailed(
-                f"update {counters.update}: weights are not finite any more; the state of before "
-                f"is kept in {self.folder}, a smaller --lr with another --run may help"
-            )
-        counters.update += 1
-        counters.frames += int(arrays["valid"].sum())
-        self.crew.publish(weights, counters.update)
+
+    @staticmethod
+    def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The features of a batch."""
+        return {name: batch[name] for name in vars(Features.empty(0))}
 
     def _loss(self, batch: Mapping[str, Tensor], unrolls: list[Unroll]) -> tuple[Tensor, list[Any]]:
         """The loss, a mean over the steps of a batch, and what it consists of, see `_SUMS`."""
         config = self.config
-        inputs = {name: batch[name] for name in vars(Features.empty(0))}
+        inputs = self._inputs(batch)
         not_first = (~batch["first"]).float()
         valid = batch["valid"].float()
         count = valid.sum().clamp(min=1.0)
         x, direction_embedding, _ = self.policy.encode_sequence(inputs, batch["state"], not_first)
         chances = self.policy.logits(inputs, x, direction_embedding)[:-1].log_softmax(-1)
         pressed = chances.gather(-1, batch["actions"].long()[..., None])[..., 0]
-        alone = self.counters.update < config.value_warmup
+        alone = config.phase(self.counters.update) == VALUE
         values = self.critic(x.detach() if alone else x)
         known = values.detach()
         counted = batch["valid"]
@@ -230,15 +243,17 @@ class ImpalaRun:
             expected = self.teacher.logits(unrolls, inputs, not_first)
             kl = (divergence(expected, chances) * valid).sum() / count
             if not alone:
-                loss = loss + config.faded(config.teacher_cost, self.counters.frames) * kl
+                loss = loss + self._faded(config.teacher_cost) * kl
         if self.demonstrations and not alone:
             cross_entropy = self.demonstrations.loss()
-            cost = config.faded(config.demonstration_cost, self.counters.frames)
-            loss = loss + cost * cross_entropy
+            loss = loss + self._faded(config.demonstration_cost) * cross_entropy
         spread = traced.targets[counted].var()
         explained = 1 - errors.detach()[counted].var() / spread.clamp(min=1e-12)
         parts = (policy_loss, value_loss, entropy, kl, cross_entropy, explained)
         return loss, [part.detach() for part in parts]
+
+    def _faded(self, cost: float) -> float:
+        return self.config.faded(cost, self.counters.frames, self.counters.update)
 
     def _advantage_scale(self, mean_square: float) -> float:
         """The running root mean square of advantages, with those of this batch."""
@@ -258,9 +273,9 @@ class ImpalaRun:
         found["waited"] = sum(sums["waited"]) / max(1e-9, now - self._reported)
         self._reported = now
         if not self.teacher:
-            del found["teacher_kl"]
+            found.pop("teacher_kl", None)
         if not self.demonstrations:
-            del found["demonstration_loss"]
+            found.pop("demonstration_loss", None)
         found |= {
             "reward_scale": self.scale.scale,
             "advantage": self.advantage,

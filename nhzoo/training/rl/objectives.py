@@ -14,7 +14,8 @@ converge to, `c_bar` how fast.
 
 The critic is the value of where a game stands, read off a policy's core. It is kept beside an
 entry, not in it: `critic.safetensors` is an optional file of an entry's folder: what plays does not
-read it, what trains on does. Its two tensors are `weight` [1, hidden] and `bias` [1], float32.
+read it, what trains on does. Its tensors, float32, are `weight` [1, hidden] and `bias` [1]; with a
+hidden layer `inner.weight` [width, hidden] and `inner.bias` [width] too, and `weight` [1, width].
 
 Kickstarting (Schmitt et al., arXiv 1803.03835): KL(teacher || policy) of every frame that was
 played. A policy that starts as its teacher forgets what it cannot yet reach by itself unless it is
@@ -84,19 +85,30 @@ def vtrace(
 
 
 FILE = "critic.safetensors"
+_MOST_BYTES = 64 * files.MEGABYTE
 
 
 class Critic(nn.Module):
-    """Expected scaled return of what a core has read; 0 to begin with."""
+    """Expected scaled return of what a core has read; 0 to begin with.
 
-    def __init__(self, hidden: int) -> None:
+    With `width` a hidden layer of so many rectified units lies between.
+    """
+
+    def __init__(
+        self, hidden: int, width: int = 0, generator: torch.Generator | None = None
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, hidden))
+        self.inner = nn.Linear(hidden, width) if width else None
+        if self.inner:
+            nn.init.kaiming_uniform_(self.inner.weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(self.inner.bias)
+        self.weight = nn.Parameter(torch.zeros(1, width or hidden))
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, B] of [T, B, hidden]."""
-        return nn.functional.linear(x, self.weight, self.bias)[..., 0]
+        read = torch.relu(self.inner(x)) if self.inner else x
+        return nn.functional.linear(read, self.weight, self.bias)[..., 0]
 
 
 def save_critic(folder: Path, critic: Critic) -> None:
@@ -106,15 +118,16 @@ def save_critic(folder: Path, critic: Critic) -> None:
 
 
 def load_critic(folder: Path, critic: Critic) -> bool:
-    """Read it, where an entry has one; False where it has none. InputError for one of no use."""
+    """Read it; False where an entry has none of that width. InputError for one of no use."""
     path = files.inside(folder, FILE)
     if not path.exists():
         return False
-    limit = 4 * sum(tensor.numel() for tensor in critic.parameters()) + files.MEGABYTE
     try:
-        held = safetensors.torch.load(files.read_bounded(path, limit))
+        held = safetensors.torch.load(files.read_bounded(path, _MOST_BYTES))
         if not all(bool(torch.isfinite(tensor).all()) for tensor in held.values()):
             raise ValueError("holds NaN or infinite values")
+        if "weight" in held and held["weight"].shape != critic.weight.shape:
+            return False
         critic.load_state_dict(held)
     except (safetensors.SafetensorError, RuntimeError, ValueError) as error:
         raise InputError(f"{path}: cannot be used ({str(error).splitlines()[0]})") from None

@@ -174,8 +174,8 @@ def load_warm_start(config: ImpalaConfig, demonstrations: list[Path]) -> WarmSta
     start, where = _entry("--start", config.start) if config.start else (None, None)
     critic = None
     if start and where:
-        critic = Critic(start.policy.config.hidden)
-        critic = critic if load_critic(where, critic) else None
+        critic = Critic(start.policy.config.hidden, config.critic_hidden)
+        critic = critic if load_critic(where, critic) else None  # of that width
     teacher, _ = _entry("--teacher", config.teacher) if config.teacher else (None, None)
     return WarmStart(start, critic, teacher, tuple(demonstrations))
 

@@ -12,6 +12,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,13 +22,21 @@ from nhzoo.agents.loading import load
 from nhzoo.data import packing
 from nhzoo.errors import CheckFailed, InputError, NhzooError
 from nhzoo.policy import checkpoint
+from nhzoo.policy.checkpoint import load_entry
 from nhzoo.policy.config import LAYERS, PolicyConfig
 from nhzoo.training import loop, run_table
 from nhzoo.training.rl import training
 from nhzoo.training.rl.actors import InlineActorPool
-from nhzoo.training.rl.config import ImpalaConfig, update_flops
+from nhzoo.training.rl.config import (
+    ALL,
+    PLAY_IN,
+    VALUE,
+    ImpalaConfig,
+    run_flops,
+    update_flops,
+)
 from nhzoo.training.rl.impala import ImpalaRun
-from nhzoo.training.rl.objectives import Critic, load_critic
+from nhzoo.training.rl.objectives import Critic, load_critic, save_critic
 from nhzoo.training.rl.training import load_warm_start, train
 from tests.conftest import make_entry
 from tests.helpers import commands
@@ -207,6 +216,81 @@ def test_the_value_alone_is_learnt_at_first(tmp_path):
         assert (run.policy.head.weight != before["head.weight"]).any()
 
 
+def test_games_are_played_in_before_anything_is_learnt_and_the_run_goes_on_there(tmp_path):
+    teacher = str(make_entry(tmp_path / "teacher", seed=5))
+    config = replace(TINY, play_in=4, value_warmup=2, warmup=1, lr=0.01, teacher=teacher)
+    held = load_warm_start(config, [])
+    whole = train(config, tmp_path / "whole", held)
+    with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
+        before = [tensor.detach().clone() for tensor in run._parameters]
+        for _ in range(3):
+            run.step()
+        assert run.counters.frames > 0 and run.scale.steps > 0 and not run.counters.losses
+        run.save()
+    with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
+        run.step()
+        for tensor, old in zip(run._parameters, before, strict=True):
+            np.testing.assert_array_equal(tensor.detach(), old)
+        assert run.flops == run_flops(config, *run._sizes, 4)
+        run.step()
+        assert len(run.counters.losses) == 1
+        run.save()
+    assert_same_weights(whole, train(config, tmp_path / "run", held))
+    first = lines(tmp_path / "whole")[0]
+    assert (first["update"], first["loss"], first["grad_norm"]) == (2, None, None)
+
+
+def test_a_rate_that_falls_belongs_to_its_steps(tmp_path):
+    config = replace(TINY, final_lr=0.1, play_in=2, value_warmup=3, warmup=2)
+    rates = [config.rate(update) / config.lr for update in range(config.updates)]
+    assert rates[2:4] == pytest.approx([0.5, 1], rel=0.15)
+    assert rates[5] < rates[6]  # rises once more
+    assert all(a > b for a, b in pairwise(rates[6:]))
+    assert rates[-1] == pytest.approx(0.1, abs=1 / (config.updates - 2))
+    assert replace(TINY, warmup=1).rate(10**6) == TINY.lr
+    with closing(ImpalaRun(config, tmp_path)):
+        pass
+    with pytest.raises(InputError, match="another steps"):
+        ImpalaRun(replace(config, steps=2 * config.steps), tmp_path)
+
+
+def test_costs_fade_by_steps_or_by_updates():
+    config = replace(TINY, half_life=100.0, floor=0.25, value_warmup=5, play_in=5)
+    assert [config.faded(2.0, steps, 0) for steps in (0, 100, 10_000)] == [2.0, 1.0, 0.5]
+    config = replace(config, decay=0.5)
+    assert [config.faded(2.0, 10**9, update) for update in (0, 10, 11, 99)] == [2.0, 2.0, 1.0, 0.5]
+
+
+def test_a_frozen_encoder_does_not_move_and_the_rest_does(tmp_path):
+    config = replace(TINY, freeze="encoder", critic_hidden=5, warmup=1, lr=0.01)
+    with closing(ImpalaRun(config, tmp_path / "run")) as run:
+        before = {name: tensor.clone() for name, tensor in run.policy.state_dict().items()}
+        run.step()
+        frozen = {id(parameter) for parameter in run.policy.encoder_parameters()}
+        for name, parameter in run.policy.named_parameters():
+            same = bool((parameter == before[name]).all())
+            assert same or id(parameter) not in frozen, name
+        assert (run.policy.forget0.weight != before["forget0.weight"]).any()
+        assert len(frozen) + len(run._parameters) == len(
+            [*run.policy.parameters(), *run.critic.parameters()]
+        )
+        run.save()
+    whole = train(config, tmp_path / "whole")
+    assert_same_weights(whole, train(config, tmp_path / "run"))
+
+
+def test_a_critic_of_another_width_is_begun_anew(tmp_path):
+    entry = make_entry(tmp_path / "entry", seed=4)
+    hidden = load_entry(entry).policy.config.hidden
+    critic = Critic(hidden, 3, torch.Generator().manual_seed(1))
+    save_critic(entry, critic)
+    config = replace(TINY, params=0, start=str(entry), critic_hidden=3)
+    kept = load_warm_start(config, []).critic
+    np.testing.assert_array_equal(kept.inner.weight.detach(), critic.inner.weight.detach())
+    assert load_warm_start(replace(config, critic_hidden=0), []).critic is None
+    assert load_warm_start(replace(config, critic_hidden=4), []).critic is None
+
+
 def test_a_teacher_waits_for_the_value_and_the_run_goes_on_there(tmp_path):
     start, teacher = (str(make_entry(tmp_path / f"entry-{n}", seed=n)) for n in (4, 5))
     config = replace(
@@ -218,7 +302,7 @@ def test_a_teacher_waits_for_the_value_and_the_run_goes_on_there(tmp_path):
         before = run.policy.head.weight.detach().clone()
         for _ in range(3):
             run.step()
-        assert run.flops == 3 * update_flops(config, shape, shape, alone=True)
+        assert run.flops == 3 * update_flops(config, shape, shape, VALUE)
         assert run._sums["teacher_kl"][-1] > 0.01
         run.save()
     whole = train(config, tmp_path / "whole", held)
@@ -236,7 +320,7 @@ def test_a_teacher_waits_for_the_value_and_the_run_goes_on_there(tmp_path):
     assert (
         whole.flops
         == resumed.flops
-        == 4 * update_flops(config, shape, shape, alone=True)
+        == 4 * update_flops(config, shape, shape, VALUE)
         + (config.updates - 4) * update_flops(config, shape, shape)
     )
 
@@ -371,9 +455,26 @@ def test_a_step_costs_what_its_parts_cost():
     assert update_flops(TINY, shape, other) == plain + steps * other.forward_flops
     config = replace(TINY, demonstrations="x", demonstration_batch=2, demonstration_time=8)
     assert update_flops(config, shape) == plain + 16 * shape.train_flops
-    assert update_flops(config, shape, alone=True) == (
+    assert update_flops(config, shape, phase=VALUE) == (
         (steps + frames) * shape.forward_flops + 4 * frames * shape.hidden + 16 * (shape.hidden + 1)
     )
+    assert update_flops(config, shape, other, PLAY_IN) == steps * (
+        shape.forward_flops + other.forward_flops
+    )
+    hidden = replace(TINY, critic_hidden=7)
+    value, critic = 2 * 7 * (shape.hidden + 1), 7 * (shape.hidden + 2) + 1
+    assert update_flops(hidden, shape) == plain + 3 * frames * (value - 2 * shape.hidden) + 16 * (
+        critic - shape.hidden - 1
+    )
+    assert sum(p.numel() for p in Critic(shape.hidden, 7).parameters()) == critic
+    frozen = replace(TINY, freeze="encoder")
+    assert update_flops(frozen, shape) == (
+        plain - frames * (shape.train_flops - shape.core_train_flops) - 16 * shape.encoder_params
+    )
+    phased = replace(TINY, play_in=2, value_warmup=3)
+    parts = [update_flops(phased, shape, None, phase) for phase in (PLAY_IN, VALUE, ALL)]
+    assert run_flops(phased, shape, None, 7) == 2 * parts[0] + 3 * parts[1] + 2 * parts[2]
+    assert run_flops(phased, shape, None, 1) == parts[0]
 
 
 def test_a_diverging_loss_stops_the_run_and_the_last_state_is_safe(tmp_path):
@@ -448,6 +549,12 @@ def test_teachers_that_cannot_be_used(tmp_path):
         {"extras": "gold=1"},
         {"cluster": "auto"},
         {"floor": 2.0},
+        {"final_lr": 1.5},
+        {"decay": 1.5},
+        {"freeze": "core"},
+        {"critic_hidden": -1},
+        {"play_in": -1},
+        {"play_in": 10**6},
         {"half_life": 0.0},
         {"checkpoints": "2,3"},
         {"entropy_cost": float("inf")},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from nhzoo.envs.actions import TTY
 from nhzoo.envs.game import Game
 from nhzoo.errors import InputError, NhzooError, refusal
 from nhzoo.runtime import files
-from nhzoo.runtime.pool import OneByOne, run_tasks
+from nhzoo.runtime.pool import OneByOne, run_items
 
 _STALE_SECONDS = 3_600  # what a killed writer left behind; another may be at work in the cache
 
@@ -96,16 +95,13 @@ def pack(
         report.frames += packed.frames_in(item.path)
         progress(report, len(items))
     root = data.folder if isinstance(data, NldFolder) else None
-    cpus = workers or os.cpu_count() or 1
     try:
-        for key, result in run_tasks(PackTask, (tuple(fields), root), todo, cpus):
+        for key, result in run_items(PackTask, (tuple(fields), root), todo, workers):
             if isinstance(result, int):
                 report.frames += result
                 report.packed += 1
             else:
-                reason = str(result)  # also that of a Crashed
-                assert isinstance(key, int)
-                report.refused[items[key].name] = reason
+                report.refused[items[key].name] = result
             progress(report, len(items))
     finally:
         if todo:  # a worker that was killed has left what it was writing

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import hashlib
 import math
-import os
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from nhzoo.data.nld import NldFolder, NldGame
 from nhzoo.data.packed_set import PackedGame, PackedSet
 from nhzoo.data.traces import Trace
 from nhzoo.errors import InputError, NhzooError
-from nhzoo.runtime.pool import Crashed, OneByOne, run_tasks
+from nhzoo.runtime.pool import OneByOne, run_items
 
 COUNTED_BYTES = 256 << 20
 """Keys of ttyrecs are counted when the files have no more bytes than that; 2 MB take a second."""
@@ -336,12 +335,7 @@ def _read_keys(
 ) -> dict[str, _Keys]:
     """The keys of each game; games whose keys cannot be read go to `left_out`."""
     found = {}
-    for key, result in run_tasks(
-        CountTask, (folder,), list(enumerate(games)), workers or os.cpu_count() or 1
-    ):
-        assert isinstance(key, int)
-        if isinstance(result, Crashed):
-            result = str(result)
+    for key, result in run_items(CountTask, (folder,), enumerate(games), workers):
         if isinstance(result, str):
             left_out[games[key].game] = result
         else:

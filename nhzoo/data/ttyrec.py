@@ -23,7 +23,7 @@ from nhzoo.envs.game import ESCAPE, Game
 from nhzoo.envs.protocols import GameSpec
 from nhzoo.errors import InputError, NhzooError, refusal
 from nhzoo.runtime import files
-from nhzoo.runtime.pool import Crashed, OneByOne, run_tasks
+from nhzoo.runtime.pool import OneByOne, run_items
 
 _OUTPUT, _KEY, _SCORE = 0, 1, 2  # channels of version 3
 _LENGTHS = {_KEY: 1, _SCORE: 4}
@@ -239,11 +239,7 @@ def write_ttyrecs(
         except InputError as error:
             report.refused[trace.game] = str(error)
     progress(report, len(traces.traces))
-    cpus = workers or os.cpu_count() or 1
-    for key, result in run_tasks(WriteTask, (folder,), todo, cpus):
-        assert isinstance(key, int)
-        if isinstance(result, Crashed):
-            result = str(result)
+    for key, result in run_items(WriteTask, (folder,), todo, workers):
         if result is None:
             report.written += 1
         else:

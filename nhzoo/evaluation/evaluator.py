@@ -26,7 +26,7 @@ from nhzoo.evaluation import results
 from nhzoo.evaluation.playing import AGENT_SECONDS, PlayTask, StateTask
 from nhzoo.policy import arithmetic
 from nhzoo.runtime import files
-from nhzoo.runtime.pool import Crashed, run_tasks
+from nhzoo.runtime.pool import Crashed, run_items, run_tasks
 
 _HANG_SECONDS = 120.0  # for one step of NLE: microseconds, but for a game that will never end
 
@@ -164,7 +164,7 @@ def _crashed(protocol: Protocol, index: int, crash: Crashed) -> tuple[EpisodeRes
         keys = keys[:-1]
     result = EpisodeResult(score=crash.a, steps=int(crash.b))
     if keys:
-        for _, found in run_tasks(StateTask, (protocol,), [(index, (index, keys))], 1):
+        for _, found in run_items(StateTask, (protocol,), [(index, (index, keys))], 1):
             if isinstance(found, EpisodeResult):
                 result = found
     if not result.end_status:  # it may have ended before the agent took the process with it

@@ -9,7 +9,6 @@ waits in `.recording/`.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 from collections import Counter
@@ -30,7 +29,7 @@ from nhzoo.evaluation.evaluator import Progress
 from nhzoo.evaluation.playing import LOOPED
 from nhzoo.evaluation.results import Row
 from nhzoo.runtime import files
-from nhzoo.runtime.pool import Crashed, OneByOne, run_tasks
+from nhzoo.runtime.pool import OneByOne, run_items
 
 EXPERT_SEEDS = range(1_000_000, 3_000_000)
 """Core seeds of expert games recorded elsewhere; no recording may have them."""
@@ -323,9 +322,8 @@ def _replayed(
     progress("replay", state)
     items = [(index, row) for index, row in rows.items() if index not in found]
     args = (work / "games", games)
-    for key, result in run_tasks(HashTask, args, items, workers or os.cpu_count() or 1):
-        assert isinstance(key, int)
-        if isinstance(result, Crashed):
+    for key, result in run_items(HashTask, args, items, workers):
+        if isinstance(result, str):
             raise CheckFailed(f"game {key}: replayed, {result}")
         found[key] = result
         files.atomic_write(work / "replayed" / f"{key}.json", files.dump_json(result))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from nhzoo.envs.protocols import Protocol
 from nhzoo.errors import InputError, NhzooError
 from nhzoo.evaluation import results, statistics
 from nhzoo.runtime.console import ProgressCallback, no_progress
-from nhzoo.runtime.pool import Crashed, OneByOne, run_tasks
+from nhzoo.runtime.pool import OneByOne, run_items
 
 _GAME_SECONDS = 600.0  # for 100,000 steps at most: only what never ends takes that long
 _ACTIONS = bytes(sorted(set(ACTION_KEYS.tolist())))
@@ -135,11 +134,7 @@ def verify(
     longest_first = sorted(rows, key=lambda row: -row["keys"])  # no core waits long at the end
     items = [(row["index"], row) for row in longest_first]
     args = (folder, protocol, result.get("exempt") is True)
-    cpus = workers or os.cpu_count() or 1
-    for index, reason in run_tasks(VerifyTask, args, items, cpus, _SLOTS, _GAME_SECONDS):
-        assert isinstance(index, int)
-        if isinstance(reason, Crashed):
-            reason = str(reason)
+    for index, reason in run_items(VerifyTask, args, items, workers, _SLOTS, _GAME_SECONDS):
         if reason is None:
             report.verified += 1
         else:

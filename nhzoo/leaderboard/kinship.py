@@ -24,7 +24,7 @@ from nhzoo.envs.protocols import Protocol
 from nhzoo.evaluation import results
 from nhzoo.policy import features
 from nhzoo.policy.network import Policy, to_tensors
-from nhzoo.runtime.pool import Crashed, OneByOne, run_tasks
+from nhzoo.runtime.pool import OneByOne, run_items
 
 Array = npt.NDArray[Any]
 
@@ -137,8 +137,8 @@ def first_screens(folder: Path, rows: Sequence[results.Row], protocol: Protocol)
     """The first screens of the first games of a result, replayed; without those that do not."""
     items = [(row["index"], results.read_trace(folder, row["index"])) for row in rows[:GAMES]]
     found = []
-    for _, screens in run_tasks(ScreensTask, (protocol,), items, 1, 1, _SECONDS):
-        if screens is not None and not isinstance(screens, (Crashed, int)):
+    for _, screens in run_items(ScreensTask, (protocol,), items, 1, hang_seconds=_SECONDS):
+        if isinstance(screens, tuple):
             found.append(screens)
     return found
 

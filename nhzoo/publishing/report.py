@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from nhzoo.publishing.asciicast import STATUS_TEXT, Cast, CastItem, CastTask, en
 from nhzoo.publishing.html import count, interval, number, render, single_file
 from nhzoo.runtime import files
 from nhzoo.runtime.console import ProgressCallback, clean, no_progress
-from nhzoo.runtime.pool import run_tasks
+from nhzoo.runtime.pool import run_items
 
 TOP_CAUSES: Final = 15
 STATUS_WORDS: Final = STATUS_TEXT | {"step_cap": "step cap"}
@@ -304,8 +303,7 @@ def _record(
         results.read_trace(result.folder, game)  # what is missing is said before any work is done
     items = [(game, result.cast_item(rows[game])) for game in games]
     done: dict[int, Cast] = {}
-    for key, outcome in run_tasks(CastTask, (), items, workers or os.cpu_count() or 1):
-        assert isinstance(key, int)
+    for key, outcome in run_items(CastTask, (), items, workers):
         if not isinstance(outcome, Cast):
             raise CheckFailed(f"{result.folder}: game {key} cannot be shown: {outcome}")
         done[key] = outcome

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
+import os
 import pickle
 import signal
 import time
@@ -119,6 +120,25 @@ class Crashed:
         if self.foreign:
             return f"agent gave no answer within {self.seconds:,g} s"
         return "NLE did not come back from a step"
+
+
+def run_items(
+    make_task: Callable[..., OneByOne],
+    args: tuple[Any, ...],
+    items: Iterable[tuple[int, Any]],
+    workers: int | None = None,
+    slots: int = 1,
+    hang_seconds: float | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """Work through (number, item) pairs; gives (number, result) in the order of finishing.
+
+    As `run_tasks`, on a process for each CPU if `workers` says no other number. The result of an
+    item that took its worker down is text: the reason.
+    """
+    cpus = workers or os.cpu_count() or 1
+    for key, result in run_tasks(make_task, args, items, cpus, slots, hang_seconds):
+        assert isinstance(key, int)
+        yield key, str(result) if isinstance(result, Crashed) else result
 
 
 @dataclass

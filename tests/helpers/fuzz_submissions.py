@@ -34,7 +34,7 @@ from nhzoo.leaderboard.checks import check
 from nhzoo.leaderboard.claims import candidate_of
 from nhzoo.leaderboard.submission import NAME, make_id
 from nhzoo.leaderboard.submitting import make
-from nhzoo.runtime import files
+from nhzoo.runtime import files, pool
 from tests.conftest import make_entry
 
 SECONDS = 60
@@ -449,7 +449,7 @@ def run(first: int, count: int, root: Path) -> tuple[Counter[str], list[str]]:
 
 def patch() -> None:
     """Replay and audit in this process."""
-    verification.run_tasks = in_process
+    pool.run_tasks = in_process
     auditing.run_tasks = in_process
 
     def late(number: int, frame: object) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from nhzoo.envs.protocols import get_protocol
 from nhzoo.errors import CheckFailed, InputError
-from nhzoo.evaluation import auditing, verification
+from nhzoo.evaluation import auditing
 from nhzoo.evaluation.results import read_episodes
 from nhzoo.leaderboard import claims as names
 from nhzoo.leaderboard import kinship, maintaining
@@ -32,7 +32,7 @@ from nhzoo.policy.checkpoint import Sampling, load_entry, save_entry
 from nhzoo.policy.config import LAYERS, PolicyConfig
 from nhzoo.policy.network import Policy
 from nhzoo.publishing import bundle
-from nhzoo.runtime import files
+from nhzoo.runtime import files, pool
 from tests import ROOT
 from tests.conftest import make_entry
 from tests.helpers import fuzz_submissions as fuzz
@@ -259,7 +259,7 @@ def fuzz_root(tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Games are replayed, audited and looked at in this process."""
-    for module in (verification, auditing, kinship):
+    for module in (pool, auditing):
         monkeypatch.setattr(module, "run_tasks", fuzz.in_process)
 
 

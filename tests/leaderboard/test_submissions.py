@@ -34,7 +34,7 @@ from nhzoo.leaderboard.claims import candidate_of
 from nhzoo.leaderboard.submission import NAME, read_manifest, read_submission
 from nhzoo.leaderboard.submitting import from_hub, make, to_hub
 from nhzoo.publishing.bundle import gather
-from nhzoo.runtime import files
+from nhzoo.runtime import files, pool
 from tests.conftest import make_entry, read_rows
 from tests.helpers import fuzz_submissions as fuzz
 from tests.helpers.commands import run
@@ -57,7 +57,7 @@ def fuzz_root(tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Games are replayed and audited in this process."""
-    for module in (verification, auditing):
+    for module in (pool, auditing):
         monkeypatch.setattr(module, "run_tasks", fuzz.in_process)
 
 

@@ -16,7 +16,7 @@ import pytest
 from nhzoo.errors import InputError, NhzooError
 from nhzoo.runtime import children
 from nhzoo.runtime import pool as workers
-from nhzoo.runtime.pool import Crashed, OneByOne, WorkerError, left_behind, run_tasks
+from nhzoo.runtime.pool import Crashed, OneByOne, WorkerError, left_behind, run_items, run_tasks
 from tests import ROOT
 
 
@@ -253,6 +253,21 @@ def test_an_item_whose_code_writes_into_the_workers_socket_is_blamed(monkeypatch
     monkeypatch.setattr(children, "_DEAF_SECONDS", 0.1)
     found = dict(run_tasks(Spoils, (), [(0, None)], 1))
     assert found == {0: Crashed(-signal.SIGKILL, 0.0, 0.0)}
+
+
+class Halves(OneByOne):
+    """Halves numbers; 1 ends its process."""
+
+    def work(self, item):
+        if item == 1:
+            os._exit(4)
+        return item / 2
+
+
+@pytest.mark.slow
+def test_an_item_that_takes_its_worker_down_gives_the_reason():
+    found = dict(run_items(Halves, (), enumerate([0, 1, 2]), 1))
+    assert found == {0: 0.0, 1: "NLE ended its process with exit code 4", 2: 1.0}
 
 
 class Stops(OneByOne):

@@ -9,7 +9,6 @@ import base64
 import binascii
 import hashlib
 import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -25,7 +24,7 @@ from nhzoo.publishing.asciicast import Cast, CastTask
 from nhzoo.publishing.report import Result, choose_games
 from nhzoo.runtime import files
 from nhzoo.runtime.console import ProgressCallback, no_progress
-from nhzoo.runtime.pool import run_tasks
+from nhzoo.runtime.pool import run_items
 
 RULE: Final = (
     "Chosen by a rule, not by hand: the best, the median and the worst game by score, and of the "
@@ -109,9 +108,8 @@ def record(
             found[i] = Recorded(one, kept)
     items = [(i, one.result.cast_item(one.game)) for i, one in enumerate(wanted) if i not in found]
     args = (MAX_STEPS, most)
-    for key, outcome in run_tasks(CastTask, args, items, workers or os.cpu_count() or 1):
-        assert isinstance(key, int)
-        i, one = key, wanted[key]
+    for i, outcome in run_items(CastTask, args, items, workers):
+        one = wanted[i]
         if isinstance(outcome, Cast):
             data = base64.b64encode(outcome.packed)
             written = b'// %s\nnhzooGame("%s");\n' % (_key(one, most).encode(), data)

@@ -22,5 +22,5 @@ def _blame(number, a, b, foreign=0):
 
 def without_processes(monkeypatch):
     """Let the package use this pool."""
-    for module in ("evaluator", "recording", "verification"):
-        monkeypatch.setattr(f"nhzoo.evaluation.{module}.run_tasks", run_tasks)
+    for module in ("runtime.pool", "evaluation.evaluator"):
+        monkeypatch.setattr(f"nhzoo.{module}.run_tasks", run_tasks)

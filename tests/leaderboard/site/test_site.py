@@ -251,7 +251,7 @@ def test_the_same_board_gives_the_same_bytes_and_games_are_kept(board, site, mon
     (site / "agents" / "games" / "old").mkdir()
     (site / "agents" / "games" / "old" / "1.js").write_text("the same")
     monkeypatch.setattr(
-        site_games, "run_tasks", lambda task, args, items, workers: iter(items and 1 / 0)
+        site_games, "run_items", lambda task, args, items, workers: iter(items and 1 / 0)
     )
     built = build_board(board, site, documents=DOCUMENTS, workers=1)
     assert {p: p.read_bytes() for p in site.rglob("*") if p.is_file()} == before
@@ -302,7 +302,7 @@ def test_long_games_are_thinned_and_the_page_says_so(played, tmp_path, monkeypat
     def here(task, args, items, workers):
         return [(key, task(*args).work(item)) for key, item in items]
 
-    monkeypatch.setattr(site_games, "run_tasks", here)
+    monkeypatch.setattr(site_games, "run_items", here)
     monkeypatch.setattr(site_games, "MAX_STEPS", 60)
     built = build_board(Board((board_row(played, "tiny"),), (), ()), tmp_path / "s")
     assert built.games and built.game_bytes < 4 * 30_000

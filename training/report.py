@@ -123,7 +123,7 @@ def words(report: Report) -> str:
 def draw(report: Report, folder: Path, published: Path | None) -> None:
     """The figures; that beside the paper only with its measured points."""
     folder.mkdir(parents=True, exist_ok=True)
-    said = [forecast.said for forecast in report.forecasts]
+    said = [frozen.forecast for frozen in report.forecasts]
     draw_laws(folder, next(iter(report.laws.values())), report.returns, said)
     draw_playing(folder / "playing.svg", report.playing)
     if published is not None:

@@ -131,7 +131,7 @@ def forecast_table(forecasts: Sequence[FrozenForecast]) -> str:
     """The ledger of forecasts."""
     rows = []
     for one in forecasts:
-        said, grade = one.said, one.grade
+        said, grade = one.forecast, one.grade
         seen = "-" if grade is None else f"{grade['loss']['observed']:.4f}"
         back = None if grade is None else grade["return"]
         rows.append(

@@ -161,15 +161,15 @@ def forecast(
         warnings.append(
             f"extrapolation: {factor:,.0f} times the largest budget fitted, {FAR:.0f} is far"
         )
-    said = predict(fit.laws, flops, fit.cost, level)
-    if said.size is None or said.loss is None:
-        missing = "size" if said.size is None else "loss"
+    predicted = predict(fit.laws, flops, fit.cost, level)
+    if predicted.size is None or predicted.loss is None:
+        missing = "size" if predicted.size is None else "loss"
         raise CheckFailed(
             f"no forecast: no law gives the {missing} with an interval at {flops:.3g} FLOPs "
             f"({', '.join(sorted({d.code for d in fit.errors})) or 'too few runs'}); add runs"
         )
     unique = data_limit or fit.unique_limit
-    size = params or _rounded(said.size.value)
+    size = params or _rounded(predicted.size.value)
     if epochs is not None:
         if unique is None:
             raise InputError("--epochs: the rows do not say how much data there is; --data-limit")
@@ -179,11 +179,11 @@ def forecast(
     samples = float(fit.cost.samples(flops, size))
     if samples < 1:
         raise CheckFailed(f"no forecast: {flops:.3g} FLOPs buy less than one sample of that size")
-    chosen_loss = _by_holdouts(fit, said.losses, said.loss)
-    loss, penalty = _off_optimum(fit, chosen_loss, said.size.value, size, flops)
-    if size != _rounded(said.size.value) and penalty > 1.001:
+    chosen_loss = _by_holdouts(fit, predicted.losses, predicted.loss)
+    loss, penalty = _off_optimum(fit, chosen_loss, predicted.size.value, size, flops)
+    if size != _rounded(predicted.size.value) and penalty > 1.001:
         warnings.append(
-            f"size: {size:,} parameters instead of {said.size.value:,.0f} raise the loss by "
+            f"size: {size:,} parameters instead of {predicted.size.value:,.0f} raise the loss by "
             f"{penalty - 1:.1%}, says the surface"
         )
     worst = worst_error(fit.holdouts, factor)
@@ -216,7 +216,9 @@ def forecast(
     if returns:
         best = min(returns.values(), key=lambda i: i.high / max(i.low, 1e-300))
         chosen = union(list(returns.values()), best.value)
-    low, high = (float(fit.cost.samples(flops, n)) for n in (said.size.high, said.size.low))
+    low, high = (
+        float(fit.cost.samples(flops, n)) for n in (predicted.size.high, predicted.size.low)
+    )
     known = fit.vertices
     naive = baselines(
         fit.laws,
@@ -234,13 +236,13 @@ def forecast(
         ret=chosen,
         warnings=tuple(dict.fromkeys(warnings)),
         interval=level,
-        params_interval=said.size,
+        params_interval=predicted.size,
         samples_interval=LawInterval(
-            float(fit.cost.samples(flops, said.size.value)), min(low, high), max(low, high)
+            float(fit.cost.samples(flops, predicted.size.value)), min(low, high), max(low, high)
         ),
         extrapolation=factor,
-        sizes=said.sizes,
-        losses=said.losses,
+        sizes=predicted.sizes,
+        losses=predicted.losses,
         returns=returns,
         baselines=naive,
         data_limit=limit,
@@ -349,11 +351,11 @@ def _returns(fit: Fit, flops: float, loss: LawInterval, level: float) -> dict[st
     return result
 
 
-def write_forecast(path: Path, said: Forecast) -> None:
+def write_forecast(path: Path, result: Forecast) -> None:
     """Write a forecast, atomically; InputError if the file has another, which may be frozen."""
     if path.exists():
         raise InputError(f"{path}: is there already, and a forecast is never changed; give another")
-    files.atomic_write(path, files.dump_json(said.as_json()))
+    files.atomic_write(path, files.dump_json(result.as_json()))
 
 
 def read_forecast(path: Path) -> Forecast:

@@ -82,37 +82,37 @@ class Grade:
         return {**value, "hit": self.hit, "beats_baselines": self.beats_baselines}
 
 
-def grade(said: Forecast, run: RunRow, result: Path | None = None) -> Grade:
+def grade(forecast: Forecast, run: RunRow, result: Path | None = None) -> Grade:
     """Grade a forecast against a run, and its return against a result folder or the run's own.
 
     CheckFailed if the run cannot be the one that was forecast (its FLOPs differ by 10 % or more).
     """
     if run.loss is None:
         raise InputError(f"{run.run_id}: has no loss, as no game of it had ended; train longer")
-    spent = run.flops / said.flops
+    spent = run.flops / forecast.flops
     if abs(math.log(spent)) > SPENT:
         raise CheckFailed(
-            f"{run.run_id}: spent {run.flops:.4g} FLOPs, the forecast is for {said.flops:.4g}; "
+            f"{run.run_id}: spent {run.flops:.4g} FLOPs, the forecast is for {forecast.flops:.4g}; "
             "give the run that was trained for it"
         )
     warnings = []
     for name, now, then in (
-        ("params", run.params, said.params),
-        ("samples", run.samples, said.samples),
+        ("params", run.params, forecast.params),
+        ("samples", run.samples, forecast.samples),
     ):
         if abs(now / then - 1) > SPENT:
             warnings.append(f"{name}: {now:,} were trained, {then:,} were forecast")
-    if said.flop_model and run.flop_model_hash and run.flop_model_hash != said.flop_model:
+    if forecast.flop_model and run.flop_model_hash and run.flop_model_hash != forecast.flop_model:
         warnings.append("flop_model_changed: the run's FLOPs were counted in another way")
     if isinstance(run, LedgerRow) and run.checkpoint:
         warnings.append("checkpoint: the run's learning rate had not yet fallen")
     observed, ci95 = _return(run, result)
     ret = None
-    if observed is not None and said.ret is not None:
-        ret = _outcome(said.ret, observed)
-    loss = _outcome(said.loss, run.loss)
+    if observed is not None and forecast.ret is not None:
+        ret = _outcome(forecast.ret, observed)
+    loss = _outcome(forecast.loss, run.loss)
     rivals = {}
-    for name, value in asdict(said.baselines).items():
+    for name, value in asdict(forecast.baselines).items():
         if value is not None:
             error = value / run.loss - 1
             rivals[name] = Rival(value, error, abs(error) > abs(loss.error))
@@ -122,23 +122,23 @@ def grade(said: Forecast, run: RunRow, result: Path | None = None) -> Grade:
         run.params,
         run.samples,
         spent,
-        run.params / said.params,
-        run.samples / said.samples,
+        run.params / forecast.params,
+        run.samples / forecast.samples,
         loss,
         ret,
         ci95,
         rivals,
         tuple(warnings),
-        said.sha256,
-        said.fit_sha256,
-        said.created,
+        forecast.sha256,
+        forecast.fit_sha256,
+        forecast.created,
     )
 
 
-def _outcome(said: LawInterval, observed: float) -> Outcome:
-    error = said.value / observed - 1 if observed else math.inf
-    hit = said.low <= observed <= said.high
-    return Outcome(said.value, said.low, said.high, observed, error, hit)
+def _outcome(predicted: LawInterval, observed: float) -> Outcome:
+    error = predicted.value / observed - 1 if observed else math.inf
+    hit = predicted.low <= observed <= predicted.high
+    return Outcome(predicted.value, predicted.low, predicted.high, observed, error, hit)
 
 
 def _return(run: RunRow, folder: Path | None) -> tuple[float | None, tuple[float, float] | None]:
@@ -209,7 +209,7 @@ class FrozenForecast:
     """One forecast. `superseded_by` names the later one of the same budget; `grade` as graded."""
 
     name: str
-    said: Forecast
+    forecast: Forecast
     superseded_by: str | None
     grade: dict[str, Any] | None
 
@@ -234,15 +234,15 @@ def read_forecasts(folder: Path) -> list[FrozenForecast]:
     read = [(path, read_forecast(path / "forecast.json"), _grade(path)) for path in paths]
     read.sort(key=lambda entry: (entry[1].created, entry[0].name))
     result = []
-    for i, (path, said, grade) in enumerate(read):
-        if grade is not None and grade["forecast_sha256"] != said.sha256:
+    for i, (path, forecast, grade) in enumerate(read):
+        if grade is not None and grade["forecast_sha256"] != forecast.sha256:
             raise InputError(f"{path / 'grade.json'}: is the grade of another forecast; remove it")
         later = [
             other.name
             for other, one, _ in read[i + 1 :]
-            if grade is None and abs(math.log(one.flops / said.flops)) <= SPENT
+            if grade is None and abs(math.log(one.flops / forecast.flops)) <= SPENT
         ]
-        result.append(FrozenForecast(path.name, said, later[-1] if later else None, grade))
+        result.append(FrozenForecast(path.name, forecast, later[-1] if later else None, grade))
     return result
 
 

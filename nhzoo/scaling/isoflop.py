@@ -70,10 +70,10 @@ def parabolas(
         design = np.stack([np.ones_like(z), z, z**2], 1)
         sizes = np.unique(np.round(z, 6))
         place = np.searchsorted(sizes, np.round(z, 6))
-        held = np.zeros((len(w), len(sizes)), bool)
+        present = np.zeros((len(w), len(sizes)), bool)
         for i, j in enumerate(place):
-            held[:, j] |= w[:, mine][:, i] > 0
-        enough = held.sum(1) >= 3
+            present[:, j] |= w[:, mine][:, i] > 0
+        enough = present.sum(1) >= 3
         gram = np.einsum("bi,ij,ik->bjk", w[:, mine], design, design)
         moment = np.einsum("bi,ij,i->bj", w[:, mine], design, y[mine])
         gram[~enough] = np.eye(3)

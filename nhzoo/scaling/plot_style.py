@@ -109,11 +109,19 @@ def band(
     found = [i for i in ends if i is not None]
     if not found:
         return
-    value, low, high = (np.array([getattr(i, n) for i in found]) for n in ("value", "low", "high"))
-    axis.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+    value = np.array([i.value for i in found])
+    shade(axis, x, found, colour, 0.16)
     inner, outer = x <= edge * 1.0001, x >= edge / 1.15
     axis.plot(x[inner], value[inner], color=colour, label=label)
     axis.plot(x[outer], value[outer], color=colour, linestyle=(0, (4, 2)))
+
+
+def shade(
+    axis: Any, x: Array, ends: Sequence[LawInterval], colour: str, alpha: float, **named: Any
+) -> None:
+    """What intervals hold."""
+    low, high = [i.low for i in ends], [i.high for i in ends]
+    axis.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0, **named)
 
 
 def beyond(axis: Any, edge: float, top: float) -> None:

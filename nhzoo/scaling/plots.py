@@ -33,6 +33,7 @@ from nhzoo.scaling.plot_style import (
     exp,
     matplotlib,
     sci,
+    shade,
     shades,
     ticks,
     unique_legend,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 
 
-def plot_fit(fit: Fit, folder: Path, said: Sequence[Forecast] = ()) -> list[Path]:
+def plot_fit(fit: Fit, folder: Path, forecasts: Sequence[Forecast] = ()) -> list[Path]:
     """Draw the figures that the fit has data for; returns the files, an SVG and a PNG of each.
 
     InputError when matplotlib is not installed (it is the extra `plots`).
@@ -70,7 +71,7 @@ def plot_fit(fit: Fit, folder: Path, said: Sequence[Forecast] = ()) -> list[Path
             for axis in axes:
                 axis.set_xscale("log")
                 axis.set_yscale("linear" if name == "residuals" else "log")
-            draw(fit, axes, said)
+            draw(fit, axes, forecasts)
             for kind in ("svg", "png"):
                 path = folder / f"{name}.{kind}"
                 # No date in it, so that the same fit gives the same bytes.
@@ -131,13 +132,13 @@ def _has(fit: Fit, name: str) -> bool:
     }[name]
 
 
-def _grid(fit: Fit, said: Sequence[Forecast]) -> Array:
+def _grid(fit: Fit, forecasts: Sequence[Forecast]) -> Array:
     """Budgets to draw laws at: those fitted and a decade beyond, or to the farthest forecast."""
-    top = max([10 * fit.largest, *(1.5 * f.flops for f in said)])
+    top = max([10 * fit.largest, *(1.5 * f.flops for f in forecasts)])
     return np.geomspace(float(fit.points.flops.min()), top, 60)
 
 
-def _isoflop(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
+def _isoflop(fit: Fit, axes: Any, forecasts: Sequence[Forecast]) -> None:
     axis = axes[0]
     used = [b.label for b in fit.budgets if b.status == "used"]
     colours = dict(zip(used, shades(len(used)), strict=True))
@@ -193,8 +194,8 @@ def _quantity(fit: Fit) -> str:
     return "1 / mean return" if fit.options.get("metric") == "return" else "held-out loss"
 
 
-def _optimum(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
-    grid = _grid(fit, said)
+def _optimum(fit: Fit, axes: Any, forecasts: Sequence[Forecast]) -> None:
+    grid = _grid(fit, forecasts)
     level = float(fit.options["interval"])
     for axis, samples in zip(axes, (False, True), strict=True):
         for law in fit.laws:
@@ -213,7 +214,7 @@ def _optimum(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
             if size is None:
                 continue
             dot(axis, vertex.flops, size)
-        for f in said:
+        for f in forecasts:
             value = f.samples if samples else f.params
             interval = f.samples_interval if samples else f.params_interval
             diamond(axis, f.flops, float(value), interval)
@@ -237,9 +238,9 @@ def _samples(fit: Fit, flops: float, size: LawInterval | None) -> LawInterval | 
     return LawInterval(value, min(low, high), max(low, high))
 
 
-def _loss(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
+def _loss(fit: Fit, axes: Any, forecasts: Sequence[Forecast]) -> None:
     axis = axes[0]
-    grid = _grid(fit, said)
+    grid = _grid(fit, forecasts)
     level = float(fit.options["interval"])
     for points in (fit.others, fit.points):
         axis.plot(points.flops, points.loss, ".", color="#b5b5b5", ms=3.5, zorder=1)
@@ -265,10 +266,10 @@ def _loss(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
             lw=1.2,
             label="bare power law (baseline)",
         )
-    for f in said:
+    for f in forecasts:
         diamond(axis, f.flops, f.loss.value, f.loss)
     seen = fit.points.loss
-    low = min([float(seen.min()), *(f.loss.low for f in said)])
+    low = min([float(seen.min()), *(f.loss.low for f in forecasts)])
     axis.set_ylim(0.9 * min([low, *(max(b, low / 3) for b in bottom)]), 1.1 * float(seen.max()))
     ticks(axis)
     beyond(axis, fit.largest, float(grid[-1]))
@@ -279,27 +280,19 @@ def _loss(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     unique_legend(axis, "upper right")
 
 
-def _return(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
+def _return(fit: Fit, axes: Any, forecasts: Sequence[Forecast]) -> None:
     axis = axes[0]
     law = next(law for law in fit.returns if law.of == "compute")
-    grid = _grid(fit, said)
+    grid = _grid(fit, forecasts)
     _returns_of(axis, fit, "flops")
     grid = grid[grid >= law.low / 1.01]
     level = float(fit.options["interval"])
     ends = [exp(law.at(float(np.log(c)), level, noise=False)) for c in grid]
     wide = [exp(law.at(float(np.log(c)), level)) for c in grid]
-    axis.fill_between(
-        grid,
-        [i.low for i in wide],
-        [i.high for i in wide],
-        color=BLUE,
-        alpha=0.07,
-        linewidth=0,
-        label="of one more run, 90 %",
-    )
+    shade(axis, grid, wide, BLUE, 0.07, label="of one more run, 90 %")
     label = f"best of each budget: R ~ C^{law.slope:.2f}"
     band(axis, grid, ends, law.high, BLUE, label)
-    for f in said:
+    for f in forecasts:
         if f.ret is not None:
             diamond(axis, f.flops, f.ret.value, f.ret)
     seen = np.concatenate([fit.points.mean_return, fit.others.mean_return])
@@ -334,33 +327,23 @@ def _returns_of(axis: Any, fit: Fit, column: str) -> None:
         )
 
 
-def _loss_return(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
+def _loss_return(fit: Fit, axes: Any, forecasts: Sequence[Forecast]) -> None:
     axis = axes[0]
     law = next(law for law in fit.returns if law.of == "loss")
     _returns_of(axis, fit, "loss")
-    low = min([law.low, *(0.97 * f.loss.value for f in said)])
+    low = min([law.low, *(0.97 * f.loss.value for f in forecasts)])
     grid = np.geomspace(low, law.high, 60)
     level = float(fit.options["interval"])
     wide = [exp(law.at(float(np.log(x)), level)) for x in grid]
-    axis.fill_between(
-        grid,
-        [i.low for i in wide],
-        [i.high for i in wide],
-        color=BLUE,
-        alpha=0.1,
-        linewidth=0,
-        label="of one more run, 90 %",
-    )
+    shade(axis, grid, wide, BLUE, 0.1, label="of one more run, 90 %")
     ends = [exp(law.at(float(np.log(x)), level, noise=False)) for x in grid]
     value = np.array([i.value for i in ends])
     inner = grid >= law.low * 0.999
     label = f"R ~ L^{law.slope:.2f}, scatter {law.tau:.0%}"
-    axis.fill_between(
-        grid, [i.low for i in ends], [i.high for i in ends], color=BLUE, alpha=0.16, linewidth=0
-    )
+    shade(axis, grid, ends, BLUE, 0.16)
     axis.plot(grid[inner], value[inner], color=BLUE, label=label)
     axis.plot(grid[~inner], value[~inner], color=BLUE, ls=(0, (4, 2)))
-    for f in said:
+    for f in forecasts:
         if f.ret is not None:
             diamond(axis, f.loss.value, f.ret.value, f.ret)
     ticks(axis)
@@ -370,7 +353,7 @@ def _loss_return(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     unique_legend(axis, "upper right")
 
 
-def _residuals(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
+def _residuals(fit: Fit, axes: Any, forecasts: Sequence[Forecast]) -> None:
     points = fit.points
     surface = surface_of(fit.laws)
     assert surface is not None
@@ -393,7 +376,7 @@ def _residuals(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     axes[1].set_title("coloured by budget", loc="left")
 
 
-def _surface(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
+def _surface(fit: Fit, axes: Any, forecasts: Sequence[Forecast]) -> None:
     axis = axes[0]
     points = fit.points
     surface = surface_of(fit.laws)
@@ -417,7 +400,7 @@ def _surface(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     budgets = [b.flops for b in fit.budgets if b.status == "used"]
     for flops in budgets[:: max(1, len(budgets) // 5)]:
         axis.plot(n, fit.cost.samples(flops, n), color="#b5b5b5", lw=0.7)
-    grid = _grid(fit, said)
+    grid = _grid(fit, forecasts)
     best = np.array([best_size([surface], float(c), fit.cost) for c in grid])
     best_samples = np.array(
         [float(fit.cost.samples(c, s)) for c, s in zip(grid, best, strict=True)]
@@ -425,7 +408,7 @@ def _surface(fit: Fit, axes: Any, said: Sequence[Forecast]) -> None:
     inner = grid <= fit.largest
     axis.plot(best[inner], best_samples[inner], color=ORANGE, lw=2, label="optimal")
     axis.plot(best[~inner], best_samples[~inner], color=ORANGE, lw=2, ls=(0, (3, 1.5)))
-    for f in said:
+    for f in forecasts:
         axis.plot([f.params], [f.samples], "D", color="black", mfc="white", ms=6, label="forecast")
     ticks(axis)
     axis.set_xlabel("parameters")

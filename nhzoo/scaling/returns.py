@@ -310,10 +310,10 @@ def fit_intrinsic(
 
 def _again(points: Points, weights: Array, found: Array) -> Array:
     """The law of runs resampled, with the frontier that they make."""
-    rows, held = points.take(weights > 0), weights[weights > 0]
+    rows, counts = points.take(weights > 0), weights[weights > 0]
     performance = intrinsic_performance(rows)
     known = np.isfinite(performance)
-    return _law(rows.take(known), np.log(performance[known]), held[known], found)
+    return _law(rows.take(known), np.log(performance[known]), counts[known], found)
 
 
 def _residuals(theta: Array, points: Points, y: Array) -> Array:
@@ -327,8 +327,8 @@ def _residuals(theta: Array, points: Points, y: Array) -> Array:
 
 
 def _law(points: Points, y: Array, weights: Array, start: Array | None) -> Array:
-    held = weights > 0
-    rows, target, root = points.take(held), y[held], np.sqrt(weights[held])
+    drawn = weights > 0
+    rows, target, root = points.take(drawn), y[drawn], np.sqrt(weights[drawn])
     if len(np.unique(rows.params)) < 3:
         return np.full(4, np.nan)
     n, d = float(np.log(rows.params).mean()), float(np.log(rows.samples).mean())

@@ -125,10 +125,10 @@ def from_first(value: _T) -> _T:
     """What process 0 gave, in every process."""
     if world() == 1:
         return value
-    held = [value]
+    values = [value]
     with _watched():
-        dist.broadcast_object_list(held, src=0, device=torch.device("cpu"))
-    return held[0]
+        dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+    return values[0]
 
 
 def gathered(part: torch.Tensor, dim: int) -> torch.Tensor:

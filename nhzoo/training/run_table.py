@@ -173,8 +173,8 @@ def append_row(path: Path, row: LedgerRow) -> bool:
     returns False then.
     """
     with files.lock_file(path):
-        held = path.read_bytes()
-        text = held if held.endswith(b"\n") or not held else held + b"\n"
+        content = path.read_bytes()
+        text = content if content.endswith(b"\n") or not content else content + b"\n"
         rows = files.read_jsonl(path, _LIMIT)
         if any(_same(other, row) for other in rows):
             return False
@@ -207,8 +207,8 @@ def _value(field: Field[Any], value: Any, where: str, ours: bool) -> Any:
             return None
         if field.default is not MISSING and field.name != "schema_version":
             return field.default
-        said = "is missing" if value in (None, "") else f"is missing ({value!r})"
-        raise InputError(f"{where}: {said}; give it, or {_SKIP}")
+        problem = "is missing" if value in (None, "") else f"is missing ({value!r})"
+        raise InputError(f"{where}: {problem}; give it, or {_SKIP}")
     if kind == "str":
         return _text(value, where)
     if kind == "bool":

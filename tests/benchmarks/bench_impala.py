@@ -84,7 +84,7 @@ def test_training_against_raw_nle(tmp_path, note):
     config = ImpalaConfig(steps=1e9, actors=ACTORS, **chosen)
     rates = []
     with closing(ImpalaRun(config, tmp_path, load_warm_start(config, []))) as run:
-        pids = [hand.child.pid for hand in run.crew._hands] + [os.getpid()]
+        pids = [hand.child.pid for hand in run.pool._hands] + [os.getpid()]
         for _ in range(10):
             run.step()
         for _ in range(TURNS):
@@ -93,7 +93,7 @@ def test_training_against_raw_nle(tmp_path, note):
                 run.step()
             steps = run.counters.frames - before
             training = steps / (time.monotonic() - began), (cpu_of(pids) - used) / steps
-            games = played(run.crew.states(), config.seed)
+            games = played(run.pool.states(), config.seed)
             time.sleep(2.0)  # the actors' unrolls under way end
             with get_context("spawn").Pool(ACTORS) as pool:
                 done = pool.map(raw, games)

@@ -52,7 +52,7 @@ ROW = LedgerRow(
 COLUMNS = [
     *("run_id", "params", "samples", "flops", "loss", "flops_budget", "loss_se", "mean_return"),
     *("se_return", "n_episodes", "unique_samples", "kind", "lr", "lr_tuned", "seed", "width"),
-    *("depth", "flop_model_hash"),
+    *("depth", "horizon", "flop_model_hash"),
 ]
 
 

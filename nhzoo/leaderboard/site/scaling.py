@@ -176,11 +176,12 @@ def _forecast_marks(forecasts: Sequence[FrozenForecast], of: str) -> list[Mark]:
     """Each forecast of "loss" or "return", and what came of it."""
     found = []
     for frozen in forecasts:
-        flops, forecast = frozen.said.flops, frozen.said.loss if of == "loss" else frozen.said.ret
-        if forecast is None:
+        forecast = frozen.forecast
+        expected = forecast.loss if of == "loss" else forecast.ret
+        if expected is None:
             continue
-        ends = (forecast.low, forecast.high)
-        found.append(Mark(flops, forecast.value, frozen.name, frozen.status, *ends))
+        flops, ends = forecast.flops, (expected.low, expected.high)
+        found.append(Mark(flops, expected.value, frozen.name, frozen.status, *ends))
         if (observed := _observed(frozen, of)) is not None:
             name = f"{frozen.name}, as it came"
             found.append(Mark(flops, observed, name, "came", labelled=False))

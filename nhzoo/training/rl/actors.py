@@ -53,20 +53,20 @@ def unpack_states(
 ) -> dict[int, ActorState]:
     """The inverse of `pack_states`."""
     states = {}
-    for number, held in rest.items():
+    for number, saved in rest.items():
         mine = {
             name.removeprefix(f"{number}."): tensor.numpy()
             for name, tensor in tensors.items()
             if name.startswith(f"{number}.")
         }
-        ends = np.cumsum(held["lengths"]).tolist()
+        ends = np.cumsum(saved["lengths"]).tolist()
         actions, begins = mine["actions"].tobytes(), [0, *ends][: len(ends)]
         states[int(number)] = ActorState(
-            held["started"],
-            held["random"],
-            held["numbers"],
+            saved["started"],
+            saved["random"],
+            saved["numbers"],
             [actions[begin:end] for begin, end in zip(begins, ends, strict=True)],
-            held["cut"],
+            saved["cut"],
             mine["first"],
             mine["core"],
             mine["recall"].view(np.uint16),
@@ -130,8 +130,8 @@ class ActorState:
 class ActorPool(Protocol):
     """The actors of a learner.
 
-    A crew whose actors are elsewhere is told by `stop()` that the run was asked to stop, and says
-    by `say(line)` which actors it has replaced.
+    A pool whose actors are elsewhere asks `stop()` whether the run is to stop, and reports by
+    `say(line)` which actors it has replaced.
     """
 
     def publish(self, weights: Array, version: int) -> None:
@@ -167,7 +167,7 @@ class Actor:
         self._inference = Inference(self._policy, games)
         self._screens = blank(TTY, games)
         self._worlds = [
-            config.world.make(number, {name: held[i] for name, held in self._screens.items()})
+            config.world.make(number, {name: array[i] for name, array in self._screens.items()})
             for i in range(games)
         ]
         self._logits = np.empty((config.time, games, ACTIONS), np.float32)

@@ -56,8 +56,8 @@ class RewardShaping:
 
     def of(self, result: EpisodeResult) -> float:
         """P of where a game stands, in points."""
-        held = {"depth": result.max_depth, "level": result.max_experience_level}
-        return sum(weight * held[name] for name, weight in self.weights)
+        reached = {"depth": result.max_depth, "level": result.max_experience_level}
+        return sum(weight * reached[name] for name, weight in self.weights)
 
 
 _FREE = ("actors", "inline", "cluster", "threads")

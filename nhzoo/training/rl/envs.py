@@ -128,9 +128,9 @@ class NetHackTrainEnv:
             self._note_end()
         reward = self._episode.result.score - before
         if self._potential.weights:
-            held = 0.0 if self.terminated else self._potential.of(self._episode.result)
-            reward += self._config.discount * held - self._held
-            self._held = held
+            potential = 0.0 if self.terminated else self._potential.of(self._episode.result)
+            reward += self._config.discount * potential - self._held
+            self._held = potential
         return reward
 
     def replay(self, actions: bytes) -> bool:

@@ -134,9 +134,9 @@ class ImpalaRun:
         check_config(folder, asdict(config) | {"device": self.device.type} | revisions, config.free)
         state = read_state(folder, say)
         actors, turn = self._load(state) if state else ({}, 0)
-        self.crew = self._crew(actors, turn, stop, say)
+        self.pool = self._make_pool(actors, turn, stop, say)
         try:
-            self.crew.publish(weights_of(self.policy), self.counters.update)
+            self.pool.publish(weights_of(self.policy), self.counters.update)
         except BaseException:
             self.close()
             raise
@@ -157,7 +157,7 @@ class ImpalaRun:
         """
         config, counters = self.config, self.counters
         began = time.monotonic()
-        unrolls = self.crew.collect(config.unrolls)
+        unrolls = self.pool.collect(config.unrolls)
         self._sums["waited"].append(time.monotonic() - began)
         for unroll in unrolls:
             self.scale.see(unroll.actor, unroll.rewards, unroll.valid, unroll.first[:-1])
@@ -166,7 +166,7 @@ class ImpalaRun:
             self.episodes += len(unroll.finished)
             self._sums["lag"].append(counters.update - unroll.version)
         arrays = joined(unrolls)
-        self.crew.release()
+        self.pool.release()
         batch = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
         if config.phase(counters.update) == PLAY_IN:
             if self.teacher:  # carries its state
@@ -181,7 +181,7 @@ class ImpalaRun:
             )
         counters.update += 1
         counters.frames += int(arrays["valid"].sum())
-        self.crew.publish(weights, counters.update)
+        self.pool.publish(weights, counters.update)
 
     def _learn(self, batch: Mapping[str, Tensor], unrolls: list[Unroll]) -> None:
         """Move the parameters by the loss of a batch."""
@@ -292,7 +292,7 @@ class ImpalaRun:
 
     def save(self) -> None:
         """Write all that a resume needs, complete or not at all."""
-        tensors, actors = pack_states(self.crew.states())
+        tensors, actors = pack_states(self.pool.states())
         groups = {
             "policy": self.policy.state_dict(),
             "critic": self.critic.state_dict(),
@@ -318,11 +318,11 @@ class ImpalaRun:
 
     def close(self) -> None:
         """End the actors, and what reads ahead."""
-        self.crew.close()
+        self.pool.close()
         if self.demonstrations:
             self.demonstrations.close()
 
-    def _crew(
+    def _make_pool(
         self,
         states: dict[int, ActorState],
         turn: int,

@@ -123,12 +123,12 @@ def load_critic(folder: Path, critic: Critic) -> bool:
     if not path.exists():
         return False
     try:
-        held = safetensors.torch.load(files.read_bounded(path, _MOST_BYTES))
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in held.values()):
+        tensors = safetensors.torch.load(files.read_bounded(path, _MOST_BYTES))
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
             raise ValueError("holds NaN or infinite values")
-        if "weight" in held and held["weight"].shape != critic.weight.shape:
+        if "weight" in tensors and tensors["weight"].shape != critic.weight.shape:
             return False
-        critic.load_state_dict(held)
+        critic.load_state_dict(tensors)
     except (safetensors.SafetensorError, RuntimeError, ValueError) as error:
         raise InputError(f"{path}: cannot be used ({str(error).splitlines()[0]})") from None
     return True
@@ -178,7 +178,7 @@ class Teacher:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of `state`."""
         device = self.policy.head.weight.device
-        self._states = {int(actor): held.to(device) for actor, held in state.items()}
+        self._states = {int(actor): tensor.to(device) for actor, tensor in state.items()}
 
 
 def divergence(teacher: Tensor, student: Tensor) -> Tensor:

@@ -144,20 +144,20 @@ class RayActorPool:
             n: hand.given or ActorState.new_games(self._after(hand))
             for n, hand in self._hands.items()
         }
-        asked = {h.handle.state.remote(): h for h in self._hands.values() if not h.given}
+        requests = {h.handle.state.remote(): h for h in self._hands.values() if not h.given}
         limit, stopping = time.monotonic() + PATIENCE, False
         ready: list[Any] = []
-        while len(ready) < len(asked) and time.monotonic() < limit:
+        while len(ready) < len(requests) and time.monotonic() < limit:
             if not stopping and self._stop():
                 stopping, limit = True, min(limit, time.monotonic() + STOP_SECONDS)
-            ready, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK)
-        for reference, hand in asked.items():
-            told = None
+            ready, _ = self._ray.wait(list(requests), num_returns=len(requests), timeout=_LOOK)
+        for reference, hand in requests.items():
+            state = None
             if reference in ready:
                 with contextlib.suppress(self._ray.exceptions.RayError):
-                    told = self._ray.get(reference, timeout=STOP_SECONDS)
-            if told:
-                states[hand.number] = told
+                    state = self._ray.get(reference, timeout=STOP_SECONDS)
+            if state:
+                states[hand.number] = state
             else:
                 self._say(
                     f"actor {hand.number} does not tell where it stands: it begins new games when "

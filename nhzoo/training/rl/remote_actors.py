@@ -114,7 +114,7 @@ _STATE = "state"
 
 @dataclass(eq=False)
 class _ActorHandle:
-    """One actor as the learner sees it. `asked`: buffers that it is to play into.
+    """One actor as the learner sees it. `pending`: buffers that it is to play into.
 
     `given` is where it began, until its first unroll has come. `heard`: when it last sent anything,
     or was asked while it owed nothing.
@@ -125,7 +125,7 @@ class _ActorHandle:
     buffers: list[Unroll]
     started: int
     given: ActorState | None
-    asked: int = 0
+    pending: int = 0
     telling: bool = False
     heard: float = field(default_factory=time.monotonic)
 
@@ -156,7 +156,7 @@ class ProcessActorPool:
         self._weights = SharedWeights(self._context, config.policy.params)
         self._ready: list[tuple[_ActorHandle, int, Unroll]] = []
         self._out: list[tuple[_ActorHandle, int]] = []  # handed out and not released yet
-        self._told: dict[int, ActorState] = {}
+        self._answers: dict[int, ActorState] = {}
         self._deaths = 0
         self._begun = False
         self._looked = time.monotonic()
@@ -196,15 +196,15 @@ class ProcessActorPool:
 
     def states(self) -> dict[int, ActorState]:
         """See `actors.ActorPool`."""
-        self._told = {}
-        asked = [hand for hand in self._hands if not hand.given]
-        for hand in asked:
-            if not hand.asked:
+        self._answers = {}
+        playing = [hand for hand in self._hands if not hand.given]
+        for hand in playing:
+            if not hand.pending:
                 hand.heard = time.monotonic()
             hand.telling = True
             hand.child.send(_STATE)
         stopping: float | None = None
-        while waited := [hand for hand in asked if hand.telling and hand in self._hands]:
+        while waited := [hand for hand in playing if hand.telling and hand in self._hands]:
             now = time.monotonic()
             if stopping is None and self._stop():
                 stopping = now
@@ -219,7 +219,9 @@ class ProcessActorPool:
         states = {}
         for hand in self._hands:
             states[hand.number] = (
-                self._told.get(hand.number) or hand.given or ActorState.new_games(self._after(hand))
+                self._answers.get(hand.number)
+                or hand.given
+                or ActorState.new_games(self._after(hand))
             )
         return states
 
@@ -244,21 +246,21 @@ class ProcessActorPool:
                 self._hear(hand, message)
             if ended:
                 self._replace(hand, f"has ended ({_reason(hand.child.exit_code)})")
-            elif (hand.asked or hand.telling) and now - hand.heard > hand.limit:
+            elif (hand.pending or hand.telling) and now - hand.heard > hand.limit:
                 self._replace(hand, f"has said nothing for {hand.limit:g} s")
 
     def _hear(self, hand: _ActorHandle, message: tuple[str, Any]) -> None:
-        kind, said = message
+        kind, content = message
         if kind == "error":
-            raise NhzooError(f"actor {hand.number}: {said}")
+            raise NhzooError(f"actor {hand.number}: {content}")
         if kind == _STATE:
-            self._told[hand.number], hand.telling = said, False
+            self._answers[hand.number], hand.telling = content, False
             return
-        index, about = said
+        index, about = content
         unroll = hand.buffers[index]
         for name, value in about.items():
             setattr(unroll, name, value)
-        hand.started, hand.asked, hand.given = unroll.started, hand.asked - 1, None
+        hand.started, hand.pending, hand.given = unroll.started, hand.pending - 1, None
         self._ready.append((hand, index, unroll))
         self._deaths = 0
 
@@ -285,9 +287,9 @@ class ProcessActorPool:
             self._ask(hand, index)
 
     def _ask(self, hand: _ActorHandle, index: int) -> None:
-        if not hand.asked and not hand.telling:
+        if not hand.pending and not hand.telling:
             hand.heard = time.monotonic()
-        hand.asked += 1
+        hand.pending += 1
         hand.child.send(index)
 
     def _spawn(self, number: int, state: ActorState) -> _ActorHandle:
@@ -333,27 +335,27 @@ def _serve(
     torch.set_num_threads(1)
     shape = config.time, config.games, config.policy.hidden
     buffers = [Unroll.within(buffer, *shape) for buffer in memory]
-    asked: deque[int] = deque()
+    requests: deque[int] = deque()
     with contextlib.suppress(EOFError):
         try:
             actor = Actor(number, config, state)
             while True:
-                for message in channel.receive() if asked else [channel.next()]:
+                for message in channel.receive() if requests else [channel.next()]:
                     if message == _STATE:  # before all that is still to be played
                         _say(channel, _STATE, actor.state())
                     else:
-                        asked.append(message)
-                if asked:
+                        requests.append(message)
+                if requests:
                     _load(actor, weights)
-                    unroll = actor.play(buffers[asked[0]])
+                    unroll = actor.play(buffers[requests[0]])
                     about = {k: getattr(unroll, k) for k in _ABOUT}
-                    _say(channel, "unroll", (asked.popleft(), about))
+                    _say(channel, "unroll", (requests.popleft(), about))
         except (NhzooError, ValueError) as error:
             _say(channel, "error", str(error).splitlines()[0])
 
 
-def _say(channel: Channel, kind: str, said: Any) -> None:
-    channel.send((kind, said))
+def _say(channel: Channel, kind: str, content: Any) -> None:
+    channel.send((kind, content))
     channel.drain()  # the learner reads, or is stopped, or is gone and its end closed
 
 

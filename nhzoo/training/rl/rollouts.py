@@ -52,15 +52,15 @@ class RewardScale:
 
     def see(self, actor: int, rewards: Array, valid: Array, first: Array) -> None:
         """Take in an unroll of one actor, [T, B] each; `first` is True where a game begins."""
-        held = self._returns.get(actor)
-        if held is None or len(held) != rewards.shape[1]:
-            held = np.zeros(rewards.shape[1])
+        running = self._returns.get(actor)
+        if running is None or len(running) != rewards.shape[1]:
+            running = np.zeros(rewards.shape[1])
         total = 0.0
         for reward, counted, begins in zip(rewards, valid, first, strict=True):
-            held = np.where(begins, 0.0, held)
-            held = np.where(counted, self.discount * held + reward, held)
-            total += float((held[counted] ** 2).sum())
-        self._returns[actor] = held
+            running = np.where(begins, 0.0, running)
+            running = np.where(counted, self.discount * running + reward, running)
+            total += float((running[counted] ** 2).sum())
+        self._returns[actor] = running
         count = int(valid.sum())
         weight = min(self.steps + _PRIOR, _MEMORY)
         self.mean_square = (self.mean_square * weight + total) / (weight + count)
@@ -74,7 +74,7 @@ class RewardScale:
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, as plain JSON."""
-        returns = {str(actor): held.tolist() for actor, held in self._returns.items()}
+        returns = {str(actor): running.tolist() for actor, running in self._returns.items()}
         return {"mean_square": self.mean_square, "steps": self.steps, "returns": returns}
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -145,18 +145,18 @@ def test_processes_play_what_an_actor_here_plays():
     weights = weights_of(policy())
     inline = [InlineActorPool(WALK, 1, {}), ProcessActorPool(WALK, 1, {})]
     found = []
-    for crew in inline:
-        crew.publish(weights, 0)
+    for pool in inline:
+        pool.publish(weights, 0)
         unrolls = []
         for _ in range(5):
-            (unroll,) = crew.collect(1)
+            (unroll,) = pool.collect(1)
             unrolls.append((joined([unroll]), list(unroll.finished)))
-            crew.release()
+            pool.release()
         found.append(unrolls)
     state = inline[1].states()[0]
     assert len(state.actions) == WALK.games
-    for crew in inline:
-        crew.close()
+    for pool in inline:
+        pool.close()
     for (a, games), (b, others) in zip(*found, strict=True):
         assert games == others
         for name, array in a.items():

@@ -151,9 +151,9 @@ def test_a_killed_run_goes_on(tmp_path, number):
     with closing(ImpalaRun(config, folder)) as run:
         before = run.counters.update, run.episodes
         assert before[0] > 0
-        (unroll,) = run.crew.collect(1)
+        (unroll,) = run.pool.collect(1)
         assert not unroll.first[0].all()  # the games go on where they were
-        run.crew.release()
+        run.pool.release()
         run.step()
         assert run.counters.update == before[0] + 1
 
@@ -330,7 +330,7 @@ def test_an_entry_is_gone_on_with_at_the_temperature_at_which_it_samples(tmp_pat
     config = replace(TINY, params=0, start=entry, teacher=entry)
     held = load_warm_start(config, [])
     with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
-        (unroll,) = run.crew.collect(1)
+        (unroll,) = run.pool.collect(1)
         inputs = {name: torch.from_numpy(array) for name, array in vars(unroll.features).items()}
         not_first = torch.from_numpy(~unroll.first).float()
         policy = held.start.policy
@@ -355,7 +355,7 @@ def test_the_loss_is_what_plain_loops_make_of_each_game(tmp_path):
     random = np.random.default_rng(0)
     with closing(ImpalaRun(config, tmp_path)) as run:
         run.critic.weight.data[:] = torch.from_numpy(random.normal(0, 0.3, run.critic.weight.shape))
-        (unroll,) = run.crew.collect(1)
+        (unroll,) = run.pool.collect(1)
         unroll.rewards[:] = random.normal(size=unroll.rewards.shape) * unroll.valid
         unroll.log_probs += random.normal(0, 0.5, unroll.log_probs.shape)  # another's
         assert unroll.died.any() and not unroll.valid.all()
@@ -503,7 +503,7 @@ def test_actors_end_when_the_first_weights_cannot_be_published(tmp_path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(InlineActorPool, "publish", fail)
-    monkeypatch.setattr(InlineActorPool, "close", lambda crew: closed.append(crew))
+    monkeypatch.setattr(InlineActorPool, "close", lambda pool: closed.append(pool))
     with pytest.raises(OSError, match="No space"):
         ImpalaRun(TINY, tmp_path)
     assert len(closed) == 1

@@ -56,7 +56,7 @@ def test_a_machine_dies_and_training_goes_on(cluster, tmp_path):
     with closing(ImpalaRun(config, tmp_path)) as run:
         for _ in range(6):
             run.step()
-        assert {hand.number for hand in run.crew._pending.values()} == {0, 1}
+        assert {hand.number for hand in run.pool._pending.values()} == {0, 1}
         run.save()
         lost = run.counters.update
         cluster.remove_node(cluster.second)
@@ -66,8 +66,8 @@ def test_a_machine_dies_and_training_goes_on(cluster, tmp_path):
         cluster.add_node(num_cpus=1)
         seen = set()
         while len(seen) < 2:  # with a new one
-            seen |= {unroll.actor for unroll in run.crew.collect(1)}
-            run.crew.release()
+            seen |= {unroll.actor for unroll in run.pool.collect(1)}
+            run.pool.release()
     run_again = train(replace(config, steps=40 * 20), tmp_path)
     assert run_again.updates == 20
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -85,7 +85,7 @@ def test_no_actors_left(cluster, tmp_path, monkeypatch):
     with closing(ImpalaRun(config, tmp_path)) as run:
         run.step()
         monkeypatch.setattr(ray_actors, "PATIENCE", 0.01)
-        monkeypatch.setattr(run.crew._ray, "wait", lambda *given, **named: ([], []))
+        monkeypatch.setattr(run.pool._ray, "wait", lambda *given, **named: ([], []))
         with pytest.raises(NhzooError, match="no actors left: none of 1 has played"):
             run.step()
         monkeypatch.undo()
@@ -104,14 +104,14 @@ def test_a_stop_ends_the_waits_and_who_is_silent_is_replaced(cluster, tmp_path, 
         ImpalaRun(config, tmp_path, FROM_SCRATCH, said.append, lambda: bool(stopping))
     ) as run:
         run.step()
-        (hand,) = run.crew._hands.values()
+        (hand,) = run.pool._hands.values()
         os.kill(ray.get(hand.handle.__ray_call__.remote(lambda self: os.getpid())), signal.SIGSTOP)
         monkeypatch.setattr(ray_actors, "STOP_SECONDS", 0.5)
         stopping.append(signal.SIGTERM)
         with pytest.raises(Stopped):
             run_on(run)
         began = time.monotonic()
-        (state,) = run.crew.states().values()
+        (state,) = run.pool.states().values()
         assert time.monotonic() - began < ray_actors.PATIENCE / 3
         assert state.numbers == [] and state.started > hand.started
         assert len(said) == 1 and "actor 0 does not tell where it stands" in said[0]
@@ -121,7 +121,7 @@ def test_a_stop_ends_the_waits_and_who_is_silent_is_replaced(cluster, tmp_path, 
         assert said[1] == (
             "actor 0 has said nothing for 300 s: another takes its place, with new games"
         )
-        assert run.crew._hands[0] is not hand
+        assert run.pool._hands[0] is not hand
 
 
 def test_an_address_that_does_not_answer(monkeypatch):

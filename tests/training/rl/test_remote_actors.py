@@ -110,8 +110,8 @@ def _held(tmp_path, monkeypatch):
 
 
 @contextmanager
-def crew_of(monkeypatch, serve=None, actors=1, stop=lambda: False, **limits):
-    """A crew, and what it says. Limits hold until it has replaced an actor: that one must start."""
+def pool_of(monkeypatch, serve=None, actors=1, stop=lambda: False, **limits):
+    """A pool, and what it says. Limits hold until it has replaced an actor: that one must start."""
     said = []
     if serve:
         monkeypatch.setattr(remote_actors, "_serve", serve)
@@ -122,16 +122,16 @@ def crew_of(monkeypatch, serve=None, actors=1, stop=lambda: False, **limits):
         for name, value in before.items():
             monkeypatch.setattr(remote_actors, name, value)
 
-    crew = ProcessActorPool(WALK, actors, {}, stop, say)
-    crew.limit = lambda: [monkeypatch.setattr(remote_actors, *item) for item in limits.items()]
+    pool = ProcessActorPool(WALK, actors, {}, stop, say)
+    pool.limit = lambda: [monkeypatch.setattr(remote_actors, *item) for item in limits.items()]
     try:
-        yield crew, said
+        yield pool, said
     finally:
-        crew.close()
+        pool.close()
 
 
-def pid(crew, number=0):
-    return crew._hands[number].child.pid
+def pid(pool, number=0):
+    return pool._hands[number].child.pid
 
 
 @pytest.mark.slow
@@ -139,81 +139,81 @@ def test_an_actor_killed_while_it_reads_the_weights_holds_up_nobody(monkeypatch)
     """The other actor plays on with new weights, and the killed one is replaced."""
     actors = min(2, len(os.sched_getaffinity(0)))
     weights = weights_of(policy())
-    with crew_of(monkeypatch, _held_reading, actors) as (crew, said):
-        crew.publish(weights, 0)
-        pids = [hand.child.pid for hand in crew._hands]
+    with pool_of(monkeypatch, _held_reading, actors) as (pool, said):
+        pool.publish(weights, 0)
+        pids = [hand.child.pid for hand in pool._hands]
         until(lambda: any(state_of(p) == "T" for p in pids))
         held = next(n for n, p in enumerate(pids) if state_of(p) == "T")
         for version in range(1, 4):
-            crew.publish(weights + version, version)
+            pool.publish(weights + version, version)
         if actors == 2:
             for _ in range(6):
-                (unroll,) = crew.collect(1)
+                (unroll,) = pool.collect(1)
                 assert unroll.actor != held
-                crew.release()
+                pool.release()
             assert unroll.version == 3
         os.kill(pids[held], signal.SIGKILL)
         replaced = None
         while not replaced:
-            (unroll,) = crew.collect(1)
+            (unroll,) = pool.collect(1)
             replaced = unroll if unroll.actor == held else None
-            crew.release()
+            pool.release()
         assert replaced.version == 3 and replaced.first[0].all()
         assert replaced.started > most_started(WALK, remote_actors.BUFFERS)
         assert said == [
             f"actor {held} has ended (killed by SIGKILL): another takes its place, with new games"
         ]
-        assert set(crew.states()) == set(range(actors))
+        assert set(pool.states()) == set(range(actors))
 
 
 @pytest.mark.slow
 def test_an_actor_stopped_in_the_middle_of_a_message_is_replaced(monkeypatch):
-    with crew_of(monkeypatch, _held_speaking, START_SECONDS=0.5) as (crew, said):
-        crew.publish(weights_of(policy()), 0)
-        held = pid(crew)
+    with pool_of(monkeypatch, _held_speaking, START_SECONDS=0.5) as (pool, said):
+        pool.publish(weights_of(policy()), 0)
+        held = pid(pool)
         until(lambda: state_of(held) == "T")
-        crew.limit()
-        (unroll,) = crew.collect(1)
+        pool.limit()
+        (unroll,) = pool.collect(1)
         assert unroll.first[0].all() and unroll.started > most_started(WALK, 2)
         assert said == [
             "actor 0 has said nothing for 0.5 s: another takes its place, with new games"
         ]
-        assert pid(crew) != held and state_of(held) == ""
+        assert pid(pool) != held and state_of(held) == ""
 
 
 @pytest.mark.slow
 def test_states_do_not_wait_for_an_actor_that_is_stopped(monkeypatch):
     """It owes no unroll: only what it is asked here."""
-    with crew_of(monkeypatch, _held_telling, HANG_SECONDS=0.5) as (crew, said):
-        crew.publish(weights_of(policy()), 0)
-        unrolls = crew.collect(2)
+    with pool_of(monkeypatch, _held_telling, HANG_SECONDS=0.5) as (pool, said):
+        pool.publish(weights_of(policy()), 0)
+        unrolls = pool.collect(2)
         started = unrolls[-1].started
-        crew.limit()
-        (state,) = crew.states().values()
+        pool.limit()
+        (state,) = pool.states().values()
         assert (state.numbers, state.started) == ([], started + most_started(WALK, 2))
         assert len(said) == 1 and "actor 0 has said nothing for 0.5 s" in said[0]
-        crew.release()
-        assert crew.collect(1)[0].started > state.started
-        assert len(crew.states()[0].numbers) == WALK.games
+        pool.release()
+        assert pool.collect(1)[0].started > state.started
+        assert len(pool.states()[0].numbers) == WALK.games
 
 
 @pytest.mark.slow
 def test_a_stop_ends_the_waits(monkeypatch):
     stopping = []
     monkeypatch.setattr(remote_actors, "STOP_SECONDS", 0.5)
-    with crew_of(monkeypatch, stop=lambda: bool(stopping)) as (crew, said):
-        crew.publish(weights_of(policy()), 0)
+    with pool_of(monkeypatch, stop=lambda: bool(stopping)) as (pool, said):
+        pool.publish(weights_of(policy()), 0)
         for number in (signal.SIGTERM, signal.SIGINT):  # to all processes, as Ctrl-C: not for them
-            os.kill(pid(crew), number)
-        crew.collect(2)
+            os.kill(pid(pool), number)
+        pool.collect(2)
         assert not said
-        os.kill(pid(crew), signal.SIGSTOP)
-        crew.release()
+        os.kill(pid(pool), signal.SIGSTOP)
+        pool.release()
         stopping.append(signal.SIGTERM)
         began = time.monotonic()
         with pytest.raises(Stopped):
-            crew.collect(1)
-        (state,) = crew.states().values()
+            pool.collect(1)
+        (state,) = pool.states().values()
         assert time.monotonic() - began < remote_actors.HANG_SECONDS / 3
         assert not state.numbers
         assert len(said) == 1 and "actor 0 does not tell within 0.5 s where it stands" in said[0]
@@ -226,9 +226,9 @@ def test_an_actor_that_has_not_begun_stands_where_it_was_to_begin(monkeypatch):
     actor.play(WALK.empty())
     state = actor.state()
     actor.close()
-    with closing(ProcessActorPool(WALK, 1, {0: state}, lambda: True)) as crew:
-        crew.publish(weights_of(policy()), 0)
-        assert crew.states() == {0: state}
+    with closing(ProcessActorPool(WALK, 1, {0: state}, lambda: True)) as pool:
+        pool.publish(weights_of(policy()), 0)
+        assert pool.states() == {0: state}
 
 
 def test_a_process_that_is_stopped_as_it_is_born_does_not_hold_the_learner(tmp_path):
@@ -241,11 +241,11 @@ def test_a_process_that_is_stopped_as_it_is_born_does_not_hold_the_learner(tmp_p
     before = multiprocessing.spawn.get_executable()
     multiprocessing.spawn.set_executable(os.fspath(script))
     try:
-        with closing(ProcessActorPool(WALK, 1, {0: state})) as crew:
-            born = pid(crew)
-            crew.publish(weights_of(policy()), 0)
+        with closing(ProcessActorPool(WALK, 1, {0: state})) as pool:
+            born = pid(pool)
+            pool.publish(weights_of(policy()), 0)
             until(lambda: state_of(born) == "T")
-            assert crew._hands[0].child._channel.unsent > 0
+            assert pool._hands[0].child._channel.unsent > 0
         assert state_of(born) == ""
     finally:
         multiprocessing.spawn.set_executable(before)
@@ -255,13 +255,13 @@ def test_a_process_that_is_stopped_as_it_is_born_does_not_hold_the_learner(tmp_p
 def test_no_actors_left(monkeypatch):
     monkeypatch.setattr(remote_actors, "MOST_DEATHS", 1)
     monkeypatch.setattr(remote_actors, "_serve", _die)
-    crew = ProcessActorPool(WALK, 1, {})
+    pool = ProcessActorPool(WALK, 1, {})
     try:
-        crew.publish(weights_of(policy()), 0)
+        pool.publish(weights_of(policy()), 0)
         with pytest.raises(NhzooError, match=r"no actors left: 2 ended.*exit code 3"):
-            crew.collect(1)
+            pool.collect(1)
     finally:
-        crew.close()
+        pool.close()
 
 
 def _die(*args):
@@ -271,32 +271,32 @@ def _die(*args):
 @pytest.mark.slow
 def test_what_an_actor_raises_is_said():
     config = replace(WALK, world=TrainEnvConfig("chess"))
-    crew = ProcessActorPool(config, 1, {})
+    pool = ProcessActorPool(config, 1, {})
     try:
-        crew.publish(weights_of(policy()), 0)
+        pool.publish(weights_of(policy()), 0)
         with pytest.raises(NhzooError, match=r"actor 0: --world chess"):
-            crew.collect(1)
+            pool.collect(1)
     finally:
-        crew.close()
+        pool.close()
 
 
 @pytest.mark.slow
 def test_what_the_learner_itself_stood_still_for_does_not_count(monkeypatch):
     monkeypatch.setattr(remote_actors, "_LOOK", 0.01)
-    with crew_of(monkeypatch) as (crew, said):
-        crew.publish(weights_of(policy()), 0)
-        crew.collect(2)
-        crew.release()
-        hand = crew._hands[0]
+    with pool_of(monkeypatch) as (pool, said):
+        pool.publish(weights_of(policy()), 0)
+        pool.collect(2)
+        pool.release()
+        hand = pool._hands[0]
         os.kill(hand.child.pid, signal.SIGSTOP)
         hand.child.messages()
-        crew._looked -= 1_000.0  # as when the learner was stopped for so long
+        pool._looked -= 1_000.0  # as when the learner was stopped for so long
         hand.heard -= 1_000.0
-        crew._listen()
-        assert crew._hands == [hand] and not said
+        pool._listen()
+        assert pool._hands == [hand] and not said
         hand.heard -= remote_actors.HANG_SECONDS
-        crew._listen()
-        assert crew._hands != [hand] and len(said) == 1
+        pool._listen()
+        assert pool._hands != [hand] and len(said) == 1
 
 
 def test_states_of_new_games_are_kept():
@@ -408,6 +408,6 @@ def test_a_run_whose_only_actor_is_stopped_ends_when_asked_to_with_its_state(tmp
     with closing(ImpalaRun(replace(TINY, save_every=1000), folder)) as run:
         assert run.counters.update == update > 0
         assert run.counters.frames <= update * TINY.time * TINY.games
-        assert run.crew._actors[0].state().started > WALK.games
+        assert run.pool._actors[0].state().started > WALK.games
     assert json.loads(log.read_text().splitlines()[-1])["update"] <= update
     assert lines(folder)[0]["update"] == TINY.log_every

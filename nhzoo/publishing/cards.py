@@ -69,8 +69,8 @@ def model_card(facts: Facts) -> str:
 
 @cache
 def _templates() -> Environment:
-    made = environment()
-    made.filters |= {
+    env = environment()
+    env.filters |= {
         "quote": quote,
         "code": code,
         "plain": _plain,
@@ -80,14 +80,14 @@ def _templates() -> Environment:
         "score_text": score_text,
         "setting": _setting,
     }
-    made.tests["finite"] = _is_number
-    made.globals |= {
+    env.tests["finite"] = _is_number
+    env.globals |= {
         "hub": HUB_URL,
         "organisation": ORGANISATION,
         "player": PLAYER,
         "line": Markup(KEPT),
     }
-    return made
+    return env
 
 
 def markdown(template: str, kept: str, **values: Any) -> str:

@@ -19,7 +19,7 @@ TEMPLATES: Final = PACKAGE / "publishing" / "templates"
 
 def environment(*folders: Path) -> Environment:
     """An environment for templates of `folders` and of this room; a name not given is an error."""
-    made = Environment(
+    env = Environment(
         loader=FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
@@ -28,8 +28,8 @@ def environment(*folders: Path) -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.filters |= {"number": number, "interval": interval, "count": count}
-    return made
+    env.filters |= {"number": number, "interval": interval, "count": count}
+    return env
 
 
 def _finalize(value: object) -> str:

@@ -54,14 +54,14 @@ def read_curve(path: Path) -> Curve | None:
 def cloned_csv(log: Path) -> bytes:
     """The `log.jsonl` of a run of cloning: all validations, and of the rest a few dozen."""
     rows = files.read_jsonl(log)
-    kept, next_at = [], 0.0
+    lines, next_at = [], 0.0
     for row in rows:
         if row["frames"] >= next_at or "validation_loss" in row or row is rows[-1]:
             held_out = row.get("validation_loss")
             shown = f"{held_out:.5g}" if held_out else ""
-            kept.append((row["frames"], f"{row['flops']:.6g}", f"{row['loss']:.5g}", shown))
+            lines.append((row["frames"], f"{row['flops']:.6g}", f"{row['loss']:.5g}", shown))
             next_at = row["frames"] * _SPREAD
-    return _csv(CLONED, kept)
+    return _csv(CLONED, lines)
 
 
 def played_csv(log: Path) -> bytes:
@@ -70,7 +70,7 @@ def played_csv(log: Path) -> bytes:
     A few dozen rows; where no game ended there is no score.
     """
     rows = files.read_jsonl(log)
-    kept, next_at, before, games, score = [], 0.0, 0, 0, 0.0
+    lines, next_at, before, games, score = [], 0.0, 0, 0, 0.0
     for row in rows:
         ended = int(row["games"]) - before  # its score is the mean of these
         before += ended
@@ -78,9 +78,9 @@ def played_csv(log: Path) -> bytes:
         score += ended * float(row.get("score") or 0.0)
         if row["frames"] >= next_at or row is rows[-1]:
             mean = f"{score / games:.5g}" if games else ""
-            kept.append((row["frames"], f"{row['flops']:.6g}", mean, games))
+            lines.append((row["frames"], f"{row['flops']:.6g}", mean, games))
             next_at, games, score = row["frames"] * _SPREAD, 0, 0.0
-    return _csv(PLAYED, kept)
+    return _csv(PLAYED, lines)
 
 
 def table_rows(curve: Curve) -> list[tuple[float | None, ...]]:

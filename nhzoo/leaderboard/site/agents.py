@@ -13,7 +13,7 @@ from nhzoo.errors import NhzooError
 from nhzoo.evaluation.statistics import summary_ci95
 from nhzoo.leaderboard.board import TIERS, BoardRow
 from nhzoo.leaderboard.site.charts import learning_curve
-from nhzoo.leaderboard.site.games import RULE, Recorded
+from nhzoo.leaderboard.site.games import RULE, Recording
 from nhzoo.leaderboard.site.page import TIER_TEXT, Page, agent_path
 from nhzoo.leaderboard.submission import ENTRY_FOLDER, read_manifest
 from nhzoo.publishing.html import number
@@ -36,7 +36,7 @@ _LONGEST_COMMAND = 2_000
 def agent_page(
     row: BoardRow,
     result: Result,
-    games: Sequence[Recorded],
+    recordings: Sequence[Recording],
     others: Sequence[BoardRow],
     ranked: int,
 ) -> Page:
@@ -47,9 +47,9 @@ def agent_page(
     config, wrong = _config(row)
     curve, no_curve = _curve(row)
     casts = [
-        player_game(game.wanted.game, game.wanted.label, windows, src=f"../{game.wanted.path}")
-        for game in games
-        if (windows := game.windows)
+        player_game(one.game.row, one.game.label, one.windows, src=f"../{one.game.path}")
+        for one in recordings
+        if one.windows
     ]
     description = config.get("description")
     values = {
@@ -61,7 +61,7 @@ def agent_page(
         "warnings": [*_status(row), *wrong, *doubts(result)],
         "cards": summary_cards(result.summary),
         "casts": casts,
-        "missing": [(g.wanted.game["index"], g.reason) for g in games if g.windows is None],
+        "missing": [(one.game.row["index"], one.reason) for one in recordings if not one.windows],
         "rule": RULE,
         "charts": result_charts(result) + ([curve] if curve else []),
         "ends": ends(result.rows),
@@ -194,8 +194,8 @@ def _commands(row: BoardRow, config: dict[str, Any]) -> list[tuple[str, str]]:
     if row.sha256 and source:
         check += ["--audit", source]
     found.append(("Check this very result", shlex.join(check)))
-    if made := _training_command(config):
-        found.append(("Train it again", made))
+    if command := _training_command(config):
+        found.append(("Train it again", command))
     return found
 
 
@@ -215,11 +215,11 @@ def _source(row: BoardRow) -> str:
 
 
 def _training_command(config: dict[str, Any]) -> str:
-    made = files.as_object(config.get("training")).get("command")
-    if not isinstance(made, str) or len(made) > _LONGEST_COMMAND:
+    command = files.as_object(config.get("training")).get("command")
+    if not isinstance(command, str) or len(command) > _LONGEST_COMMAND:
         return ""
     try:
-        words = shlex.split(made)
+        words = shlex.split(command)
     except ValueError:
         return ""
     return shlex.join(words) if words[:2] == ["nhzoo", "train"] else ""

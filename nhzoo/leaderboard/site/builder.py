@@ -24,7 +24,7 @@ from nhzoo.leaderboard.board_log import LogLine, head
 from nhzoo.leaderboard.site.agents import agent_page
 from nhzoo.leaderboard.site.boards import index_page, protocol_pages, protocols_page, ranked_rows
 from nhzoo.leaderboard.site.documents import from_markdown
-from nhzoo.leaderboard.site.games import Recorded, record, wanted_games
+from nhzoo.leaderboard.site.games import Recording, record, shown_games
 from nhzoo.leaderboard.site.page import SCRIPTS, Page, agent_path, style, templates
 from nhzoo.leaderboard.site.scaling import Laws, read_laws, scaling_page
 from nhzoo.publishing.html import asset, single_file
@@ -92,15 +92,15 @@ def build_board(
     documents, laws = documents or {}, laws or Laws()
     _check_out(out)
     played = {row.id: read(row.folder) for row in board.rows}
-    wanted = [
+    shown = [
         game
         for row in board.rows
         if row.status not in ("removed", "altered")
-        for game in wanted_games(row.id, played[row.id])
+        for game in shown_games(row.id, played[row.id])
     ]
-    recorded: dict[str, list[Recorded]] = {row.id: [] for row in board.rows}
-    for game in record(wanted, out, workers, progress):
-        recorded[game.wanted.row_id].append(game)
+    recorded: dict[str, list[Recording]] = {row.id: [] for row in board.rows}
+    for one in record(shown, out, workers, progress):
+        recorded[one.game.row_id].append(one)
     pages = [index_page(board, laws), scaling_page(board.rows, laws), _log(board)]
     pages += [_submit(documents), protocols_page(board, documents.get("PROTOCOLS.md", ""))]
     for row in board.rows:
@@ -118,21 +118,20 @@ def build_board(
     written |= {name: asset(name).encode() for name in SCRIPTS}
     for path, data in written.items():
         files.atomic_write(out / path, data, sync=False)
-    every = [game for games in recorded.values() for game in games]
-    games = [game for game in every if game.windows is not None]
-    kept = {game.wanted.path for game in games}
-    _clean(out, {*written, *kept})
+    recordings = [one for group in recorded.values() for one in group]
+    paths = {one.game.path for one in recordings if one.windows}
+    _clean(out, {*written, *paths})
     return Built(
         out,
         len(pages),
         len(board.rows),
-        len(games),
+        len(paths),
         sum(map(len, written.values())),
-        sum((out / path).stat().st_size for path in kept),
+        sum((out / path).stat().st_size for path in paths),
         tuple(
-            f"{game.wanted.row_id}, game {game.wanted.game['index']}: {game.reason}"
-            for game in every
-            if game.windows is None
+            f"{one.game.row_id}, game {one.game.row['index']}: {one.reason}"
+            for one in recordings
+            if not one.windows
         ),
         board.warnings,
     )

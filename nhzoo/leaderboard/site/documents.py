@@ -34,11 +34,11 @@ def from_markdown(source: str, sections: tuple[str, ...] | None = None) -> Marku
 
 def _under(tokens: Sequence[Token], sections: tuple[str, ...]) -> list[Token]:
     """The tokens of some sections, their headings included."""
-    kept, wanted = [], False
+    kept, inside = [], False
     for i, token in enumerate(tokens):
         if token.type == "heading_open" and token.tag == "h2":
-            wanted = tokens[i + 1].content in sections
-        if wanted:
+            inside = tokens[i + 1].content in sections
+        if inside:
             kept.append(token)
     return kept
 

@@ -38,41 +38,44 @@ MAX_PACKED: Final = 600_000
 TOTAL: Final = 512 * files.MEGABYTE
 """Deflated bytes of all recordings at most: with many agents each recording is shorter."""
 
+Windows = tuple[tuple[int, int], ...]
+"""The steps that a recording shows, as (first, last)."""
+
 _FORMAT = 1  # of the recordings; another one has them made anew
 _DATA = re.compile(rb'\A// ([0-9a-f]{64})\nnhzooGame\("([A-Za-z0-9+/=]+)"\);\n\Z')
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ShownGame:
     """A game to record: of which row of the board, as what, and where it comes from."""
 
     row_id: str
     label: str
     result: Result
-    game: Row
+    row: Row
 
     @property
     def path(self) -> str:
         """Its file, from the site's root."""
-        return f"agents/games/{self.row_id}/{self.game['index']}.js"
+        return f"agents/games/{self.row_id}/{self.row['index']}.js"
 
 
 @dataclass(frozen=True)
-class Recorded:
+class Recording:
     """A recording that is in its file, with the steps it shows; or the reason why there is none."""
 
-    wanted: Wanted
-    windows: tuple[tuple[int, int], ...] | None
+    game: ShownGame
+    windows: Windows = ()
     reason: str = ""
 
 
-def wanted_games(row_id: str, result: Result) -> list[Wanted]:
+def shown_games(row_id: str, result: Result) -> list[ShownGame]:
     """The games of a result that are shown, by `RULE`; only those whose keys are there."""
     labels = choose_games(result.rows)
     labels |= _typical_death(result.rows, labels)
     rows = {row["index"]: row for row in result.rows}
     there = [i for i in labels if results.trace_path(result.folder, i).is_file()]
-    return [Wanted(row_id, labels[i], result, rows[i]) for i in there[:PER_AGENT]]
+    return [ShownGame(row_id, labels[i], result, rows[i]) for i in there[:PER_AGENT]]
 
 
 def _typical_death(rows: Sequence[Row], chosen: Collection[int]) -> dict[int, str]:
@@ -91,52 +94,51 @@ def _typical_death(rows: Sequence[Row], chosen: Collection[int]) -> dict[int, st
 
 
 def record(
-    wanted: Sequence[Wanted],
+    games: Sequence[ShownGame],
     out: Path,
     workers: int | None,
     progress: ProgressCallback = no_progress,
-) -> list[Recorded]:
+) -> list[Recording]:
     """Replay games and write their files; those of an earlier build that fit are kept as they are.
 
     A game that does not go as its row says is no error here: it has a reason instead of a file.
     """
-    most = min(MAX_PACKED, max(20_000, TOTAL // max(1, len(wanted))))
-    found: dict[int, Recorded] = {}
-    for i, one in enumerate(wanted):
-        kept = _kept(out / one.path, _key(one, most))
-        if kept is not None:
-            found[i] = Recorded(one, kept)
-    items = [(i, one.result.cast_item(one.game)) for i, one in enumerate(wanted) if i not in found]
+    most = min(MAX_PACKED, max(20_000, TOTAL // max(1, len(games))))
+    found: dict[int, Recording] = {}
+    for i, game in enumerate(games):
+        if windows := _kept(out / game.path, _key(game, most)):
+            found[i] = Recording(game, windows)
+    items = [(i, game.result.cast_item(game.row)) for i, game in enumerate(games) if i not in found]
     args = (MAX_STEPS, most)
     for i, outcome in run_items(CastTask, args, items, workers):
-        one = wanted[i]
+        game = games[i]
         if isinstance(outcome, Cast):
             data = base64.b64encode(outcome.packed)
-            written = b'// %s\nnhzooGame("%s");\n' % (_key(one, most).encode(), data)
-            files.atomic_write(out / one.path, written, sync=False)
-            found[i] = Recorded(one, outcome.windows)
+            written = b'// %s\nnhzooGame("%s");\n' % (_key(game, most).encode(), data)
+            files.atomic_write(out / game.path, written, sync=False)
+            found[i] = Recording(game, outcome.windows)
         else:
-            found[i] = Recorded(one, None, str(outcome))
-        progress(len(found), len(wanted))
-    return [found[i] for i in range(len(wanted))]
+            found[i] = Recording(game, reason=str(outcome))
+        progress(len(found), len(games))
+    return [found[i] for i in range(len(games))]
 
 
-def _key(one: Wanted, most: int) -> str:
+def _key(game: ShownGame, most: int) -> str:
     """What decides the bytes of a recording."""
-    facts = [_FORMAT, MAX_STEPS, most, one.result.agent, one.result.protocol.id, one.game]
+    facts = [_FORMAT, MAX_STEPS, most, game.result.agent, game.result.protocol.id, game.row]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _kept(path: Path, key: str) -> tuple[tuple[int, int], ...] | None:
-    """The steps that the recording of an earlier build shows, if it is the same one."""
+def _kept(path: Path, key: str) -> Windows:
+    """The steps that the recording of an earlier build shows; none if it is not the same one."""
     if not path.is_file():
-        return None
+        return ()
     try:
         found = _DATA.match(files.read_bounded(path, 8 * files.MEGABYTE))
         if found is None or found[1].decode() != key:
-            return None
+            return ()
         unpacked = files.inflate(base64.b64decode(found[2]), 256 * files.MEGABYTE, str(path))
         about = files.parse_json(unpacked.partition(b"\n")[0], str(path))["nhzoo"]
         return tuple((int(first), int(last)) for first, last in about["windows"])
     except (NhzooError, KeyError, TypeError, ValueError, binascii.Error):
-        return None
+        return ()

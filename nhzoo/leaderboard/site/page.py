@@ -73,9 +73,9 @@ _CHECKED: Final = {
 @cache
 def templates() -> Environment:
     """The environment of the site's templates."""
-    made = html.environment(TEMPLATES)
-    made.filters["short"] = short
-    made.globals |= {
+    env = html.environment(TEMPLATES)
+    env.filters["short"] = short
+    env.globals |= {
         "policy": POLICY,
         "navigation": NAVIGATION,
         "version": __version__,
@@ -84,7 +84,7 @@ def templates() -> Environment:
         "tiers": TIERS,
         "tier_text": TIER_TEXT,
     }
-    return made
+    return env
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from nhzoo.leaderboard.board_log import LogLine
 from nhzoo.leaderboard.site import games as site_games
 from nhzoo.leaderboard.site.builder import build, build_board, server
 from nhzoo.leaderboard.site.documents import from_markdown
-from nhzoo.leaderboard.site.games import record, wanted_games
+from nhzoo.leaderboard.site.games import record, shown_games
 from nhzoo.leaderboard.site.page import Scale, templates
 from nhzoo.leaderboard.site.scaling import Laws, read_laws
 from nhzoo.publishing.report import read
@@ -275,10 +275,10 @@ def test_games_are_chosen_by_the_rule(tmp_path):
     files.atomic_write(folder / "episodes.jsonl", files.dump_jsonl(rows))
     for index in range(7):
         results.write_trace(folder, index, b"qqqqq")
-    found = {one.game["index"]: one.label for one in wanted_games("x", read(folder))}
+    found = {one.row["index"]: one.label for one in shown_games("x", read(folder))}
     assert found == {6: "Best", 3: "Median", 0: "Worst", 1: "Typical death (newt)"}
     results.trace_path(folder, 6).unlink()
-    assert 6 not in {one.game["index"] for one in wanted_games("x", read(folder))}
+    assert 6 not in {one.row["index"] for one in shown_games("x", read(folder))}
 
 
 def test_a_game_that_cannot_be_shown_does_not_stop_the_site(played, made_up, tmp_path):
@@ -292,7 +292,7 @@ def test_a_game_that_cannot_be_shown_does_not_stop_the_site(played, made_up, tmp
     assert len(built.missing) == 1 and "score" in built.missing[0]
     text = (tmp_path / "site/agents/liar.html").read_text()
     assert f"Game {best['index']} cannot be shown" in text
-    recorded = record(wanted_games("y", read(made_up)), tmp_path / "site", 1)
+    recorded = record(shown_games("y", read(made_up)), tmp_path / "site", 1)
     assert recorded == []
 
 

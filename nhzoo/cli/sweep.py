@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import click
@@ -42,6 +43,9 @@ def sweep() -> None:
     show_default=True,
     help="FLOPs per sample: nhzoo, or a number k for k x params.",
 )
+@click.option(
+    "--rates", default="", help="Train each cell at so many times its learning rate: 0.5,1,2."
+)
 @click.option("--ledger", type=FILE, help="Table of runs to estimate the speed from.")
 @click.option("--prefix", default="sweep", show_default=True, help="Prefix of the run ids.")
 @click.option("-o", "--out", type=FILE, help="File for the plan.")
@@ -54,6 +58,7 @@ def sweep_plan(
     data: str,
     unique: float | None,
     cost: str,
+    rates: str,
     ledger: Path | None,
     prefix: str,
     out: Path | None,
@@ -82,6 +87,7 @@ def sweep_plan(
         unique_samples=unique or _frames(data),
         rows=rows,
         prefix=prefix,
+        rates=plans.parse_rates(rates),
     )
     if out is not None:
         plans.write_plan(out, planned)
@@ -257,6 +263,75 @@ def sweep_measure(
     names = {row.run_id for row in found}
     write_rows(out, [*(row for row in done.values() if row.run_id not in names), *found])
     console.show(f"{out}: {len(found)} runs")
+
+
+@sweep.command("rates")
+@click.argument("runs", metavar="RUNS", type=FILE)
+@click.option("--only", default="*", show_default=True, help="Pattern of the run ids to take.")
+@click.option("--grade", "frozen", type=FILE, help="A frozen law to hold against these runs.")
+@click.option("-o", "--out", type=FILE, help="New file that the law is frozen in.")
+@AS_JSON
+def sweep_rates(
+    runs: Path, only: str, frozen: Path | None, out: Path | None, as_json: bool
+) -> None:
+    """Fit the law of the best learning rate by size and samples, or grade one.
+
+    The runs are cells, one size at one budget each, trained at three rates or more.
+
+    \b
+    Example: nhzoo sweep plan --budgets 1e11:1e12:3 --center 50000@1e11 --sizes 4 --rates 0.5,1,2
+             nhzoo sweep rates runs.jsonl -o rates.json
+             nhzoo sweep rates larger.jsonl --grade rates.json
+    """
+    from nhzoo.scaling import rates
+    from nhzoo.training.run_table import read_runs
+
+    if frozen and out:
+        raise InputError("give either --grade or -o")
+    rows = [row for row in read_runs(runs) if fnmatchcase(row.run_id, only)]
+    if frozen:
+        grades = rates.grade_rates(rates.read_rates(frozen), rows, str(runs))
+        if as_json:
+            console.print_json({"grades": [asdict(g) | {"hit": g.hit} for g in grades]})
+            return
+        console.print_table(
+            ("params", "samples", "forecast", "[90 %]", "observed", "costs", "hit"),
+            [
+                (
+                    *(f"{g.params:,.0f}", f"{g.samples:,.0f}", f"{g.forecast.value:.3g}"),
+                    *(f"[{g.forecast.low:.3g}, {g.forecast.high:.3g}]", f"{g.observed:.3g}"),
+                    *(f"{g.cost:+.2%}", "yes" if g.hit else "no"),
+                )
+                for g in grades
+            ],
+        )
+        return
+    law = rates.fit_rates(rows, str(runs))
+    if out:
+        rates.write_rates(out, law)
+    for finding in law.diagnostics:
+        console.say(str(finding))
+    if as_json:
+        console.print_json(law.as_json())
+        return
+    console.print_table(
+        ("params", "samples", "best rate", "loss", "rates"),
+        [
+            (
+                *(f"{cell.params:,.0f}", f"{cell.samples:,.0f}", f"{cell.lr:.3g}"),
+                *(f"{cell.loss:.4f}", cell.rates),
+            )
+            for cell in law.cells
+        ],
+    )
+    exponents = {name: law.parameter(name) for name in ("n", "d")}
+    text = ", ".join(
+        f"{'params' if name == 'n' else 'samples'}^{found.value:.3f} "
+        f"[{found.low:.3f}, {found.high:.3f}]"
+        for name, found in exponents.items()
+        if found
+    )
+    console.show(f"lr ~ {text}; the cells are {law.rms:.1%} about it")
 
 
 def _frames(data: str) -> float:

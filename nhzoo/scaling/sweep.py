@@ -117,7 +117,8 @@ def finished_rows(plan: Plan, ledger: Path) -> dict[str, LedgerRow]:
         if cell is None or not isinstance(row, LedgerRow) or row.checkpoint:
             continue
         near = abs(row.params / cell.params - 1) < 0.05
-        if not near or row.flops_budget != cell.flops or row.seed != cell.seed:
+        same = row.flops_budget == cell.flops and row.seed == cell.seed
+        if not near or not same or cell.lr not in (None, row.lr):
             raise InputError(
                 f"{ledger}: {row.run_id} is another run than the plan's; plan the sweep with "
                 "another --prefix"
@@ -160,11 +161,13 @@ def train_cell(
         flops=cell.flops,
         seed=cell.seed,
         threads=recipe.threads,
+        lr=cell.lr or 0.0,
     )
     folder = Path(recipe.folder) / cell.run_id
     command = (
         f"nhzoo train bc --data {recipe.data} --params {cell.params} --flops {cell.flops:g} "
         f"{f'--validation {recipe.validation} ' if recipe.validation else ''}"
+        f"{f'--lr {cell.lr:g} ' if cell.lr else ''}"
         f"--seed {cell.seed} --threads {recipe.threads} --temperature {recipe.temperature:g} "
         f"--run build/runs/{cell.run_id} --out agents/{cell.run_id}"
     )

@@ -22,6 +22,7 @@ from nhzoo.scaling.cost import Cost
 from nhzoo.scaling.diagnostics import MANY_EPOCHS
 from nhzoo.scaling.fitting import Fit
 from nhzoo.scaling.laws import best_size
+from nhzoo.training.config import peak_rate
 from nhzoo.training.run_table import LedgerRow, RunRow
 
 SCHEMA = 1
@@ -35,7 +36,7 @@ _SEEDS = 3
 
 @dataclass(frozen=True)
 class Cell:
-    """One run. Learning rate and batch are left to the engine's rule for its size.
+    """One run. Batch, and the learning rate where `lr` is None, are left to the rules of training.
 
     `seconds` is None where the ledger has no measured speed; `epochs` None where it is not known
     how many unique samples there are.
@@ -48,6 +49,7 @@ class Cell:
     seed: int
     epochs: float | None
     seconds: float | None
+    lr: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,12 @@ def plan_sweep(
     unique_samples: float | None = None,
     rows: Sequence[RunRow] = (),
     prefix: str = "sweep",
+    rates: Sequence[float] = (),
 ) -> Plan:
     """Plan `sizes` sizes, a factor `step` apart, around center(flops) at each budget.
 
-    `rows`: a ledger, for the speed of its latest machine. The most central cell of the lowest
+    `rows`: a ledger, for the speed of its latest machine. `rates`: each cell is trained at so many
+    times the learning rate of the rule for its size. The most central cell of the lowest
     and of the middle budget gets three seeds. InputError when no cell is left.
     """
     budgets = sorted(set(budgets))
@@ -128,6 +132,8 @@ def plan_sweep(
         raise InputError("--sizes must be 1 to 99 and --step 1.05 to 100")
     if not files.is_plain_name(prefix, 64):
         raise InputError(f"--prefix {prefix!r}: letters, digits, '.', '_' and '-' only")
+    if not all(math.isfinite(rate) and 0 < rate <= 1_000 for rate in rates):
+        raise InputError("--rates: give factors of the rule's learning rate, such as 0.5,1,2")
     rate, speed = _speed(rows)
     seeded = {budgets[0], budgets[len(budgets) // 2]} if len(budgets) >= _SEEDED_BUDGETS else set()
     cells: list[Cell] = []
@@ -147,12 +153,12 @@ def plan_sweep(
             name = f"{prefix}-{_short(flops)}-{params}-s0"
             seconds = flops / rate(params) if rate else None
             kept.append(Cell(name, params, flops, int(samples), 0, epochs, seconds))
-        cells += kept
+        cells += _at_rates(kept, rates)
         if kept and flops in seeded:
             central = min(kept, key=lambda cell: abs(math.log(cell.params / middle)))
             for seed in range(1, _SEEDS):
-                name = f"{central.run_id[:-1]}{seed}"
-                cells.append(replace(central, run_id=name, seed=seed))
+                again = replace(central, run_id=f"{central.run_id[:-1]}{seed}", seed=seed)
+                cells += _at_rates([again], rates)
     if not cells:
         reasons = "; ".join(sorted({cell.reason for cell in dropped}))
         raise InputError(f"no cell of the sweep can be trained: {reasons}")
@@ -160,12 +166,27 @@ def plan_sweep(
         prefix,
         center_name,
         tuple(budgets),
-        tuple(sorted(cells, key=lambda cell: (cell.flops, cell.seed, cell.params))),
+        tuple(sorted(cells, key=lambda cell: (cell.flops, cell.seed, cell.params, cell.lr or 0))),
         tuple(dropped),
         cost,
         unique_samples,
         speed,
     )
+
+
+def _at_rates(cells: Sequence[Cell], rates: Sequence[float]) -> list[Cell]:
+    """Each cell at so many times the rate of the rule; by the rule itself where there are none."""
+    if not rates:
+        return list(cells)
+    return [
+        replace(
+            cell,
+            run_id=f"{cell.run_id}-lr{rate:g}",
+            lr=float(f"{peak_rate(cell.params) * rate:.3g}"),
+        )
+        for cell in cells
+        for rate in rates
+    ]
 
 
 def center_of_fit(fit: Fit) -> Callable[[float], float]:
@@ -200,6 +221,14 @@ def parse_budgets(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"--budgets {text}: give 1e12,3e12,1e13 or 1e12:1e14:5") from None
+
+
+def parse_rates(text: str) -> list[float]:
+    """Factors of the learning rate, 0.5,1,2; "" is none."""
+    try:
+        return [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise InputError(f"--rates {text}: give factors, such as 0.5,1,2") from None
 
 
 def write_plan(path: Path, plan: Plan) -> None:
@@ -242,6 +271,8 @@ def _cell(values: dict[str, Any]) -> Cell:
         isinstance(cell.run_id, str) and isinstance(cell.flops, float) and cell.flops > 0
     ):
         raise ValueError(f"the cell {str(cell.run_id)[:64]!r} has no usable size, FLOPs or seed")
+    if cell.lr is not None and not (isinstance(cell.lr, float) and 0 < cell.lr < math.inf):
+        raise ValueError(f"the cell {cell.run_id[:64]!r} has no usable learning rate")
     return cell
 
 

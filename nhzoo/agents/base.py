@@ -90,23 +90,6 @@ def traits(agent: object, loaded_by: str | None = None) -> AgentTraits:
     )
 
 
-def sample(logits: Array, uniform: Array, temperature: float = 1.0) -> Array:
-    """Per row the first action whose cumulative probability exceeds `uniform`; int64 [B].
-
-    Softmax and cumulative sum are float64 in action order; temperature 0 takes the largest logit.
-    """
-    if not np.isfinite(logits).all():
-        raise ValueError("the agent's logits are not finite")
-    if temperature == 0:
-        return np.asarray(logits.argmax(-1))
-    sums = cumulative(logits, temperature)
-    # Rounding may leave the last value a little below 1, and a uniform above it.
-    chosen = (sums > uniform[:, None]).argmax(-1)
-    above = uniform >= sums[:, -1]
-    chosen[above] = sums.shape[-1] - 1
-    return np.asarray(chosen)
-
-
 def cumulative(logits: Array, temperature: float) -> Array:
     """Cumulative probabilities in action order, float64 like `logits` [B, actions]."""
     scaled = logits.astype(np.float64) / temperature
@@ -218,7 +201,7 @@ class RandomAgent:
     def act(
         self, observation: Mapping[str, Array], state: None, uniform: Array
     ) -> tuple[Array, None]:
-        """See `Agent.act`; the same as `sample` with equal logits."""
+        """See `Agent.act`; what equal logits would choose."""
         chosen = self._sums.searchsorted(uniform, "right")
         return np.minimum(chosen, len(ACTION_KEYS) - 1), None
 

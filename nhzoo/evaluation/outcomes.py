@@ -1,4 +1,4 @@
-"""Breakdowns of a result: causes of death, ends, roles, survival curves and ranks.
+"""Breakdowns of a result: causes of death, ends, roles and survival curves.
 
 Everything is computed from rows of `episodes.jsonl`, nothing is replayed.
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -195,11 +195,6 @@ def cause_group(cause: str, end_status: str = "death") -> str:
     return cause[:MAX_CAUSE] or UNKNOWN
 
 
-def count_causes(games: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """Games by `cause_group` of their (cause, end status), most first."""
-    return _ordered(Counter(cause_group(cause, status) for cause, status in games))
-
-
 def role_of_character(character: str) -> str | None:
     """The role of a NetHack character option: "Mon" of "mon-hum-neu-mal", None of "@"."""
     role = character.partition("-")[0]
@@ -212,15 +207,6 @@ def row_role(row: Row, role_of: Callable[[Row], str | None] | None = None) -> st
     if isinstance(own, str) and own:
         return own
     return role_of_character(row["character"]) or (role_of(row) if role_of else None)
-
-
-def ranks(intervals: Sequence[tuple[float, float]]) -> list[int]:
-    """Ranks of agents by the intervals of their mean scores, (low, high), in the order given.
-
-    An agent's rank is 1 + the number of agents whose interval lies entirely above its own. Agents
-    that do not separate may share a rank, and 1 means that nobody is clearly better.
-    """
-    return [1 + sum(low > high for low, _ in intervals) for _, high in intervals]
 
 
 def _killer(text: str) -> str:

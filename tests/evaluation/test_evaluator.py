@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from nhzoo import evaluate, verify
-from nhzoo.agents.base import RandomAgent, cumulative, sample
+from nhzoo.agents.base import RandomAgent, cumulative
 from nhzoo.agents.loading import load
 from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.envs.game import Episode, EpisodeResult, Game
@@ -32,6 +32,7 @@ from nhzoo.evaluation.progression import progression
 from nhzoo.evaluation.results import merge
 from nhzoo.evaluation.statistics import iqm, mean_ci95
 from nhzoo.policy import arithmetic
+from nhzoo.policy.inference import choose
 from nhzoo.runtime import files
 from tests.conftest import make_entry, read_rows
 from tests.helpers import by_hand, commands
@@ -418,7 +419,7 @@ def test_the_random_agent_chooses_as_equal_logits_do():
     edges = np.arange(121) / 121
     uniform = np.concatenate([uniform, edges, np.nextafter(edges, 1), [np.nextafter(1, 0)]])
     chosen, _ = RandomAgent().act({}, None, uniform)
-    assert (chosen == sample(np.zeros((len(uniform), 121)), uniform)).all()
+    assert (chosen == choose(np.zeros((len(uniform), 121)), uniform, 1.0)).all()
 
 
 def test_workers_do_without_what_their_agents_do_not_need():

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 import nhzoo
 from nhzoo.agents import registry
-from nhzoo.agents.base import PolicyAgent, sample, set_row
+from nhzoo.agents.base import PolicyAgent, set_row
 from nhzoo.agents.loading import load
 from nhzoo.errors import InputError
 from nhzoo.policy import checkpoint
 from nhzoo.policy.arithmetic import NUMERICS
+from nhzoo.policy.inference import choose
 from tests.conftest import make_entry
 
 
@@ -237,20 +238,20 @@ def test_mutated_entries_give_one_line_or_the_same_agent(shared_entry, tmp_path_
 def test_sampling_takes_the_first_action_whose_cumulative_probability_exceeds_the_uniform():
     logits = np.log(np.array([[0.2, 0.5, 0.3]] * 5))
     uniform = np.array([0.0, 0.1999, 0.2001, 0.6999, 0.999999])
-    assert sample(logits, uniform).tolist() == [0, 0, 1, 1, 2]
-    assert sample(logits, uniform, temperature=0).tolist() == [1] * 5
+    assert choose(logits, uniform, 1.0).tolist() == [0, 0, 1, 1, 2]
+    assert choose(logits, uniform, 0).tolist() == [1] * 5
     edge = np.nextafter(1.0, 0.0)
     random = np.random.default_rng(0).normal(size=(2_000, 121)).astype(np.float32)
-    assert sample(random, np.full(2_000, edge)).max() <= 120
+    assert choose(random, np.full(2_000, edge), 1.0).max() <= 120
     with pytest.raises(ValueError, match="not finite"):
-        sample(np.array([[0.0, np.nan]]), np.array([0.5]))
+        choose(np.array([[0.0, np.nan]]), np.array([0.5]), 1.0)
 
 
 def test_sampled_frequencies_are_the_probabilities():
     logits = np.array([[0.0, 1.0, -1.0, 0.5]])
     probabilities = np.exp(logits[0]) / np.exp(logits[0]).sum()
     uniform = np.random.default_rng(1).random(20_000)
-    counts = np.bincount(sample(np.repeat(logits, 20_000, 0), uniform), minlength=4)
+    counts = np.bincount(choose(np.repeat(logits, 20_000, 0), uniform, 1.0), minlength=4)
     np.testing.assert_allclose(counts / 20_000, probabilities, atol=0.015)
 
 

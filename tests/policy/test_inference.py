@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nhzoo.agents.base import cumulative, sample
+from nhzoo.agents.base import cumulative
 from nhzoo.agents.loading import load
 from nhzoo.envs.actions import TTY
 from nhzoo.envs.game import Game
@@ -110,6 +110,16 @@ def test_rows_that_are_no_games_are_let_be(shared_entry):
         if step == 1:
             assert actions[4] == wanted[4]
             assert state[-1][4].tobytes() == expected[-1][4].tobytes()
+
+
+def sample(logits, uniform, temperature):
+    """What `choose` is to give, in numpy's words."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    sums = cumulative(logits, temperature)
+    chosen = (sums > uniform[:, None]).argmax(-1)
+    chosen[uniform >= sums[:, -1]] = sums.shape[-1] - 1  # rounding may leave the last below 1
+    return chosen
 
 
 def test_choosing_is_sampling():

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import shutil
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
@@ -500,28 +501,38 @@ def browser():
         running.close()
 
 
-@pytest.fixture
-def view(browser):
-    """Opens a page and fails the test when it complains or asks for anything but itself."""
-    opened, complaints = [], []
+@contextmanager
+def opened(browser):
+    """Opens addresses; fails when a page complains or asks for what does not begin with `own`."""
+    tabs, complaints = [], []
 
-    def open_page(path: Path, width: int = 1200, scheme: str = "light"):
+    def open_page(url: str, own: str, width: int, scheme: str):
         tab = browser.new_page(
             viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce"
         )
-        opened.append(tab)
+        tabs.append(tab)
         tab.on("console", lambda message: complaints.append(message.text))
         tab.on("pageerror", lambda error: complaints.append(str(error)))
         tab.on("dialog", lambda dialog: complaints.append(f"dialog {dialog.message}"))
-        own = path.as_uri()
-        tab.on("request", lambda r: r.url in (own, "data:,") or complaints.append(r.url))
-        tab.goto(own)
+        tab.on("request", lambda r: r.url.startswith((own, "data:,")) or complaints.append(r.url))
+        tab.goto(url)
         return tab
 
     yield open_page
-    for tab in opened:
+    for tab in tabs:
         tab.close()
     assert complaints == []
+
+
+@pytest.fixture
+def view(browser):
+    """Opens a report, which may ask for nothing but itself."""
+    with opened(browser) as open_page:
+
+        def open_report(path: Path, width: int = 1200, scheme: str = "light"):
+            return open_page(path.as_uri(), path.as_uri(), width, scheme)
+
+        yield open_report
 
 
 def drawn(tab) -> list[str]:

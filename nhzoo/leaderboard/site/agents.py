@@ -46,6 +46,7 @@ def agent_page(
     """
     config, wrong = _config(row)
     curve, no_curve = _curve(row)
+    source = _source(row)
     casts = [
         player_game(one.game.row, one.game.label, one.windows, src=f"../{one.game.path}")
         for one in recordings
@@ -72,7 +73,9 @@ def agent_page(
         ],
         "causes": causes(result.rows),
         "card": _card(config),
-        "commands": _commands(row, config),
+        "source": source,
+        "protocol": result.protocol,
+        "commands": _commands(row, source, config),
         "facts": _row_facts(row) + facts_list(result, len(casts)),
     }
     return Page(agent_path(row), "agent.html", values)
@@ -177,19 +180,13 @@ def _facts(facts: Sequence[tuple[str, object]]) -> list[tuple[str, str]]:
     ]
 
 
-def _commands(row: BoardRow, config: dict[str, Any]) -> list[tuple[str, str]]:
+def _commands(row: BoardRow, source: str, config: dict[str, Any]) -> list[tuple[str, str]]:
     """What to type, as far as it is known; whatever others wrote is quoted anew, word by word."""
-    source, found = _source(row), []
+    found = []
     if source:
-        code = (
-            'import nhzoo\n\nif __name__ == "__main__":  # evaluate() starts worker processes\n'
-            f"    agent = nhzoo.load({source!r})\n"
-            f"    result = nhzoo.evaluate(agent, {row.protocol!r}, episodes=16, workers=2)\n"
-            '    print(result.result["summary"]["mean_score_ci95"])'
-        )
         again = ("nhzoo", "evaluate", source, "--protocol", row.protocol, "--out", "results/again")
         run = f"{shlex.join(('nhzoo', 'watch', source))}\n{shlex.join(again)}"
-        found += [("Load it", code), ("Watch it, measure it again", run)]
+        found.append(("Watch it, measure it again", run))
     check = ["nhzoo", "verify", "/".join(("leaderboard", *_place(row)))]
     if row.sha256 and source:
         check += ["--audit", source]

@@ -189,27 +189,24 @@ def train_impala(
     """
     from nhzoo.policy.checkpoint import Sampling
     from nhzoo.training import distributed
-    from nhzoo.training.rl import training
+    from nhzoo.training.rl.training import train_and_publish
 
-    append = _appender(ledger)
     config = ImpalaConfig(demonstrations=demonstrations, **options)
     sampling = Sampling(temperature, patience)
     games = packed_games(demonstrations, "train", workers) if demonstrations else []
-    warm_start = training.load_warm_start(config, games)
     with _progress(out.name) as bar:
-        played = training.train(
+        row = train_and_publish(
             config,
+            games,
             folder,
-            warm_start,
+            out,
+            sampling,
+            _command(distributed),
+            description,
+            append=_appender(ledger),
             progress=lambda report: bar.update(*_playing_note(report)),
-            checkpoint=lambda played: append(training.played_row(played, out.name)),
             say=console.say,
         )
-    training.publish_played(
-        played, out, sampling, description, _command(distributed), folder / "log.jsonl"
-    )
-    row = training.played_row(played, out.name)
-    append(row)
     if as_json:
         console.print_json(asdict(row))
     else:

@@ -27,6 +27,31 @@ from nhzoo.training.run_state import Progress
 from nhzoo.training.run_table import LedgerRow
 
 
+def train_and_publish(
+    config: ImpalaConfig,
+    demonstrations: list[Path],
+    folder: Path,
+    entry: Path,
+    sampling: Sampling,
+    command: str,
+    description: str = "",
+    append: Callable[[LedgerRow], object] = lambda row: None,
+    progress: Callable[[Progress], None] = lambda progress: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> LedgerRow:
+    """As `outputs.train_and_publish`, by playing; `demonstrations` are packed games beside it."""
+
+    def add(played: RLResult) -> LedgerRow:
+        row = played_row(played, entry.name)
+        append(row)
+        return row
+
+    warm_start = load_warm_start(config, demonstrations)
+    played = train(config, folder, warm_start, progress, add, say)
+    publish_played(played, entry, sampling, description, command, folder / "log.jsonl")
+    return add(played)
+
+
 def publish_played(
     played: RLResult,
     folder: Path,

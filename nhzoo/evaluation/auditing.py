@@ -26,18 +26,16 @@ from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.envs.protocols import Protocol
 from nhzoo.errors import InputError
 from nhzoo.evaluation import results
-from nhzoo.evaluation.playing import AGENT_SECONDS, PlayTask
+from nhzoo.evaluation.playing import PlayTask, run_games
 from nhzoo.policy import arithmetic
 from nhzoo.runtime.console import ProgressCallback, no_progress
-from nhzoo.runtime.pool import Crashed, run_tasks
+from nhzoo.runtime.pool import Crashed
 
 TOLERANCE = 1e-4
 """How far from an action's interval a uniform may lie, in probability, without numerics."""
 
 NEEDED = 0.999
 """Share of keys that have to be the agent's own to the letter, without numerics."""
-
-_HANG_SECONDS = 120.0
 
 
 @dataclass
@@ -157,13 +155,10 @@ def audit(
     if not isinstance(batch, int) or not 1 <= batch <= 1024:
         raise InputError(f"{folder}: result.json names no usable batch")
     items = [(row["index"], results.read_trace(folder, row["index"])) for row in rows]
-    cpus = workers or os.cpu_count() or 1
-    slots = min(batch, max(1, -(-len(items) // cpus)))
     done = 0
     played = sorted((item for item in items if item[1]), key=lambda item: -len(item[1]))
     args = (player, protocol, batch, report.exact)
-    limit = None if about.limits else AGENT_SECONDS
-    for index, count in run_tasks(AuditTask, args, played, cpus, slots, _HANG_SECONDS, limit):
+    for index, count in run_games(AuditTask, args, played, workers or os.cpu_count() or 1):
         if index is None:
             continue
         assert isinstance(index, int)

@@ -23,12 +23,10 @@ from nhzoo.envs.game import EpisodeResult
 from nhzoo.envs.protocols import Protocol, get_protocol
 from nhzoo.errors import InputError
 from nhzoo.evaluation import results
-from nhzoo.evaluation.playing import AGENT_SECONDS, PlayTask, StateTask
+from nhzoo.evaluation.playing import AGENT_SECONDS, PlayTask, StateTask, run_games
 from nhzoo.policy import arithmetic
 from nhzoo.runtime import files
-from nhzoo.runtime.pool import Crashed, run_items, run_tasks
-
-_HANG_SECONDS = 120.0  # for one step of NLE: microseconds, but for a game that will never end
+from nhzoo.runtime.pool import Crashed, run_items
 
 
 @dataclass
@@ -90,24 +88,21 @@ def evaluate(
         raise InputError(f"shard {shard}: {episodes} games leave none for it")
     folder = Path(out) if out is not None else None
     with files.lock(folder) if folder else contextlib.nullcontext():
-        limit = None if identity["limits"] else agent_seconds
-        return _evaluate(
-            loaded, protocol, identity, wanted, workers, batch, folder, shard, progress, limit
-        )
+        args = loaded, protocol, batch
+        return _evaluate(args, identity, wanted, workers, folder, shard, progress, agent_seconds)
 
 
 def _evaluate(
-    loaded: Agent,
-    protocol: Protocol,
+    args: tuple[Agent, Protocol, int],
     identity: dict[str, Any],
     wanted: list[int],
     workers: int,
-    batch: int,
     folder: Path | None,
     shard: str | None,
     progress: Callable[[Progress], None],
-    agent_seconds: float | None,
+    agent_seconds: float,
 ) -> Evaluation:
+    protocol = args[1]
     rows = _resume(folder, identity) if folder else {}
     todo = [index for index in wanted if index not in rows]
     state = Progress(len(wanted) - len(todo), len(wanted), 0, 0.0)
@@ -116,15 +111,7 @@ def _evaluate(
     progress(state)
     items = [(index, None) for index in todo]
     with results.GameLog(folder) as log:
-        for index, outcome in run_tasks(
-            PlayTask,
-            (loaded, protocol, batch),
-            items,
-            workers,
-            _slots(batch, workers, todo),
-            _HANG_SECONDS,
-            agent_seconds,
-        ):
+        for index, outcome in run_games(PlayTask, args, items, workers, agent_seconds):
             if index is None:
                 state.steps += outcome
             else:
@@ -150,11 +137,6 @@ def _evaluate(
     if folder:
         _finish(folder, result_file, done, bool(todo))
     return Evaluation(result_file, done, folder)
-
-
-def _slots(batch: int, workers: int, todo: list[int]) -> int:
-    """How many games a worker holds: no more than leaves every worker something to do."""
-    return min(batch, max(1, -(-len(todo) // workers)))
 
 
 def _crashed(protocol: Protocol, index: int, crash: Crashed) -> tuple[EpisodeResult, bytes]:

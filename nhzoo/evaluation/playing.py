@@ -19,6 +19,7 @@ from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.envs.game import MAX_DISMISSALS, Episode, EpisodeResult, Game, blank
 from nhzoo.envs.protocols import Protocol
 from nhzoo.errors import NhzooError
+from nhzoo.runtime import pool
 from nhzoo.runtime.pool import OneByOne, left_behind
 
 _AHEAD = 256  # uniforms drawn at once; steps that a blind agent is asked for
@@ -28,6 +29,8 @@ _Mark = Callable[..., None]
 
 AGENT_SECONDS = 600.0
 """What an agent that plays in the worker's own process may take for one step of all its games."""
+
+_HANG_SECONDS = 120.0  # for one step of NLE: microseconds, but for a game that will never end
 
 
 class PlayTask:
@@ -250,6 +253,24 @@ def _actions(chosen: Any) -> list[int]:
     if actions.min() < 0 or actions.max() >= len(_KEYS):
         raise ValueError("it chose what is no action index")
     return list(actions.tolist())
+
+
+def run_games(
+    make_task: Callable[..., PlayTask],
+    args: tuple[Any, ...],
+    items: Sequence[tuple[int, Any]],
+    workers: int,
+    agent_seconds: float = AGENT_SECONDS,
+) -> Iterator[tuple[Hashable, Any]]:
+    """Play games on `workers` processes; as `pool.run_tasks`.
+
+    `args` begin with those of `PlayTask`. Every worker has something to do: it is handed no more
+    games at once than that leaves. An agent with limits of its own has no other.
+    """
+    agent, _, batch = args[:3]
+    slots = min(batch, max(1, -(-len(items) // workers)))
+    limit = None if traits(agent).limits else agent_seconds
+    return pool.run_tasks(make_task, args, items, workers, slots, _HANG_SECONDS, limit)
 
 
 class StateTask(OneByOne):

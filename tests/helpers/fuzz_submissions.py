@@ -29,7 +29,7 @@ from nhzoo.agents.loading import load
 from nhzoo.envs.game import Episode, Game
 from nhzoo.envs.protocols import Protocol
 from nhzoo.errors import CheckFailed, InputError
-from nhzoo.evaluation import auditing, results, verification
+from nhzoo.evaluation import results, verification
 from nhzoo.leaderboard.checks import check
 from nhzoo.leaderboard.claims import candidate_of
 from nhzoo.leaderboard.submission import NAME, make_id
@@ -450,7 +450,6 @@ def run(first: int, count: int, root: Path) -> tuple[Counter[str], list[str]]:
 def patch() -> None:
     """Replay and audit in this process."""
     pool.run_tasks = in_process
-    auditing.run_tasks = in_process
 
     def late(number: int, frame: object) -> None:
         raise TimeoutError(f"more than {SECONDS} s")

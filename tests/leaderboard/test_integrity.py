@@ -18,7 +18,6 @@ import torch
 
 from nhzoo.envs.protocols import get_protocol
 from nhzoo.errors import CheckFailed, InputError
-from nhzoo.evaluation import auditing
 from nhzoo.evaluation.results import read_episodes
 from nhzoo.leaderboard import claims as names
 from nhzoo.leaderboard import kinship, maintaining
@@ -259,8 +258,7 @@ def fuzz_root(tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Games are replayed, audited and looked at in this process."""
-    for module in (pool, auditing):
-        monkeypatch.setattr(module, "run_tasks", fuzz.in_process)
+    monkeypatch.setattr(pool, "run_tasks", fuzz.in_process)
 
 
 def copy_of(kind: str, tmp_path: Path) -> Altered:

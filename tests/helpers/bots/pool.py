@@ -22,5 +22,4 @@ def _blame(number, a, b, foreign=0):
 
 def without_processes(monkeypatch):
     """Let the package use this pool."""
-    for module in ("runtime.pool", "evaluation.evaluator"):
-        monkeypatch.setattr(f"nhzoo.{module}.run_tasks", run_tasks)
+    monkeypatch.setattr("nhzoo.runtime.pool.run_tasks", run_tasks)

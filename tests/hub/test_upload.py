@@ -418,6 +418,7 @@ def test_everything_of_a_checkout(entry, played, tmp_path):
         "org/tiny-agent",
         "org/autoascend-allroles-v1",
         "org/autoascend-monk-v1",
+        "org/autoascend-monk-validation",
         "org/results",
         "hf://spaces/org/leaderboard",
     ]

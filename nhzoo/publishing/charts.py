@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from markupsafe import Markup
@@ -225,9 +226,7 @@ class LogScale:
             return 0.5
         if score < 1:
             return 0.4 * self.zero
-        low, high = math.log10(self.edges[0]), math.log10(self.edges[-1])
-        place = (math.log10(score) - low) / (high - low)
-        return self.zero + (1 - self.zero) * min(1.0, max(0.0, place))
+        return self.zero + (1 - self.zero) * LogAxis(self.edges[0], self.edges[-1]).at(score)
 
     def bars(self, scores: Sequence[float]) -> list[Bar]:
         """The games in each bin."""
@@ -237,14 +236,13 @@ class LogScale:
         if below:
             left, right = (0.0, 0.8 * self.zero) if self.edges else (0.35, 0.65)
             bars.append(Bar(left, right, below, f"score {self.zero_label(scores)}"))
-        bins = np.searchsorted(np.asarray(self.edges) * (1 + 1e-12), x[x >= 1], side="right")
-        # Rounding must not lose a score that is an edge itself.
-        bins = np.clip(bins, 1, max(1, len(self.edges) - 1))
-        for k in range(1, len(self.edges)):
-            low, high = self.edges[k - 1], self.edges[k]
-            label = f"score {math.ceil(low - 1e-9):,} to {math.ceil(high - 1e-9) - 1:,}"
-            games = int(np.count_nonzero(bins == k))
-            bars.append(Bar(self.at(low), self.at(high), games, label))
+        if self.edges:
+            edges = np.asarray(self.edges) * (1 + 1e-12)
+            # Rounding must not lose a score that is an edge itself.
+            counts, _ = np.histogram(np.clip(x[x >= 1], edges[0], edges[-1]), edges)
+            for (low, high), games in zip(pairwise(self.edges), counts.tolist(), strict=True):
+                label = f"score {math.ceil(low - 1e-9):,} to {math.ceil(high - 1e-9) - 1:,}"
+                bars.append(Bar(self.at(low), self.at(high), games, label))
         return bars
 
     def zero_label(self, scores: Sequence[float]) -> str:

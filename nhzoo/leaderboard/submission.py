@@ -149,7 +149,7 @@ class Manifest:
         """As `submission.json` has it, sealed with a hash of itself."""
         value = asdict(self)
         value = {"schema_version": value.pop("schema_version"), **value}
-        return value | {"sha256": files.content_hash(value)}
+        return files.seal(value)
 
 
 @dataclass(frozen=True)

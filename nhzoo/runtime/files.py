@@ -24,7 +24,7 @@ import stat
 import time
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -465,6 +465,29 @@ def content_hash(value: dict[str, Any]) -> str:
     plain = {key: item for key, item in value.items() if key != "sha256"}
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def seal(value: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object with its `content_hash` at its end, see `read_sealed`."""
+    return value | {"sha256": content_hash(value)}
+
+
+def read_sealed(
+    path: Path, limit: int, schema: int, parse: Callable[[dict[str, Any]], T], what: str, maker: str
+) -> T:
+    """What `parse` makes of the sealed object in `path`: `what`, which the command `maker` makes.
+
+    InputError when it is of another schema, was changed after it was written, or has other fields.
+    """
+    value = read_json(path, limit)
+    if value.get("schema") != schema:
+        raise InputError(f"{path}: not {what} of this version; make it with {maker}")
+    if value.get("sha256") != content_hash(value):
+        raise InputError(f"{path}: was changed after it was written; restore it, or use {maker}")
+    try:
+        return parse(value)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not {what} ({type(error).__name__}: {error})") from None
 
 
 def dump_jsonl(rows: Iterable[dict[str, Any]]) -> bytes:

@@ -356,7 +356,7 @@ _LIMIT = 256 * files.MEGABYTE
 
 def fit_json(fit: Fit) -> dict[str, Any]:
     """The content of `fit.json`; `sha256` of the rest comes last."""
-    value: dict[str, Any] = {
+    value = {
         "schema": SCHEMA,
         "nhzoo": fit.version,
         "source": fit.source,
@@ -379,8 +379,7 @@ def fit_json(fit: Fit) -> dict[str, Any]:
         "points": fit.points.as_json(),
         "others": fit.others.as_json(),
     }
-    value["sha256"] = files.content_hash(value)
-    return value
+    return files.seal(value)
 
 
 def write_fit(path: Path, fitted: Fit) -> None:
@@ -390,48 +389,44 @@ def write_fit(path: Path, fitted: Fit) -> None:
 
 def read_fit(path: Path) -> Fit:
     """Read a fit from its file; InputError if it is damaged, altered or of another version."""
-    value = files.read_json(path, _LIMIT)
-    if value.get("schema") != SCHEMA:
-        raise InputError(f"{path}: not a fit of this version; make it with nhzoo fit")
-    if value.get("sha256") != files.content_hash(value):
-        raise InputError(f"{path}: was changed after it was written; make it anew with nhzoo fit")
-    try:
-        return Fit(
-            source=str(value["source"]),
-            data_sha256=str(value["data_sha256"]),
-            options=dict(value["options"]),
-            cost=Cost.from_json(value["cost"]),
-            points=Points.from_json(value["points"]),
-            others=Points.from_json(value["others"]),
-            budgets=tuple(Budget(**b) for b in value["budgets"]),
-            laws=tuple(law_from_json(law) for law in value["laws"]),
-            vertices=tuple(
-                Vertex(
-                    float(v["budget"]),
-                    float(v["flops"]),
-                    LawInterval(**v["size"]),
-                    LawInterval(**v["loss"]),
-                    tuple(v["coefficients"]),
-                    float(v["centre"]),
-                )
-                for v in value["vertices"]
-            ),
-            returns=tuple(ReturnLaw.from_json(law) for law in value["returns"]),
-            holdouts=tuple(Holdout(**h) for h in value["holdouts"]),
-            windows=tuple(
-                Window(w["window"], w["points"], _interval_of(w["vp"]), _interval_of(w["parabola"]))
-                for w in value["windows"]
-            ),
-            diagnostics=tuple(Diagnostic(**d) for d in value["diagnostics"]),
-            outliers=tuple(value["outliers"]),
-            flop_model=value["flop_model"],
-            kind=str(value["kind"]),
-            unique_limit=value["unique_limit"],
-            intrinsic=_intrinsic_of(value.get("intrinsic")),
-            version=str(value["nhzoo"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not a fit ({type(error).__name__}: {error})") from None
+    return files.read_sealed(path, _LIMIT, SCHEMA, _fit_of, "a fit", "nhzoo fit")
+
+
+def _fit_of(value: dict[str, Any]) -> Fit:
+    return Fit(
+        source=str(value["source"]),
+        data_sha256=str(value["data_sha256"]),
+        options=dict(value["options"]),
+        cost=Cost.from_json(value["cost"]),
+        points=Points.from_json(value["points"]),
+        others=Points.from_json(value["others"]),
+        budgets=tuple(Budget(**b) for b in value["budgets"]),
+        laws=tuple(law_from_json(law) for law in value["laws"]),
+        vertices=tuple(
+            Vertex(
+                float(v["budget"]),
+                float(v["flops"]),
+                LawInterval(**v["size"]),
+                LawInterval(**v["loss"]),
+                tuple(v["coefficients"]),
+                float(v["centre"]),
+            )
+            for v in value["vertices"]
+        ),
+        returns=tuple(ReturnLaw.from_json(law) for law in value["returns"]),
+        holdouts=tuple(Holdout(**h) for h in value["holdouts"]),
+        windows=tuple(
+            Window(w["window"], w["points"], _interval_of(w["vp"]), _interval_of(w["parabola"]))
+            for w in value["windows"]
+        ),
+        diagnostics=tuple(Diagnostic(**d) for d in value["diagnostics"]),
+        outliers=tuple(value["outliers"]),
+        flop_model=value["flop_model"],
+        kind=str(value["kind"]),
+        unique_limit=value["unique_limit"],
+        intrinsic=_intrinsic_of(value.get("intrinsic")),
+        version=str(value["nhzoo"]),
+    )
 
 
 def _interval_of(value: Any) -> LawInterval | None:

@@ -88,7 +88,7 @@ class Forecast:
 
     def as_json(self) -> dict[str, Any]:
         """As one JSON object; `sha256` of the rest comes last."""
-        value: dict[str, Any] = {
+        value = {
             "flops": self.flops,
             "params": self.params,
             "samples": self.samples,
@@ -117,8 +117,7 @@ class Forecast:
             "nhzoo": self.version,
             "schema": SCHEMA,
         }
-        value["sha256"] = files.content_hash(value)
-        return value
+        return files.seal(value)
 
 
 def forecast(
@@ -360,15 +359,9 @@ def write_forecast(path: Path, result: Forecast) -> None:
 
 def read_forecast(path: Path) -> Forecast:
     """Read a forecast from its file; InputError if it was changed after it was frozen."""
-    value = files.read_json(path, 4 * files.MEGABYTE)
-    if value.get("schema") != SCHEMA or "sha256" not in value:
-        raise InputError(f"{path}: not a forecast of this version; make it with nhzoo forecast")
-    if value["sha256"] != files.content_hash(value):
-        raise InputError(f"{path}: was changed after it was frozen (its sha256 does not fit)")
-    try:
-        return _of_json(value)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not a forecast ({type(error).__name__}: {error})") from None
+    return files.read_sealed(
+        path, 4 * files.MEGABYTE, SCHEMA, _of_json, "a forecast", "nhzoo forecast"
+    )
 
 
 def _of_json(value: dict[str, Any]) -> Forecast:

@@ -248,8 +248,7 @@ def read_forecasts(folder: Path) -> list[FrozenForecast]:
 
 def write_grade(path: Path, grade: Grade) -> None:
     """Write a grade; InputError if there is another one, since a grade is never changed."""
-    value = grade.as_json()
-    value["sha256"] = files.content_hash(value)
+    value = files.seal(grade.as_json())
     if path.exists() and files.read_json(path) != files.parse_json(files.dump_json(value), "it"):
         raise InputError(f"{path}: holds another grade, and none is ever changed; give another")
     files.atomic_write(path, files.dump_json(value))

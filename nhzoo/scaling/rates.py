@@ -92,8 +92,7 @@ class RateLaw:
             "cells": [asdict(cell) for cell in self.cells],
             "diagnostics": [asdict(finding) for finding in self.diagnostics],
         }
-        value["sha256"] = files.content_hash(value)
-        return value
+        return files.seal(value)
 
 
 @dataclass(frozen=True)
@@ -215,24 +214,21 @@ def write_rates(path: Path, law: RateLaw) -> None:
 
 def read_rates(path: Path) -> RateLaw:
     """Read a frozen law; InputError if the file is none, or was changed."""
-    value = files.read_json(path, 16 * files.MEGABYTE)
-    if value.get("schema") != SCHEMA or "theta" not in value:
-        raise InputError(f"{path}: not a law of learning rates; make it with nhzoo sweep rates -o")
-    if value.get("sha256") != files.content_hash(value):
-        raise InputError(f"{path}: was changed after it was written; make it anew")
-    try:
-        c, n, d = (float(x) for x in value["theta"])
-        return RateLaw(
-            (c, n, d),
-            tuple(tuple(float(x) for x in row) for row in value["covariance"]),
-            float(value["rms"]),
-            tuple(BestRate(**cell) for cell in value["cells"]),
-            tuple(Diagnostic(**finding) for finding in value["diagnostics"]),
-            str(value["source"]),
-            str(value["nhzoo"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a law of learning rates ({error})") from None
+    what, maker = "a law of learning rates", "nhzoo sweep rates -o"
+    return files.read_sealed(path, 16 * files.MEGABYTE, SCHEMA, _law_of, what, maker)
+
+
+def _law_of(value: dict[str, Any]) -> RateLaw:
+    c, n, d = (float(x) for x in value["theta"])
+    return RateLaw(
+        (c, n, d),
+        tuple(tuple(float(x) for x in row) for row in value["covariance"]),
+        float(value["rms"]),
+        tuple(BestRate(**cell) for cell in value["cells"]),
+        tuple(Diagnostic(**finding) for finding in value["diagnostics"]),
+        str(value["source"]),
+        str(value["nhzoo"]),
+    )
 
 
 def _cells(rows: Sequence[RunRow]) -> list[list[RunRow]]:

@@ -88,7 +88,7 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """The file's content."""
-        value: dict[str, Any] = {
+        value = {
             "schema": SCHEMA,
             "nhzoo": self.version,
             "prefix": self.prefix,
@@ -102,8 +102,7 @@ class Plan:
             "speed": self.speed,
             "cost": self.cost.as_json(),
         }
-        value["sha256"] = files.content_hash(value)
-        return value
+        return files.seal(value)
 
 
 def plan_sweep(
@@ -238,29 +237,27 @@ def write_plan(path: Path, plan: Plan) -> None:
 
 def read_plan(path: Path) -> Plan:
     """Read a plan from its file; InputError if it is damaged or was changed by hand."""
-    value = files.read_json(path, 16 * files.MEGABYTE)
-    if value.get("schema") != SCHEMA or "cells" not in value:
-        raise InputError(f"{path}: not a plan of this version; make it with nhzoo sweep plan")
-    if value.get("sha256") != files.content_hash(value):
-        raise InputError(f"{path}: was changed after it was written; make it with nhzoo sweep plan")
-    try:
-        plan = Plan(
-            str(value["prefix"]),
-            str(value["center"]),
-            tuple(float(c) for c in value["budgets"]),
-            tuple(_cell(cell) for cell in value["cells"]),
-            tuple(Dropped(**cell) for cell in value["dropped"]),
-            Cost.from_json(value["cost"]),
-            value["unique_samples"],
-            value["speed"],
-            str(value["nhzoo"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a plan ({type(error).__name__}: {error})") from None
+    plan = files.read_sealed(
+        path, 16 * files.MEGABYTE, SCHEMA, _plan_of, "a plan", "nhzoo sweep plan"
+    )
     names = [cell.run_id for cell in plan.cells]
     if len(set(names)) != len(names) or not all(files.is_plain_name(name) for name in names):
         raise InputError(f"{path}: its run ids are not plain and distinct names")
     return plan
+
+
+def _plan_of(value: dict[str, Any]) -> Plan:
+    return Plan(
+        str(value["prefix"]),
+        str(value["center"]),
+        tuple(float(c) for c in value["budgets"]),
+        tuple(_cell(cell) for cell in value["cells"]),
+        tuple(Dropped(**cell) for cell in value["dropped"]),
+        Cost.from_json(value["cost"]),
+        value["unique_samples"],
+        value["speed"],
+        str(value["nhzoo"]),
+    )
 
 
 def _cell(values: dict[str, Any]) -> Cell:

@@ -93,7 +93,7 @@ def test_a_forecast_is_kept_under_its_hash(said, tmp_path):
     with pytest.raises(InputError, match="never changed"):
         forecasts.write_forecast(path, said)
     path.write_text(path.read_text().replace('"warnings": [', '"warnings": ["x", ', 1))
-    with pytest.raises(InputError, match="was changed after it was frozen"):
+    with pytest.raises(InputError, match="was changed after it was written"):
         forecasts.read_forecast(path)
     for text in ("{}", '{"schema": 1, "sha256": "0"}'):
         path.write_text(text)

@@ -1,3 +1,4 @@
+from .bc import train_bc as train_bc
 from .config import BCConfig as BCConfig
 from .run_table import LedgerRow as LedgerRow
 from .run_table import RunRow as RunRow

@@ -231,7 +231,7 @@ class BCResult(TrainResult):
     loss: Loss
 
 
-def train(
+def train_bc(
     config: BCConfig,
     training_games: list[Path],
     validation_games: list[Path],

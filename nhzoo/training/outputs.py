@@ -19,7 +19,7 @@ from nhzoo.publishing.learning_curve import cloned_csv
 from nhzoo.runtime import files
 from nhzoo.runtime.system import cpu_name, git_revision
 from nhzoo.training import distributed
-from nhzoo.training.bc import BCResult, train
+from nhzoo.training.bc import BCResult, train_bc
 from nhzoo.training.config import BCConfig
 from nhzoo.training.loop import TrainResult
 from nhzoo.training.run_state import Progress
@@ -50,7 +50,7 @@ def train_and_publish(
         append(row)
         return row
 
-    trained = train(config, training_games, validation_games, folder, progress, add, say)
+    trained = train_bc(config, training_games, validation_games, folder, progress, add, say)
     if distributed.rank() != 0:
         return None
     games = training_games, validation_games

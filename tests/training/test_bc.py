@@ -84,7 +84,7 @@ def test_a_debug_size_agent_trains_in_seconds_learns_and_is_published(games, tmp
 def test_the_curve_can_be_read_by_tensorboard(games, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    bc.train(DEBUG, *games, tmp_path)
+    bc.train_bc(DEBUG, *games, tmp_path)
     curve = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     scalars = [(event.step, event.value) for event in curve.Scalars("train/loss")]
     assert scalars == [(row["update"], pytest.approx(row["loss"])) for row in lines(tmp_path)]
@@ -94,14 +94,14 @@ def test_the_curve_can_be_read_by_tensorboard(games, tmp_path):
 @pytest.mark.slow
 def test_without_tensorboard_the_log_is_the_curve(games, tmp_path, monkeypatch, capfd):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    bc.train(DEBUG, *games, tmp_path)
+    bc.train_bc(DEBUG, *games, tmp_path)
     assert [row["update"] for row in lines(tmp_path)] and not (tmp_path / "tensorboard").exists()
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow
 def test_interrupted_anywhere_it_ends_with_the_same_bits(games, tmp_path):
-    whole = bc.train(DEBUG, *games, tmp_path / "whole")
+    whole = bc.train_bc(DEBUG, *games, tmp_path / "whole")
     for stop in (1, 10, 23, 59):
         folder = tmp_path / f"stopped-{stop}"
         run = bc.Run(DEBUG, games[0], folder)
@@ -111,7 +111,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(games, tmp_path):
         (folder / "log.jsonl").write_text(
             '{"update": 5, "kept": true}\n{"update": 60, "after": "the saved state"}\n{"half'
         )
-        resumed = bc.train(DEBUG, *games, folder)
+        resumed = bc.train_bc(DEBUG, *games, folder)
         for name, tensor in whole.policy.state_dict().items():
             np.testing.assert_array_equal(tensor, resumed.policy.state_dict()[name], err_msg=name)
         assert resumed.loss == whole.loss
@@ -128,7 +128,7 @@ from nhzoo.training import bc as training
 from tests.training.test_bc import DEBUG
 paths = [Path(p) for p in sys.argv[2:]]
 config = replace(DEBUG, flops=DEBUG.flops * 6)
-training.train(config, paths[:2], paths[2:], Path(sys.argv[1]))
+training.train_bc(config, paths[:2], paths[2:], Path(sys.argv[1]))
 """
 
 
@@ -136,7 +136,7 @@ training.train(config, paths[:2], paths[2:], Path(sys.argv[1]))
 def long_run(games, tmp_path_factory):
     """A configuration, the folder of a run of it that nobody disturbed, what that came to."""
     config, folder = replace(DEBUG, flops=DEBUG.flops * 6), tmp_path_factory.mktemp("long")
-    return config, folder, bc.train(config, *games, folder)
+    return config, folder, bc.train_bc(config, *games, folder)
 
 
 @pytest.mark.slow
@@ -154,7 +154,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(games, long_run, tmp_path, number
     assert process.returncode != 0
     if number != signal.SIGKILL:
         assert "the same command resumes" in errors
-    resumed = bc.train(config, *games, folder)
+    resumed = bc.train_bc(config, *games, folder)
     for name, tensor in whole.policy.state_dict().items():
         np.testing.assert_array_equal(tensor, resumed.policy.state_dict()[name])
     assert steady(folder) == steady(undisturbed)
@@ -163,7 +163,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(games, long_run, tmp_path, number
 @pytest.mark.slow
 def test_a_time_budget_becomes_a_number_of_updates(games, tmp_path):
     config = replace(DEBUG, flops=None, minutes=1 / 60)
-    trained = bc.train(config, *games, tmp_path)
+    trained = bc.train_bc(config, *games, tmp_path)
     assert trained.updates >= 50
     assert trained.seconds < 30
 
@@ -243,9 +243,9 @@ def test_the_alarm_knows_a_hard_stretch_from_the_end():
 @pytest.mark.slow
 def test_batches_accumulate_to_the_update_of_a_larger_batch(games, tmp_path):
     config = replace(DEBUG, flops=DEBUG.flops * 6, streams=8, batch=4, time=7, dropout=0.0)
-    whole = bc.train(config, *games, tmp_path / "whole")
+    whole = bc.train_bc(config, *games, tmp_path / "whole")
     parts = replace(config, batch=1, accumulate=4)
-    summed = bc.train(parts, *games, tmp_path / "parts")
+    summed = bc.train_bc(parts, *games, tmp_path / "parts")
     assert (summed.updates, summed.frames) == (whole.updates, whole.frames)
     assert summed.flops == whole.flops
     assert (
@@ -283,8 +283,8 @@ def test_what_goes_wrong_in_the_thread_that_reads_is_heard(games, tmp_path):
 @pytest.mark.slow
 def test_half_precision_learns_about_the_same(games, tmp_path):
     config = replace(DEBUG, dropout=0.0)
-    whole = bc.train(config, *games, tmp_path / "fp32")
-    half = bc.train(replace(config, precision="bf16"), *games, tmp_path / "bf16")
+    whole = bc.train_bc(config, *games, tmp_path / "fp32")
+    half = bc.train_bc(replace(config, precision="bf16"), *games, tmp_path / "bf16")
     assert half.loss.loss != whole.loss.loss
     assert half.loss.loss == pytest.approx(whole.loss.loss, rel=0.02)
     assert all(t.dtype == torch.float32 for t in half.policy.state_dict().values())
@@ -294,17 +294,17 @@ def test_half_precision_learns_about_the_same(games, tmp_path):
 @pytest.mark.filterwarnings("ignore")  # torch warns of its own doings
 def test_a_compiled_run_gives_the_same(games, tmp_path):
     config = replace(DEBUG, flops=DEBUG.flops / 10, dropout=0.0)
-    plain = bc.train(config, *games, tmp_path / "plain")
-    compiled = bc.train(replace(config, compile=True), *games, tmp_path / "compiled")
+    plain = bc.train_bc(config, *games, tmp_path / "plain")
+    compiled = bc.train_bc(replace(config, compile=True), *games, tmp_path / "compiled")
     assert compiled.loss.loss == pytest.approx(plain.loss.loss, rel=1e-4)
 
 
 @pytest.mark.slow
 def test_checkpoints_are_measured_on_all_games_and_change_no_bit(games, tmp_path):
-    plain = bc.train(DEBUG, *games, tmp_path / "plain")
+    plain = bc.train_bc(DEBUG, *games, tmp_path / "plain")
     config = replace(DEBUG, checkpoints="2")
     measured = []
-    trained = bc.train(config, *games, tmp_path / "run", checkpoint=measured.append)
+    trained = bc.train_bc(config, *games, tmp_path / "run", checkpoint=measured.append)
     assert [part.updates for part in measured] == [15, 30]
     assert not any(part.finished for part in measured)
     assert all(part.loss.frames == trained.loss.frames for part in measured)
@@ -335,7 +335,7 @@ def test_the_learning_rate_follows_from_the_size_unless_it_is_given():
 @pytest.mark.slow
 def test_two_trainings_in_one_folder_do_not_mix(games, tmp_path):
     with files.lock(tmp_path), pytest.raises(InputError, match="another process is at work"):
-        bc.train(DEBUG, *games, tmp_path)
+        bc.train_bc(DEBUG, *games, tmp_path)
 
 
 @pytest.mark.parametrize(

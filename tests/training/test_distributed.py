@@ -46,7 +46,7 @@ def games(small_set, tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(config, games, tmp_path_factory):
     """What one process that nobody disturbs comes to."""
-    return bc.train(config, *games, tmp_path_factory.mktemp("whole"))
+    return bc.train_bc(config, *games, tmp_path_factory.mktemp("whole"))
 
 
 def torchrun(processes, config, folder, restarts=0, **options):
@@ -109,7 +109,7 @@ def test_two_processes_train_as_one_and_go_on_where_one_was(config, games, whole
     assert '"world_size": 2' in row[0]
     assert "--nproc-per-node 2 -m nhzoo train bc" in (tmp_path / "agent/README.md").read_text()
     assert len((folder / "log.jsonl").read_text().splitlines()) == 2
-    again = bc.train(config, *games, folder)
+    again = bc.train_bc(config, *games, folder)
     assert again.frames == whole.frames
     assert again.loss.loss == pytest.approx(whole.loss.loss, rel=1e-5)
 
@@ -136,7 +136,7 @@ def test_a_process_that_dies_ends_the_run_in_one_line_and_it_goes_on(
     assert len(said) == 1, errors
     assert "one of the 2 processes died; the same command resumes" in said[0]
     assert (tmp_path / "agent").exists() == (restarts == 1)
-    resumed = bc.train(config, *games, folder)
+    resumed = bc.train_bc(config, *games, folder)
     for name, tensor in whole.policy.state_dict().items():
         np.testing.assert_allclose(tensor, resumed.policy.state_dict()[name], atol=1e-5)
 

@@ -22,8 +22,8 @@ GPU = replace(DEBUG, device="cuda", dropout=0.0)
 
 
 def test_a_gpu_trains_to_about_what_a_cpu_does(games, tmp_path):  # noqa: F811
-    on_cpu = bc.train(replace(GPU, device="cpu"), *games, tmp_path / "cpu")
-    on_gpu = bc.train(GPU, *games, tmp_path / "gpu")
+    on_cpu = bc.train_bc(replace(GPU, device="cpu"), *games, tmp_path / "cpu")
+    on_gpu = bc.train_bc(GPU, *games, tmp_path / "gpu")
     assert on_gpu.loss.loss == pytest.approx(on_cpu.loss.loss, rel=1e-3)
     outputs.publish(on_gpu, tmp_path / "agent", *games, Sampling(), "", "")
     assert measure_agent(load(tmp_path / "agent"), games[1]).loss == pytest.approx(
@@ -32,19 +32,19 @@ def test_a_gpu_trains_to_about_what_a_cpu_does(games, tmp_path):  # noqa: F811
 
 
 def test_half_precision_learns_about_the_same(games, tmp_path):  # noqa: F811
-    whole = bc.train(GPU, *games, tmp_path / "fp32")
-    half = bc.train(replace(GPU, precision="bf16"), *games, tmp_path / "bf16")
+    whole = bc.train_bc(GPU, *games, tmp_path / "fp32")
+    half = bc.train_bc(replace(GPU, precision="bf16"), *games, tmp_path / "bf16")
     assert half.loss.loss == pytest.approx(whole.loss.loss, rel=0.02)
 
 
 def test_a_gpu_run_goes_on_where_it_was(games, tmp_path):  # noqa: F811
-    whole = bc.train(GPU, *games, tmp_path / "whole")
+    whole = bc.train_bc(GPU, *games, tmp_path / "whole")
     run = bc.Run(GPU, games[0], tmp_path / "run")
     for _ in range(23):
         run.step()
     run.save()
     run.close()
-    resumed = bc.train(GPU, *games, tmp_path / "run")
+    resumed = bc.train_bc(GPU, *games, tmp_path / "run")
     assert resumed.frames == whole.frames
     assert resumed.loss.loss == pytest.approx(whole.loss.loss, rel=1e-3)
 

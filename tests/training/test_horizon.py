@@ -65,7 +65,7 @@ def test_a_horizon_longer_than_the_data_is_refused_and_the_row_says_what_was(sma
     config = BCConfig("small", 20_000, budget(4_096), validate_every=1_000)
     with pytest.raises(InputError, match=r"--horizon 900: the games of small have [\d,]+ steps"):
         bc.Run(replace(config, horizon=900), games[:1], tmp_path / "run")
-    trained = bc.train(replace(config, horizon=500), games[1:], games[:1], tmp_path / "run")
+    trained = bc.train_bc(replace(config, horizon=500), games[1:], games[:1], tmp_path / "run")
     row = outputs.ledger_row(trained, "a", games[1:])
     assert trained.config.open_streams == 8
     assert row.horizon == trained.frames // 8

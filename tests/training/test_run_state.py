@@ -135,7 +135,7 @@ def test_a_run_goes_on_from_the_state_before_a_damaged_one_to_the_same_bits(
     games,  # noqa: F811
     tmp_path,
 ):
-    whole = bc.train(DEBUG, *games, tmp_path / "whole")
+    whole = bc.train_bc(DEBUG, *games, tmp_path / "whole")
     folder = tmp_path / "run"
     run = bc.Run(DEBUG, games[0], folder)
     for _ in range(2):
@@ -144,7 +144,7 @@ def test_a_run_goes_on_from_the_state_before_a_damaged_one_to_the_same_bits(
         run.save()
     (folder / STATE).write_bytes((folder / STATE).read_bytes()[:-100])
     said = []
-    resumed = bc.train(DEBUG, *games, folder, say=said.append)
+    resumed = bc.train_bc(DEBUG, *games, folder, say=said.append)
     assert len(said) == 1
     assert resumed.loss == whole.loss
     for name, tensor in whole.policy.state_dict().items():
@@ -162,7 +162,7 @@ def test_a_full_disk_stops_with_one_line_and_there_it_goes_on(
     config = replace(config, validate_every=2_000, validation_frames=2_048)
     for split in ("train", "validation"):  # where the command will look, so that it need not pack
         packing.pack(small_set, split=split, workers=1)
-    whole = bc.train(config, *games, tmp_path / "whole")
+    whole = bc.train_bc(config, *games, tmp_path / "whole")
     folder = tmp_path / "run"
     run = bc.Run(config, games[0], folder)
     for _ in range(3):

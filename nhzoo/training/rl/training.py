@@ -47,7 +47,7 @@ def train_and_publish(
         return row
 
     warm_start = load_warm_start(config, demonstrations)
-    played = train(config, folder, warm_start, progress, add, say)
+    played = train_impala(config, folder, warm_start, progress, add, say)
     publish_played(played, entry, sampling, description, command, folder / "log.jsonl")
     return add(played)
 
@@ -161,7 +161,7 @@ class RLResult(TrainResult):
         return float(np.std(self.scores, ddof=1)) / math.sqrt(n) or None if n > 1 else None
 
 
-def train(
+def train_impala(
     config: ImpalaConfig,
     folder: Path,
     warm_start: WarmStart = FROM_SCRATCH,

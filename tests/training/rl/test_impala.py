@@ -37,7 +37,7 @@ from nhzoo.training.rl.config import (
 )
 from nhzoo.training.rl.impala import ImpalaRun
 from nhzoo.training.rl.objectives import Critic, load_critic, save_critic
-from nhzoo.training.rl.training import load_warm_start, train
+from nhzoo.training.rl.training import load_warm_start, train_impala
 from tests.conftest import make_entry
 from tests.helpers import commands
 
@@ -84,7 +84,7 @@ def test_tiny_worlds_are_solved_to_their_optimum(tmp_path, world, advantages, st
         TINY, world=world, advantages=advantages, steps=steps, actors=1, games=32, time=16,
         lr=3e-3, entropy_cost=3e-3, discount=0.95, log_every=50, save_every=10_000,
     )  # fmt: skip
-    played = train(config, tmp_path)
+    played = train_impala(config, tmp_path)
     assert len(played.scores) == 256
     assert played.mean_score > 0.97
 
@@ -92,14 +92,14 @@ def test_tiny_worlds_are_solved_to_their_optimum(tmp_path, world, advantages, st
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [TINY, NETHACK])
 def test_interrupted_anywhere_it_ends_with_the_same_bits(tmp_path, config):
-    whole = train(config, tmp_path / "whole")
+    whole = train_impala(config, tmp_path / "whole")
     for stop in (1, 7):
         folder = tmp_path / f"stopped-{stop}"
         with closing(ImpalaRun(config, folder)) as run:
             for _ in range(stop):
                 run.step()
             run.save()
-        resumed = train(config, folder)
+        resumed = train_impala(config, folder)
         assert_same_weights(whole, resumed)
         assert (resumed.frames, resumed.games, resumed.scores) == (
             whole.frames,
@@ -111,21 +111,21 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(tmp_path, config):
 
 @pytest.mark.slow
 def test_more_steps_prolong_a_run(tmp_path):
-    whole = train(replace(TINY, steps=2 * TINY.steps), tmp_path / "whole")
-    train(TINY, tmp_path / "run")
-    assert_same_weights(whole, train(replace(TINY, steps=2 * TINY.steps), tmp_path / "run"))
+    whole = train_impala(replace(TINY, steps=2 * TINY.steps), tmp_path / "whole")
+    train_impala(TINY, tmp_path / "run")
+    assert_same_weights(whole, train_impala(replace(TINY, steps=2 * TINY.steps), tmp_path / "run"))
     with pytest.raises(InputError, match="another lr"):
-        train(replace(TINY, lr=0.1), tmp_path / "run")
+        train_impala(replace(TINY, lr=0.1), tmp_path / "run")
 
 
 _TRAIN = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from nhzoo.training.rl.training import train
+from nhzoo.training.rl.training import train_impala
 from tests.training.rl.test_impala import TINY
 if __name__ == "__main__":
-    train(replace(TINY, steps=1e9, inline=False, actors=1, save_every=2), Path(sys.argv[1]))
+    train_impala(replace(TINY, steps=1e9, inline=False, actors=1, save_every=2), Path(sys.argv[1]))
 """
 
 
@@ -194,13 +194,13 @@ def test_demonstrations_beside_play_resume_exactly(small_set, tmp_path):
         TINY, demonstrations="small", demonstration_batch=2, demonstration_time=8, steps=400
     )
     held = load_warm_start(config, games)
-    whole = train(config, tmp_path / "whole", held)
+    whole = train_impala(config, tmp_path / "whole", held)
     with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
         for _ in range(4):
             run.step()
         assert 4 < run._sums["demonstration_loss"][-1] < 6
         run.save()
-    assert_same_weights(whole, train(config, tmp_path / "run", held))
+    assert_same_weights(whole, train_impala(config, tmp_path / "run", held))
 
 
 def test_the_value_alone_is_learnt_at_first(tmp_path):
@@ -220,7 +220,7 @@ def test_games_are_played_in_before_anything_is_learnt_and_the_run_goes_on_there
     teacher = str(make_entry(tmp_path / "teacher", seed=5))
     config = replace(TINY, play_in=4, value_warmup=2, warmup=1, lr=0.01, teacher=teacher)
     held = load_warm_start(config, [])
-    whole = train(config, tmp_path / "whole", held)
+    whole = train_impala(config, tmp_path / "whole", held)
     with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
         before = [tensor.detach().clone() for tensor in run._parameters]
         for _ in range(3):
@@ -235,7 +235,7 @@ def test_games_are_played_in_before_anything_is_learnt_and_the_run_goes_on_there
         run.step()
         assert len(run.counters.losses) == 1
         run.save()
-    assert_same_weights(whole, train(config, tmp_path / "run", held))
+    assert_same_weights(whole, train_impala(config, tmp_path / "run", held))
     first = lines(tmp_path / "whole")[0]
     assert (first["update"], first["loss"], first["grad_norm"]) == (2, None, None)
 
@@ -275,8 +275,8 @@ def test_a_frozen_encoder_does_not_move_and_the_rest_does(tmp_path):
             [*run.policy.parameters(), *run.critic.parameters()]
         )
         run.save()
-    whole = train(config, tmp_path / "whole")
-    assert_same_weights(whole, train(config, tmp_path / "run"))
+    whole = train_impala(config, tmp_path / "whole")
+    assert_same_weights(whole, train_impala(config, tmp_path / "run"))
 
 
 def test_a_critic_of_another_width_is_begun_anew(tmp_path):
@@ -305,7 +305,7 @@ def test_a_teacher_waits_for_the_value_and_the_run_goes_on_there(tmp_path):
         assert run.flops == 3 * update_flops(config, shape, shape, VALUE)
         assert run._sums["teacher_kl"][-1] > 0.01
         run.save()
-    whole = train(config, tmp_path / "whole", held)
+    whole = train_impala(config, tmp_path / "whole", held)
     with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
         run.step()
         np.testing.assert_array_equal(run.policy.head.weight.detach(), before)
@@ -315,7 +315,7 @@ def test_a_teacher_waits_for_the_value_and_the_run_goes_on_there(tmp_path):
         moved = (run.policy.head.weight.detach() - before).abs().max()
         assert 0 < moved < 0.003  # Adam's first step is the rate
         run.save()
-    resumed = train(config, tmp_path / "run", held)
+    resumed = train_impala(config, tmp_path / "run", held)
     assert_same_weights(whole, resumed)
     assert (
         whole.flops
@@ -406,7 +406,7 @@ def test_the_loss_is_what_plain_loops_make_of_each_game(tmp_path):
 def test_what_a_run_comes_to(tmp_path):
     config = replace(NETHACK, checkpoints="1", extras="depth=50")
     rows = []
-    played = train(
+    played = train_impala(
         config, tmp_path / "run", checkpoint=lambda p: rows.append(
             training.played_row(p, "agent"))
     )  # fmt: skip
@@ -514,7 +514,7 @@ def test_actors_end_when_the_first_weights_cannot_be_published(tmp_path, monkeyp
 def test_a_rate_at_which_nothing_is_learnt_ends_in_a_line(tmp_path, actors):
     config = replace(TINY, lr=1e15, warmup=1, save_every=1_000, steps=1e6, **actors)
     with pytest.raises(NhzooError, match=r"diverged|not finite|the loss") as error:
-        train(config, tmp_path)
+        train_impala(config, tmp_path)
     assert "\n" not in str(error.value) and "--lr" in str(error.value)
 
 
@@ -587,7 +587,7 @@ def test_the_command_line(tmp_path):
 def test_torchrun_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(training.distributed, "world", lambda: 2)
     with pytest.raises(InputError, match="one learner"):
-        train(TINY, tmp_path)
+        train_impala(TINY, tmp_path)
 
 
 def test_the_policy_reads_a_game_that_begins_within_a_batch_as_if_alone():

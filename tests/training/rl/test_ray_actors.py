@@ -19,7 +19,7 @@ from nhzoo.runtime import cluster as ray_cluster
 from nhzoo.runtime.cluster import connect
 from nhzoo.training.rl import ray_actors
 from nhzoo.training.rl.impala import FROM_SCRATCH, ImpalaRun
-from nhzoo.training.rl.training import train
+from nhzoo.training.rl.training import train_impala
 from tests.training.rl.test_impala import TINY
 
 ray = pytest.importorskip("ray")
@@ -68,7 +68,7 @@ def test_a_machine_dies_and_training_goes_on(cluster, tmp_path):
         while len(seen) < 2:  # with a new one
             seen |= {unroll.actor for unroll in run.pool.collect(1)}
             run.pool.release()
-    run_again = train(replace(config, steps=40 * 20), tmp_path)
+    run_again = train_impala(replace(config, steps=40 * 20), tmp_path)
     assert run_again.updates == 20
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["update"] == 20 and rows[0]["update"] > 6  # it went on

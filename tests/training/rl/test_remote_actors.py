@@ -355,7 +355,7 @@ from dataclasses import replace
 from pathlib import Path
 from nhzoo.training.rl import remote_actors as process_actors
 from nhzoo.training.loop import DivergenceDetector
-from nhzoo.training.rl.training import train
+from nhzoo.training.rl.training import train_impala
 from nhzoo.training.loop import Interrupted
 from tests.training.rl.test_impala import TINY
 process_actors.STOP_SECONDS = 1.0
@@ -364,7 +364,7 @@ if __name__ == "__main__":
     # A high loss is saved as well.
     DivergenceDetector.see = lambda self, loss, norm: setattr(self, "high", 1)
     try:
-        train(config, Path(sys.argv[1]), say=lambda line: print(line, flush=True))
+        train_impala(config, Path(sys.argv[1]), say=lambda line: print(line, flush=True))
     except Interrupted as stop:
         print(stop)
         sys.exit(130)

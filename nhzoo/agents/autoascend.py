@@ -25,6 +25,7 @@ OBSERVATIONS = tuple(
 """What AutoAscend looks at."""
 
 _COMPILED = ("runtime.kernels", "agents.autoascend_speed")
+_TURN = 20  # where the turn is in NLE's blstats, which this module does not import
 _NEEDED = ("nethackers", "cv2", "nltk", "numba", "scipy", "toolz")
 
 
@@ -62,7 +63,11 @@ def make_player() -> Callable[[BotEnv], None]:
 def play(env: BotEnv) -> None:
     """Play one game to its end. Exceptions of AutoAscend are raised."""
     agent = importlib.import_module("autoascend.agent")
-    agent.Agent(_Adapter(env, agent.AgentFinished), panic_on_errors=False).main()
+    player = agent.Agent(_Adapter(env, agent.AgentFinished), panic_on_errors=False)
+    turn = int(env.observation["blstats"][_TURN])
+    if turn > 1:  # it takes over: whoever played before may have prayed just now
+        player.last_prayer_turn = turn
+    player.main()
 
 
 class _Adapter:

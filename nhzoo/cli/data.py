@@ -152,6 +152,11 @@ def data_pack(
 )
 @click.option("--max-steps", type=int, help="Stop the games played now after this many steps.")
 @click.option("--max-loop", type=int, help="Stop them after this many steps in a loop.")
+@click.option("--after", help="Let this agent begin each game; AGENT takes over.")
+@click.option(
+    "--within", default=8_000, show_default=True, help="It does before this step, evenly drawn."
+)
+@click.option("--takeover-steps", default=3_000, show_default=True, help="And plays so many steps.")
 @click.option("--ttyrecs", type=FOLDER, help="Also write NLD-format ttyrecs to this folder.")
 @WORKERS
 @AS_JSON
@@ -164,6 +169,9 @@ def data_record(
     held_out: float,
     max_steps: int | None,
     max_loop: int | None,
+    after: str | None,
+    within: int,
+    takeover_steps: int,
     ttyrecs: Path | None,
     workers: int | None,
     as_json: bool,
@@ -175,20 +183,27 @@ def data_record(
     the hero stands on at most three squares and gains nothing. The agent autoascend needs the extra
     expert.
 
+    With --after, another agent (a clone, say) begins each game, and only what AGENT then presses is
+    learnt from it: what to do where that agent gets itself.
+
     \b
     Example: nhzoo data record autoascend --protocol monk-v1 --episodes 20 --out data/my-monks
     """
+    from nhzoo.agents.takeover import Takeover
     from nhzoo.evaluation.evaluator import Progress
     from nhzoo.evaluation.recording import record
 
+    takeover = Takeover(within, takeover_steps)
     with console.LiveProgress(f"record {out.name}", "games") as bar:
 
         def note(stage: str, state: Progress) -> None:
             speed = state.steps / state.seconds if state.seconds else 0.0
             bar.update(state.done, state.total, f"{stage}  {speed:,.0f} steps/s")
 
-        limits = (max_steps, max_loop)
-        report = record(agent, protocol, episodes, out, name, workers, held_out, note, *limits)
+        report = record(
+            *(agent, protocol, episodes, out, name, workers, held_out, note),
+            *(max_steps, max_loop, after, takeover),
+        )
     written = _write_ttyrecs(out, ttyrecs, workers) if ttyrecs else None
     if as_json:
         document = asdict(report) | {"folder": str(report.folder)}
@@ -202,6 +217,8 @@ def data_record(
         for count, option in ((report.capped, "--max-steps"), (report.looped, "--max-loop")):
             if count:
                 console.show(f"{count} games stopped by {option}; the mean is of those without")
+    if report.unused:
+        console.show(f"{report.unused} games are unused: they ended before the takeover")
     for index in report.without_keys:
         console.say(f"game {index}: left out, it ended before a key was pressed")
     for index in report.voided:

@@ -235,7 +235,7 @@ def loss(
             _print_loss_by_step(found)
     unscored = max(sums.unscored for sums in found.values())
     if unscored:
-        console.say(f"{unscored:,} keys that no action presses were left out")
+        console.say(f"{unscored:,} keys were left out: of no action, or not to be learnt")
 
 
 def _loss_document(name: str, sums: LossSums, by_step: bool) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from nhzoo.runtime import kernels
 
 Array = np.ndarray[Any, Any]
 _LATEST = memory.KEYS
+_BEFORE = 2_048
+"""Frames that are read before the first that is to be learnt: state and recall are of these."""
 View = Literal["policy", "screens"]
 """What batches hold: what nhzoo's policies read, or whole screens for networks of your own."""
 
@@ -35,7 +37,8 @@ class Batch:
 
     `inputs` by name: the arrays of `features.Features`, or for whole screens tty_chars (uint8) and
     tty_colors (int8) [T, B, 24, 80], tty_cursor [T, B, 2] and previous_key (uint8, 0 at a game's
-    start). `actions` int64, -1 where a row has run out of frames or no action presses the key;
+    start). `actions` int64, -1 where a row has run out of frames, no action presses the key, or the
+    key is not the expert's to learn from (`Trace.expert_from`);
     `first` [B]: this row starts a game, its state is to be zeroed. `valid` counts real frames.
     """
 
@@ -72,6 +75,8 @@ class Streams:
         _need_keys(games)
         self._games = list(games)
         self._lengths = np.array([frames_in(path) for path in games], np.int64)
+        learnt = np.array([GameFrames(path).expert_from for path in games], np.int64)
+        self._starts = np.maximum(0, learnt - _BEFORE) // time * time
         self._batch, self._time, self._seed, self._view = batch, time, seed, view
         self._rows = slice(rank * batch // world, (rank + 1) * batch // world)
         self._turn = 0
@@ -157,7 +162,7 @@ class Streams:
             self._order = epoch, order
         self._taken += 1
         self._at[stream] = self._order[1][place]
-        self._begin[stream] = self._position[stream] = 0
+        self._begin[stream] = self._position[stream] = self._starts[self._at[stream]]
         self._fresh[stream] = True
         self._readers[stream] = None
 
@@ -273,6 +278,7 @@ def _gather(readers: Sequence[_Reader | None], time: int, first: Array, view: Vi
     for row, reader in enumerate(readers):
         if seen is None:
             previous[0, row] = reader.last_key if reader else 0
+        begun = reader.frames.position if reader else 0
         count = reader.read(kernel, out, keys, row) if reader else 0
         if count < time and seen is not None:
             seen.clear(row, count)
@@ -280,6 +286,8 @@ def _gather(readers: Sequence[_Reader | None], time: int, first: Array, view: Vi
             for array, blank in zip(out, (32, 0, 0), strict=True):
                 array[count:, row] = blank
         actions[:count, row] = ACTION_OF_KEY[keys[:count, row]]
+        if reader and reader.frames.game.expert_from > begun:
+            actions[: reader.frames.game.expert_from - begun, row] = -1
         valid += count
     if seen is None:
         previous[1:] = keys[:-1]

@@ -147,6 +147,7 @@ class GameFrames:
                 index = _read_index(file, start, size)
             self.fields: tuple[str, ...] = tuple(index["fields"])
             self.meta: dict[str, Any] = dict(index["meta"])
+            self.expert_from = int(self.meta.get("expert_from", 0))
             chunks = np.array(index["chunks"] or np.empty((0, 5), np.int64))
             if chunks.dtype != np.int64 or chunks.ndim != 2 or chunks.shape[1] != 5:
                 raise ValueError("chunks are not whole numbers")

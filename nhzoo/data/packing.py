@@ -129,6 +129,8 @@ class PackTask(OneByOne):
         meta = {"game": _name(game.game), "split": game.split}
         if self._nld:
             meta["has_keys"] = self._nld.has_keys
+        elif game.expert_from:
+            meta["expert_from"] = game.expert_from
         try:
             return packed.write_game(path, source, self._fields, meta)
         except NhzooError as error:

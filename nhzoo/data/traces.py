@@ -41,6 +41,7 @@ class Trace:
     `end_status` is one of an evaluation's; None in sets of games that all were played to their end.
     `max_steps` and `max_loop` are set where the recording stopped its games after fewer steps than
     the protocol does, or in a loop: the score of such a game may be what it had by then.
+    `expert_from`: which of its keys is the first to be learnt; those before are another agent's.
     """
 
     game: str
@@ -58,11 +59,12 @@ class Trace:
     agent: str | None = None
     max_steps: int | None = None
     max_loop: int | None = None
+    expert_from: int = 0
 
     @property
     def limited(self) -> bool:
         """The recording had limits of its own: its scores are not those of the protocol."""
-        return self.max_steps is not None or self.max_loop is not None
+        return bool(self.expert_from) or self.max_steps is not None or self.max_loop is not None
 
     @property
     def capped(self) -> bool:
@@ -73,6 +75,7 @@ class Trace:
     def digest(self) -> str:
         """16 hexadecimal digits for exactly this game, as recorded; caches are named by it."""
         text = f"{self.spec}{self.sha256}{self.score}{self.split}{','.join(self.frame_hashes)}"
+        text += f" from {self.expert_from}" if self.expert_from else ""
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def keys(self) -> bytes:
@@ -179,6 +182,9 @@ def _trace(row: dict[str, Any], folder: Path, where: str) -> Trace:
     split = row.get("split", "train")
     if not isinstance(split, str) or not files.is_plain_name(split):
         raise InputError(f"{where}: {split!r} cannot be the name of a split")
+    expert_from = row.get("expert_from", 0)
+    if type(expert_from) is not int or not 0 <= expert_from <= length:
+        raise InputError(f"{where}: field 'expert_from' is no key of the game's {length:,}")
     spec = GameSpec(
         core=numbers[0],
         disp=numbers[1],
@@ -203,6 +209,7 @@ def _trace(row: dict[str, Any], folder: Path, where: str) -> Trace:
         agent=_text(row, "agent"),
         max_steps=_count(row, "max_steps"),
         max_loop=_count(row, "max_loop"),
+        expert_from=expert_from,
     )
 
 

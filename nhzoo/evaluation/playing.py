@@ -15,6 +15,7 @@ from nle import nethack
 
 from nhzoo.agents.base import Agent, Array, set_row, traits
 from nhzoo.agents.bot_process import one_line
+from nhzoo.agents.takeover import DONE
 from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.envs.game import MAX_DISMISSALS, Episode, EpisodeResult, Game, blank
 from nhzoo.envs.protocols import Protocol
@@ -150,6 +151,8 @@ class PlayTask:
             late = failure == LOOPED or traits(self._agent).timed_out
             episode.result.end_status = "stalled" if late else "crashed"
             episode.result.cause = one_line(failure)
+            if failure == DONE:
+                episode.result.end_status, episode.result.cause = "step_cap", ""
         self._traits.end_game()
         self._index[slot] = None
         self._alone = self._alone[1:]

@@ -13,12 +13,13 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Container
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nhzoo.agents.base import Agent
+from nhzoo.agents.base import Agent, AgentTraits
 from nhzoo.agents.loading import load_with_traits
+from nhzoo.agents.takeover import Takeover, TakeoverAgent
 from nhzoo.data.traces import HASH_EVERY, MAX_KEYS, Trace, frame_hash, is_trace_set, replay
 from nhzoo.envs.actions import TTY
 from nhzoo.envs.game import Episode, Game
@@ -45,7 +46,8 @@ class RecordReport:
     cannot be in a trace set. Games that were `voided` are left out as well: nobody is to learn from
     them. `broken` counts games that the agent's failure ended; `failures` the games of this call by
     the reason of such an end. `capped` and `looped` count games that `max_steps` and `max_loop`
-    ended; `mean_score` is over those recorded without.
+    ended, `unused` those that ended before a takeover; `mean_score` is over those recorded without
+    any of this.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class RecordReport:
     broken: int = 0
     capped: int = 0
     looped: int = 0
+    unused: int = 0
     mean_score: float | None = None
     without_keys: list[int] = field(default_factory=list)
     voided: list[int] = field(default_factory=list)
@@ -74,6 +77,8 @@ def record(
     progress: Callable[[str, Progress], None] = lambda stage, progress: None,
     max_steps: int | None = None,
     max_loop: int | None = None,
+    after: str | Path | Agent | None = None,
+    takeover: Takeover | None = None,
 ) -> RecordReport:
     """Record games 0 to `episodes` - 1 of an agent into the trace set `name`.
 
@@ -82,7 +87,9 @@ def record(
     kept as they are; run again to resume after an interruption. About `held_out` of the games are
     of the split "validation", decided by the game's name alone. Games that are played now end after
     `max_steps`, or in a loop of `max_loop` (see `Protocol`), if these are given, and say so in
-    their lines; those that are there stay as they are.
+    their lines; those that are there stay as they are. With `after`, that agent begins each game
+    and `agent` takes over (see `Takeover`): a line says from which key on it is to be learnt. Games
+    that end before are of the split "unused".
     `progress` is told the stage, "play" or "replay", and how far it is. InputError when the set
     holds other games of these names, or games of this recording by another agent, or another
     version of it, or under another protocol.
@@ -108,7 +115,7 @@ def record(
             f"recording {name}: max_loop {max_loop:,}: give {_LEAST_LOOP} to "
             f"{base.step_cap - 1:,}, or none"
         )
-    limits = {"max_steps": max_steps, "max_loop": max_loop}
+    limits: dict[str, Any] = {"max_steps": max_steps, "max_loop": max_loop}
     games = replace(base, id=f"data:{name}", games=episodes, max_loop=max_loop)
     games = replace(games, step_cap=max_steps or base.step_cap)
     for index in range(episodes):
@@ -116,7 +123,12 @@ def record(
         if spec.core in EXPERT_SEEDS or spec.disp in EXPERT_SEEDS:
             raise InputError(f"recording {name}: game {index} has an expert game's seed; rename it")
     player, about = load_with_traits(agent)
-    label = f"{about.name}@{about.revision}" if about.revision else about.name
+    label = _label(about)
+    if after is not None:
+        first, about_first = load_with_traits(after)
+        takeover = takeover or Takeover()
+        player = TakeoverAgent(first, player, takeover)
+        limits |= {"after": _label(about_first), "takeover": asdict(takeover)}
     origin = {"name": name, "agent": label, "protocol": base.id}
     work = folder / ".recording"
     if folder.exists() and not (is_trace_set(folder) or work.exists()) and any(folder.iterdir()):
@@ -133,7 +145,7 @@ def _record(
     held_out: float,
     workers: int | None,
     progress: Callable[[str, Progress], None],
-    limits: dict[str, int | None],
+    limits: dict[str, Any],
 ) -> RecordReport:
     name, episodes, work = origin["name"], games.games, folder / ".recording"
     files.sweep(folder)
@@ -163,6 +175,8 @@ def _record(
         for index, row in rows.items():
             line = _line(games, row, found[index], origin, _split(name, index, held_out))
             line |= {part: limit for part, limit in limits.items() if limit is not None}
+            if limits.get("takeover"):
+                line |= _taken_over(games, row, Takeover(**limits["takeover"]))
             own[index] = files.dump_json(line, indent=None)
             keys = results.read_trace(work / "games", index)
             files.atomic_write(folder / "keys" / f"{index}.xz", files.compress_xz(keys))
@@ -172,6 +186,20 @@ def _record(
             files.atomic_write(folder / "games.jsonl", b"".join(lines))
     _remove_work(work, own)
     return _summed(report, own)
+
+
+def _label(about: AgentTraits) -> str:
+    """How lines name an agent: name@revision."""
+    return f"{about.name}@{about.revision}" if about.revision else about.name
+
+
+def _taken_over(games: Protocol, row: Row, takeover: Takeover) -> dict[str, Any]:
+    """From which key on a game is the expert's; it is of no use where it ended before."""
+    begin = takeover.begin(float(games.uniforms(row["index"]).random()))
+    dismissed = row["keys"] - row["steps"]  # NLE's, of the opening text
+    if row["steps"] <= begin:
+        return {"expert_from": row["keys"], "split": "unused"}
+    return {"expert_from": dismissed + begin}
 
 
 def _split(name: str, index: int, held_out: float) -> str:
@@ -213,7 +241,7 @@ def _existing(
             lacking = [part for part in _SUMMED if part not in row]
             if lacking:
                 raise InputError(f"{where}: field {lacking[0]!r} is missing; delete the line")
-            if row["split"] != _split(origin["name"], index, held_out):
+            if row["split"] not in ("unused", _split(origin["name"], index, held_out)):
                 raise InputError(
                     f"{where}: was recorded with another share of held-out games; give the same "
                     "--held-out"
@@ -409,12 +437,13 @@ def _summed(report: RecordReport, own: dict[int, bytes]) -> RecordReport:
         row["end_status"] == "step_cap" and row.get("max_steps") is not None for row in limited
     )
     report.looped = sum(row["death"] == LOOPED for row in limited)
+    report.unused = sum(row["split"] == "unused" for row in rows)
     scores = [row["env_score"] for row in rows if row not in limited]
     report.mean_score = sum(scores) / len(scores) if scores else None
     return report
 
 
-_LIMITS = ("max_steps", "max_loop")
+_LIMITS = ("max_steps", "max_loop", "takeover")
 _LEAST_LOOP = 10
 _BROKEN = ("stalled", "crashed")
 _SUMMED = ("keys", "sha256", "split", "death", "end_status", "env_score")

@@ -71,8 +71,8 @@ def sweep_plan(
     \b
     Example: nhzoo sweep plan --budgets 1e12:1e14:5 --center 100000@1e12 -o plan.json
     """
-    from nhzoo.scaling import sweep_plan as plans
     from nhzoo.scaling.fitting import read_fit
+    from nhzoo.scaling.sweeps import plan as plans
     from nhzoo.training.run_table import read_runs
 
     rows = read_runs(ledger) if ledger else []
@@ -162,8 +162,8 @@ def sweep_run(
     """
     from nhzoo.cli.data import packed_games
     from nhzoo.policy.checkpoint import Sampling
-    from nhzoo.scaling.sweep import Recipe, run_sweep
-    from nhzoo.scaling.sweep_plan import read_plan
+    from nhzoo.scaling.sweeps.plan import read_plan
+    from nhzoo.scaling.sweeps.running import Recipe, run_sweep
     from nhzoo.training.run_table import LedgerRow
 
     if jobs < 1 or threads < 1:
@@ -242,12 +242,12 @@ def sweep_measure(
              --data autoascend-monk-validation --steps 20000 -o measured.jsonl
     """
     from nhzoo.cli.data import packed_games
-    from nhzoo.scaling import sweep as measures
+    from nhzoo.scaling.sweeps.measuring import last_rows, measure_runs
     from nhzoo.training.run_table import LedgerRow, append_row, read_runs, write_rows
 
     if out.exists() and out.samefile(ledger):
         raise InputError(f"-o {out}: is the table of runs itself; give another file")
-    rows = measures.last_rows(read_runs(ledger), only)
+    rows = last_rows(read_runs(ledger), only)
     games = packed_games(data, split, workers, most)
     have = read_runs(out) if out.exists() else []
     done = {row.run_id: row for row in have if isinstance(row, LedgerRow)}
@@ -256,7 +256,7 @@ def sweep_measure(
         append_row(out, row)
         console.say(f"{row.run_id}: loss {row.loss:.4f} +- {row.loss_se or 0:.4f}")
 
-    found = measures.measure_runs(
+    found = measure_runs(
         *(rows, entries, games, results, protocol, workers or os.cpu_count() or 1, done, note),
         steps=steps,
     )
@@ -283,7 +283,7 @@ def sweep_rates(
              nhzoo sweep rates runs.jsonl -o rates.json
              nhzoo sweep rates larger.jsonl --grade rates.json
     """
-    from nhzoo.scaling import rates
+    from nhzoo.scaling.sweeps import rates
     from nhzoo.training.run_table import read_runs
 
     if frozen and out:

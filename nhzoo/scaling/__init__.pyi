@@ -8,5 +8,5 @@ from .forecasting import read_forecast as read_forecast
 from .forecasting import write_forecast as write_forecast
 from .grading import grade as grade
 from .plots import plot_fit as plot_fit
-from .sweep import run_sweep as run_sweep
-from .sweep_plan import plan_sweep as plan_sweep
+from .sweeps.plan import plan_sweep as plan_sweep
+from .sweeps.running import run_sweep as run_sweep

@@ -24,7 +24,7 @@ from nhzoo.policy.config import PolicyConfig
 from nhzoo.policy.network import Policy
 from nhzoo.publishing.report import characters, summary_cards
 from nhzoo.runtime import files
-from nhzoo.scaling.sweep import with_return
+from nhzoo.scaling.sweeps.measuring import with_return
 from nhzoo.training.rl.config import ImpalaConfig
 from nhzoo.training.rl.impala import WarmStart
 from nhzoo.training.rl.objectives import Critic

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from nhzoo.policy.config import PolicyConfig
 from nhzoo.scaling import cost as training_cost
-from nhzoo.scaling.sweep_plan import Cell, Plan, write_plan
+from nhzoo.scaling.sweeps.plan import Cell, Plan, write_plan
 from tests import ROOT
 from tests.conftest import make_entry, record
 

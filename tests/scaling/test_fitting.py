@@ -726,7 +726,8 @@ def test_modules_do_not_need_torch():
     import sys
 
     code = (
-        "import sys\nfrom nhzoo.scaling import fitting, forecasting, grading, sweep_plan\n"
+        "import sys\nfrom nhzoo.scaling import fitting, forecasting, grading\n"
+        "from nhzoo.scaling.sweeps import plan\n"
         "assert not {'torch', 'nle', 'multiprocessing.pool', 'matplotlib'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from nhzoo.cli.app import cli
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.runtime import files
-from nhzoo.scaling import fitting, grading, returns, sweep_plan
+from nhzoo.scaling import fitting, grading, returns
 from nhzoo.scaling import forecasting as forecasts
 from nhzoo.scaling.backtest import worst_error
 from nhzoo.scaling.cost import proportional
@@ -23,6 +23,7 @@ from nhzoo.scaling.fitting import read_fit, write_fit
 from nhzoo.scaling.forecasting import compute_for
 from nhzoo.scaling.grading import read_forecasts, write_grade
 from nhzoo.scaling.runs import select
+from nhzoo.scaling.sweeps import plan as sweep_plan
 from nhzoo.training.run_table import RunRow
 from tests import ROOT
 from tests.helpers.synthetic_laws import Truth, runs

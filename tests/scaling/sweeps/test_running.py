@@ -26,8 +26,9 @@ from nhzoo.evaluation.evaluator import evaluate
 from nhzoo.evaluation.loss import measure_agent, measure_loss
 from nhzoo.policy.config import PolicyConfig, flop_model
 from nhzoo.runtime import files
-from nhzoo.scaling import cost, fitting, forecasting, sweep
-from nhzoo.scaling.sweep_plan import Cell, Plan, read_plan, write_plan
+from nhzoo.scaling import cost, fitting, forecasting
+from nhzoo.scaling.sweeps import running as sweep
+from nhzoo.scaling.sweeps.plan import Cell, Plan, read_plan, write_plan
 from nhzoo.training.run_table import read_runs
 from tests.conftest import record
 from tests.helpers.commands import run as nhzoo

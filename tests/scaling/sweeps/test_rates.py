@@ -9,8 +9,8 @@ import pytest
 
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.scaling import cost
-from nhzoo.scaling.rates import best_rates, fit_rates, grade_rates, read_rates, write_rates
-from nhzoo.scaling.sweep_plan import center_of_text, plan_sweep, read_plan, write_plan
+from nhzoo.scaling.sweeps.plan import center_of_text, plan_sweep, read_plan, write_plan
+from nhzoo.scaling.sweeps.rates import best_rates, fit_rates, grade_rates, read_rates, write_rates
 from nhzoo.training.config import peak_rate
 from nhzoo.training.run_table import RunRow, write_rows
 from tests.helpers.commands import run

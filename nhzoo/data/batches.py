@@ -232,7 +232,7 @@ class _Reader:
         """The key before the next frame, 0 where reading began."""
         return int(self.recall[memory.KEYS])
 
-    def read(self, kernel: Any, out: tuple[Array, ...], keys: Array, row: int) -> int:
+    def read(self, kernel: Any, out: tuple[Any, ...], keys: Array, row: int) -> int:
         """Fill row `row` of the arrays `out` [T, B, ...] and `keys` [T, B]; returns how many."""
         done = 0
         for chunk, first, size in self.frames.pieces(min(len(keys), self.left)):
@@ -261,10 +261,11 @@ def _gather(readers: Sequence[_Reader | None], time: int, first: Array, view: Vi
     rows = len(readers)
     keys = np.zeros((time, rows), np.uint8)
     kernel: Any
+    out: tuple[Any, ...]
     seen = Features.empty(time, rows) if view == "policy" else None
     if seen is not None:
         inputs = dict(vars(seen))
-        out = (np.zeros((4, memory.CELLS), np.int32), *inputs.values())
+        out = np.zeros((4, memory.CELLS), np.int32), features.Frames(**inputs)
         kernel = _read_features
     else:
         cells = (time, rows, ROWS * COLS)
@@ -307,15 +308,7 @@ def _read_features(
     starts: Array,
     recall: Array,
     scratch: Array,
-    crop: Array,
-    window: Array,
-    status: Array,
-    message: Array,
-    cursor: Array,
-    choices: Array,
-    recent: Array,
-    compass: Array,
-    here: Array,
+    out: features.Frames,
     keys: Array,
     done: int,
     row: int,
@@ -328,31 +321,19 @@ def _read_features(
     for i in range(frames):
         apply(counts, gaps, lengths, values, record, at, first + i)
         t = done + i
+        frame = features.frame_at(out, (t, row))
         if i and _same(top, chars[:COLS]):
-            message[t, row] = message[t - 1, row]
+            frame.message[:] = out.message[t - 1, row]
         else:
-            features.encode_message(chars, message[t, row])
+            features.encode_message(chars, frame.message)
             top[:] = chars[:COLS]
         if i and _same(bottom, chars[cells - COLS :]):
-            status[t, row] = status[t - 1, row]
+            frame.status[:] = out.status[t - 1, row]
         else:
-            features.encode_status(chars, status[t, row])
+            features.encode_status(chars, frame.status)
             bottom[:] = chars[cells - COLS :]
-        features.encode_place(
-            chars,
-            colors,
-            int(record[starts[2]]),
-            int(record[starts[2] + 1]),
-            recall,
-            scratch,
-            crop[t, row],
-            window[t, row],
-            cursor[t, row],
-            choices[t, row],
-            recent[t, row],
-            compass[t, row],
-            here[t, row],
-        )
+        y, x = int(record[starts[2]]), int(record[starts[2] + 1])
+        features.encode_place(chars, colors, y, x, recall, scratch, frame)
         key = record[starts[3]]
         keys[t, row] = key
         memory.push_key(recall, key)

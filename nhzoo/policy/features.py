@@ -12,6 +12,7 @@ tell one game and one moment from all others, and a network that reads them lear
 
 from __future__ import annotations
 
+from collections import namedtuple
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +99,10 @@ class Features:
         """Set row `row` of [T, B] from time `start` on to nothing."""
         for name, array in vars(self).items():
             array[start:, row] = -1 if name == "message" else 0
+
+
+Frames = namedtuple("Frames", "crop map status message cursor choices recent compass here")
+"""The arrays of `Features`, as compiled functions take them."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,7 @@ def encode(
         np.ascontiguousarray(cursor, np.uint8),
         recall,
         np.zeros((4, memory.CELLS), np.int32),
-        *vars(features).values(),
+        Frames(**vars(features)),
     )
     return features
 
@@ -243,71 +248,50 @@ def _status_symbols() -> Array:
 _STATUS = _status_symbols()
 
 
+@kernels.njit(forceinline=True)
+def frame_at(frames: Frames, at: Any) -> Frames:
+    """The frame `at`, an index or a tuple of some, of `Frames`."""
+    return Frames(
+        frames.crop[at],
+        frames.map[at],
+        frames.status[at],
+        frames.message[at],
+        frames.cursor[at],
+        frames.choices[at],
+        frames.recent[at],
+        frames.compass[at],
+        frames.here[at],
+    )
+
+
 @kernels.njit()
 def _encode(
-    chars: Array,
-    colors: Array,
-    cursor: Array,
-    recall: Array,
-    scratch: Array,
-    crop: Array,
-    window: Array,
-    status: Array,
-    message: Array,
-    where: Array,
-    choices: Array,
-    recent: Array,
-    compass: Array,
-    here: Array,
+    chars: Array, colors: Array, cursor: Array, recall: Array, scratch: Array, out: Frames
 ) -> None:
     for i in range(len(chars)):
+        frame = frame_at(out, i)
         row, col = int(cursor[i, 0]), int(cursor[i, 1])
-        encode_status(chars[i], status[i])
-        encode_message(chars[i], message[i])
-        encode_place(
-            chars[i],
-            colors[i],
-            row,
-            col,
-            recall[i],
-            scratch,
-            crop[i],
-            window[i],
-            where[i],
-            choices[i],
-            recent[i],
-            compass[i],
-            here[i],
-        )
+        encode_status(chars[i], frame.status)
+        encode_message(chars[i], frame.message)
+        encode_place(chars[i], colors[i], row, col, recall[i], scratch, frame)
 
 
 @kernels.njit()
 def encode_place(
-    chars: Array,
-    colors: Array,
-    row: int,
-    col: int,
-    recall: Array,
-    scratch: Array,
-    crop: Array,
-    window: Array,
-    where: Array,
-    choices: Array,
-    recent: Array,
-    compass: Array,
-    here: Array,
+    chars: Array, colors: Array, row: int, col: int, recall: Array, scratch: Array, frame: Frames
 ) -> None:
     """All features of one screen but those of its top and bottom line; updates `recall`."""
+    compass, here = frame.compass, frame.here
     for k in range(HISTORY):
-        recent[k] = recall[memory.KEYS + k]
-    where[0], where[1] = row, col
-    encode_choices(chars, row, choices)
+        frame.recent[k] = recall[memory.KEYS + k]
+    frame.cursor[0], frame.cursor[1] = row, col
+    encode_choices(chars, row, frame.choices)
     level, turn, health, most, hunger = bottom_line(chars)
     memory.note(chars, turn, recall)
     on_hero = memory.remember(chars, row, col, level, turn, recall)
-    encode_crop(chars, colors, row, col, crop)
-    memory.footprints(recall, row, col, CROP, crop[2])
-    encode_map(chars, row, col, window)
+    encode_crop(chars, colors, row, col, frame.crop)
+    memory.footprints(recall, row, col, CROP, frame.crop[2])
+    encode_map(chars, row, col, frame.map)
     if on_hero:
         flat = compass.reshape(-1)
         map_search.direction_features(chars, colors, row, col, recall, scratch, flat, here)

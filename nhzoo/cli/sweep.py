@@ -41,7 +41,7 @@ def sweep() -> None:
     "--cost",
     default="nhzoo",
     show_default=True,
-    help="FLOPs per sample: nhzoo, or a number k for k x params.",
+    help="FLOPs per sample: nhzoo, or a number k for k x params (a trainer of your own).",
 )
 @click.option(
     "--rates", default="", help="Train each cell at so many times its learning rate: 0.5,1,2."
@@ -84,7 +84,8 @@ def sweep_plan(
         center_name=center,
         sizes=sizes,
         step=step,
-        unique_samples=unique or _frames(data),
+        unique_samples=unique or (_frames(data) if cost == "nhzoo" else None),
+        any_size=cost != "nhzoo",
         rows=rows,
         prefix=prefix,
         rates=plans.parse_rates(rates),
@@ -123,8 +124,9 @@ def sweep_plan(
 @click.option(
     "--ledger", type=FILE, required=True, help="Table of runs; runs that it has are done."
 )
-@click.option("--out", type=FOLDER, required=True, help="Folder for the zoo entries.")
+@click.option("--out", type=FOLDER, help="Folder for the zoo entries (not with --command).")
 @click.option("--runs", type=FOLDER, required=True, help="Folder for the states of the runs.")
+@click.option("--command", help="Train each cell with this command of yours, not with nhzoo.")
 @click.option(
     "--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations to imitate."
 )
@@ -141,8 +143,9 @@ def sweep_plan(
 def sweep_run(
     plan_file: Path,
     ledger: Path,
-    out: Path,
+    out: Path | None,
     runs: Path,
+    command: str | None,
     data: str,
     validation: str,
     jobs: int,
@@ -155,17 +158,24 @@ def sweep_run(
 ) -> None:
     """Train the runs of a plan that the ledger lacks.
 
-    Run again to resume.
+    Run again to resume. --command is for any trainer: {params}, {samples}, {flops}, {seed} and {lr}
+    in it are what the plan asks for, {row} is the JSON file that it writes its row to (at least a
+    loss), {folder} one that it may keep its state in.
 
     \b
     Example: nhzoo sweep run plan.json --ledger runs.jsonl --out entries --runs runs --jobs 2
+             nhzoo sweep run plan.json --ledger runs.jsonl --runs runs --command
+             'python train.py --size {params} --samples {samples} --seed {seed} --row {row}'
     """
     from nhzoo.cli.data import packed_games
     from nhzoo.policy.checkpoint import Sampling
+    from nhzoo.scaling.sweeps.commands import Command, run_commands
     from nhzoo.scaling.sweeps.plan import read_plan
     from nhzoo.scaling.sweeps.running import Recipe, run_sweep
-    from nhzoo.training.run_table import LedgerRow
+    from nhzoo.training.run_table import RunRow
 
+    if bool(out) == bool(command):
+        raise InputError("give either --out for the entries, or --command")
     if jobs < 1 or threads < 1:
         raise InputError("--jobs and --threads must be at least 1")
     Sampling(temperature)  # a wrong one is refused now, not when the first run has ended
@@ -177,18 +187,23 @@ def sweep_run(
             raise InputError(
                 f"--budget {budget:g}: the plan has {', '.join(map(str, plan.budgets))}"
             )
-    if not cluster:
+    if not cluster and not command:
         for source in {data, validation or data}:  # with its progress shown
             packed_games(source, None, workers)
     with console.LiveProgress(f"sweep {plan.prefix}", "runs") as bar:
         done = 0
 
-        def note(row: LedgerRow) -> None:
+        def note(row: RunRow) -> None:
             nonlocal done
             done += 1
             bar.update(done, len(plan.cells), f"{row.run_id}: loss {row.loss:.4f}")
 
-        rows = run_sweep(plan, recipe, ledger, out, jobs, cluster, note)
+        if command:
+            given = Command(command, recipe.folder)
+            rows = run_commands(plan, given, ledger, jobs, cluster, note)
+        else:
+            assert out is not None
+            rows = run_sweep(plan, recipe, ledger, out, jobs, cluster, note)
     if as_json:
         console.print_json({"runs": [asdict(row) for row in rows]})
         return

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,10 @@ from nhzoo.errors import InputError
 from nhzoo.runtime import console
 from nhzoo.training.config import BCConfig
 from nhzoo.training.rl.config import ImpalaConfig
-from nhzoo.training.run_table import LedgerRow, append_row
+from nhzoo.training.run_table import RunRow, append_row
+
+if TYPE_CHECKING:
+    from nhzoo.scaling.forecasting import Forecast
 
 
 def _outcome(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,16 +133,19 @@ def train_bc(
     "--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations to imitate."
 )
 @config_options(BCConfig, without=("params", "flops", "minutes"))
+@click.option("--command", help="Train it with this command of yours, as for sweep run.")
 @_outcome
 @WORKERS
 @AS_JSON
 @click.pass_context
-def train_next(context: click.Context, /, forecast_file: Path, **options: Any) -> None:
+def train_next(
+    context: click.Context, /, forecast_file: Path, command: str | None, **options: Any
+) -> None:
     """Train the agent that a forecast names.
 
     The forecast gives its size and its FLOPs; all else is as for train bc, by default its rules,
-    which the forecast's runs followed. Then
-    grade the forecast: nhzoo grade FORECAST TABLE:RUN.
+    which the forecast's runs followed. With --command your own trainer is run instead, and --out
+    only names the run. Then grade the forecast: nhzoo grade FORECAST TABLE:RUN.
 
     \b
     Example: nhzoo train next forecast.json --run runs/next --out agents/next --ledger runs.jsonl
@@ -150,7 +156,7 @@ def train_next(context: click.Context, /, forecast_file: Path, **options: Any) -
     forecast = read_forecast(forecast_file)
     if forecast.kind != "bc":
         raise InputError(f"{forecast_file}: is of kind {forecast.kind}; train next trains bc")
-    if forecast.flop_model is not None and forecast.flop_model != flop_model():
+    if not command and forecast.flop_model not in (None, flop_model()):
         raise InputError(
             f"{forecast_file}: counts FLOPs by another model ({forecast.flop_model}, here "
             f"{flop_model()}); fit and forecast again from runs of this version"
@@ -160,7 +166,23 @@ def train_next(context: click.Context, /, forecast_file: Path, **options: Any) -
         f"{forecast.flops:.3g} FLOPs, loss "
         f"{forecast.loss.value:.4f} [{forecast.loss.low:.4f}, {forecast.loss.high:.4f}]"
     )
-    context.invoke(train_bc, params=forecast.params, flops=forecast.flops, **options)
+    if command:
+        _train_with(command, forecast, options)
+    else:
+        context.invoke(train_bc, params=forecast.params, flops=forecast.flops, **options)
+
+
+def _train_with(command: str, forecast: Forecast, options: dict[str, Any]) -> None:
+    """Run a trainer of the user's for what a forecast names; its row goes to the ledger."""
+    from nhzoo.scaling.sweeps.commands import Command, run_next
+
+    given = Command(command, str(options["folder"].resolve()))
+    row = run_next(forecast, given, options["out"].name, options["seed"])
+    _appender(options["ledger"])(row)
+    if options["as_json"]:
+        console.print_json(asdict(row))
+    else:
+        console.show(f"{row.run_id}: held-out loss {row.loss:.4f}")
 
 
 @train.command("impala")
@@ -227,7 +249,7 @@ def _progress(name: str) -> Iterator[console.LiveProgress]:
             sys.exit(130)
 
 
-def _appender(table: Path | None) -> Callable[[LedgerRow], object]:
+def _appender(table: Path | None) -> Callable[[RunRow], object]:
     """What appends a row to a table of runs; nothing, where there is none."""
     return partial(append_row, table) if table else lambda row: None
 

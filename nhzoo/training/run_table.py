@@ -166,11 +166,11 @@ def _check_columns(rows: Sequence[table_reader.TableRow], path: Path) -> None:
             )
 
 
-def append_row(path: Path, row: LedgerRow) -> bool:
+def append_row(path: Path, row: RunRow) -> bool:
     """Add a row to the JSONL table at `path`, whole or not at all; many may do so at once.
 
-    What is already there of the same run, configuration and moment stays, and nothing is added:
-    returns False then.
+    What is already there of the same run stays, and nothing is added: returns False then. Rows of
+    our trainer are also told apart by their configuration and moment.
     """
     with files.lock_file(path):
         content = path.read_bytes()
@@ -182,7 +182,7 @@ def append_row(path: Path, row: LedgerRow) -> bool:
     return True
 
 
-def write_rows(path: Path, rows: Sequence[LedgerRow]) -> None:
+def write_rows(path: Path, rows: Sequence[RunRow]) -> None:
     """Write a JSONL table, whole or not at all, over what is there."""
     files.atomic_write(path, files.dump_jsonl([asdict(row) for row in rows]))
 
@@ -193,8 +193,10 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _same(values: Mapping[str, Any], row: LedgerRow) -> bool:
-    names = ("run_id", "config_hash", "updates", "checkpoint")
+def _same(values: Mapping[str, Any], row: RunRow) -> bool:
+    names = ["run_id"]
+    if isinstance(row, LedgerRow):
+        names += ["config_hash", "updates", "checkpoint"]
     return all(values.get(name) == getattr(row, name) for name in names)
 
 

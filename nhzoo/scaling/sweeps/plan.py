@@ -117,11 +117,13 @@ def plan_sweep(
     rows: Sequence[RunRow] = (),
     prefix: str = "sweep",
     rates: Sequence[float] = (),
+    any_size: bool = False,
 ) -> Plan:
     """Plan `sizes` sizes, a factor `step` apart, around center(flops) at each budget.
 
     `rows`: a ledger, for the speed of its latest machine. `rates`: each cell is trained at so many
-    times the learning rate of the rule for its size. The most central cell of the lowest
+    times the learning rate of the rule for its size. `any_size`: they are not nhzoo's networks, so
+    its limits of sizes and updates do not count. The most central cell of the lowest
     and of the middle budget gets three seeds. InputError when no cell is left.
     """
     budgets = sorted(set(budgets))
@@ -145,7 +147,7 @@ def plan_sweep(
             params = _round(middle * step ** (i - (sizes - 1) / 2))
             samples = float(cost.samples(flops, max(1, params)))
             epochs = None if unique_samples is None else samples / unique_samples
-            reason = _reason(params, samples, epochs)
+            reason = _reason(params, samples, epochs, any_size)
             if reason:
                 dropped.append(Dropped(params, flops, reason))
                 continue
@@ -273,12 +275,14 @@ def _cell(values: dict[str, Any]) -> Cell:
     return cell
 
 
-def _reason(params: int, samples: float, epochs: float | None) -> str:
-    if not SIZES[0] <= params <= SIZES[1]:
+def _reason(params: int, samples: float, epochs: float | None, any_size: bool) -> str:
+    if params < 1 or samples < 1:
+        return "is less than one parameter or one sample"
+    if not any_size and not SIZES[0] <= params <= SIZES[1]:
         return f"sizes from {SIZES[0]:,} to {SIZES[1]:,} are built"
     if epochs is not None and epochs > MANY_EPOCHS:
         return f"data would be seen {epochs:.1f} times, {MANY_EPOCHS:g} is the most"
-    if samples < LEAST_UPDATES * SAMPLES_PER_UPDATE:
+    if not any_size and samples < LEAST_UPDATES * SAMPLES_PER_UPDATE:
         return f"fewer than {LEAST_UPDATES} updates of {SAMPLES_PER_UPDATE} samples"
     return ""
 

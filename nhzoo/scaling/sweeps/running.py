@@ -12,20 +12,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nhzoo.errors import InputError, NhzooError
 from nhzoo.runtime import files
 from nhzoo.runtime.cluster import connect
 from nhzoo.runtime.pool import Crashed, OneByOne, run_tasks
 from nhzoo.scaling.sweeps.plan import Cell, Plan
-from nhzoo.training.run_table import LedgerRow, append_row, parse_row, read_runs
+from nhzoo.training.run_table import LedgerRow, RunRow, append_row, parse_row, read_runs
 
 _MOST_LOSSES = 3  # of the packed games, one after another, without a finished run in between
 _TRIES = 4  # of a job on a cluster after its machine was lost, each perhaps on another
 _SILENT_SECONDS = 6 * 3_600.0
 """For a job: between two reports, of many updates or all held-out games."""
 _ENTRY_LIMIT = 4 << 30
+_Recipe = TypeVar("_Recipe")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ def run_sweep(
     entries: Path,
     jobs: int = 1,
     cluster: str | None = None,
-    progress: Callable[[LedgerRow], None] = lambda row: None,
-) -> list[LedgerRow]:
+    progress: Callable[[RunRow], None] = lambda row: None,
+) -> list[RunRow]:
     """Train every cell that `ledger` lacks; returns the rows of the whole plan, cheapest first.
 
     `jobs` processes on this machine; or, with `cluster` (an address, or "auto"), as many Ray tasks
@@ -85,8 +87,8 @@ def run_sweep(
     todo = [cell for cell in plan.cells if cell.run_id not in done]
     for row in done.values():
         progress(row)
-    outcomes = _on_cluster(todo, recipe, cluster) if cluster else _here(todo, recipe, jobs)
-    for cell, outcome in outcomes:
+    remote = on_cluster(train_cell, todo, recipe, recipe.threads, cluster) if cluster else None
+    for cell, outcome in remote or _here(todo, recipe, jobs):
         for name in sorted(outcome.entry, key=lambda name: name == "config.json"):  # that last
             files.atomic_write(files.inside(entries / cell.run_id, name), outcome.entry[name])
         for number, values in enumerate(outcome.rows, 1):
@@ -99,15 +101,15 @@ def run_sweep(
     return [done[cell.run_id] for cell in plan.cells]
 
 
-def finished_rows(plan: Plan, ledger: Path) -> dict[str, LedgerRow]:
+def finished_rows(plan: Plan, ledger: Path) -> dict[str, RunRow]:
     """Of the cells of `plan` that `ledger` holds: the row of the finished run, by run id."""
     if not ledger.exists() or not ledger.stat().st_size:
         return {}
     cells = {cell.run_id: cell for cell in plan.cells}
-    found: dict[str, LedgerRow] = {}
+    found: dict[str, RunRow] = {}
     for row in read_runs(ledger):
         cell = cells.get(row.run_id)
-        if cell is None or not isinstance(row, LedgerRow) or row.checkpoint:
+        if cell is None or (isinstance(row, LedgerRow) and row.checkpoint):
             continue
         near = abs(row.params / cell.params - 1) < 0.05
         same = row.flops_budget == cell.flops and row.seed == cell.seed
@@ -240,13 +242,16 @@ def _here(cells: Sequence[Cell], recipe: Recipe, jobs: int) -> Iterator[tuple[Ce
         cells = again
 
 
-def _on_cluster(
-    cells: Sequence[Cell], recipe: Recipe, address: str
-) -> Iterator[tuple[Cell, Outcome]]:
+def on_cluster(
+    train: Callable[[Cell, _Recipe], _Result],
+    cells: Sequence[Cell],
+    recipe: _Recipe,
+    cpus: int,
+    address: str,
+) -> Iterator[tuple[Cell, _Result]]:
+    """Each cell with train(cell, recipe), as Ray tasks of so many CPUs; as they finish."""
     ray = connect(address)
-    job = ray.remote(num_cpus=recipe.threads, max_retries=_TRIES, retry_exceptions=False)(
-        train_cell
-    )
+    job = ray.remote(num_cpus=cpus, max_retries=_TRIES, retry_exceptions=False)(train)
     pending = {job.remote(cell, recipe): cell for cell in cells}
     while pending:
         # Without a limit: jobs may queue for days, and Ray says nothing of those that stand still.

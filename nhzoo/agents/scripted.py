@@ -13,6 +13,7 @@ import numpy as np
 from nle import nethack
 
 from nhzoo.envs.actions import ACTION_KEYS
+from nhzoo.policy.screen_text import has
 from nhzoo.runtime import kernels
 
 Array = np.ndarray[Any, Any]
@@ -140,7 +141,7 @@ def _key(seen: Screen, known: State, uniform: float) -> int:
     if (dying or hunger >= 3) and turn - numbers[_PRAYED] > 1000:
         numbers[_PRAYED] = turn
         return _PRAY
-    if _has(message, _NONE):
+    if has(message, _NONE):
         numbers[_ATE] = numbers[_DRANK] = turn + 100
     if dying and turn >= numbers[_DRANK]:
         return _DRINK
@@ -150,7 +151,7 @@ def _key(seen: Screen, known: State, uniform: float) -> int:
             numbers[_HEADING], numbers[_GOAL] = d, -(i * _COLS + j)
             return int(_DIRECTIONS[d])
     numbers[_KICKS] += 1
-    if not (_has(message, _LOCKED) or _has(message, _WHAMM)):
+    if not (has(message, _LOCKED) or has(message, _WHAMM)):
         numbers[_KICKS] = 0
     elif numbers[_KICKS] < 40:
         return _KICK
@@ -179,35 +180,24 @@ def _answer(seen: Screen, known: State, goal: int) -> int:
     """The key for a question, a menu or a text that waits."""
     row, col = seen.tty_cursor
     message = seen.tty_chars[0]
-    if col >= 8 and _has(seen.tty_chars[row, col - 8 : col], _MORE):
+    if col >= 8 and has(seen.tty_chars[row, col - 8 : col], _MORE):
         known.numbers[_GOAL] = goal
         return _ENTER
-    if row == 0 and _has(message, _ATTACK) and goal < 0:
+    if row == 0 and has(message, _ATTACK) and goal < 0:
         glyph = seen.glyphs[-goal // _COLS, -goal % _COLS]
         if 0 <= glyph < _MONSTERS:
             known.peaceful[glyph] = True
-    elif row == 0 and (_has(message, _PRAYING) or _has(message, _STOP)):
+    elif row == 0 and (has(message, _PRAYING) or has(message, _STOP)):
         return _YES
-    elif row == 0 and _has(message, _WHERE):
+    elif row == 0 and has(message, _WHERE):
         return int(_DIRECTIONS[known.numbers[_HEADING]])
-    elif row == 0 and _has(message, _EAT_IT):
+    elif row == 0 and has(message, _EAT_IT):
         return _NO
-    elif row == 0 and _has(message, _WHAT):  # What do you want to eat? [fg or ?*]
+    elif row == 0 and has(message, _WHAT):  # What do you want to eat? [fg or ?*]
         for start in range(len(message) - 1):
             if message[start] == ord("[") and message[start + 1] >= ord("A"):
                 return int(message[start + 1])
     return _ESCAPE
-
-
-@kernels.njit()
-def _has(line: Array, text: Array) -> bool:
-    for start in range(len(line) - len(text) + 1):
-        at = 0
-        while at < len(text) and line[start + at] == text[at]:
-            at += 1
-        if at == len(text):
-            return True
-    return False
 
 
 @kernels.njit()

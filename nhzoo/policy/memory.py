@@ -15,6 +15,7 @@ import numba
 import numpy as np
 
 from nhzoo.policy.config import COLS, DIRECTIONS, HISTORY
+from nhzoo.policy.screen_text import has
 from nhzoo.runtime import kernels
 
 Array = np.ndarray[Any, Any]
@@ -154,9 +155,10 @@ def note(chars: Array, turn: int, recall: Array) -> None:
         recall[STILL] += 1
     if turn < 0 or (chars[0] == 32 and chars[1] == 32):
         return
-    if _says(chars, _PRAYER):
+    message = chars[: COLS - 1]
+    if has(message, _PRAYER):
         recall[PRAYED] = max(1, turn & 0xFFFF)
-    if not _says(chars, _KILL):
+    if not has(message, _KILL):
         return
     direction = -1
     for k in range(4):  # keys that dismiss messages may have come after the blow
@@ -187,18 +189,6 @@ def _fallen(chars: Array, hero: int, direction: int) -> int:
         if THING[chars[v * COLS + u]]:
             return int(place(v, u))
     return int(place(y + down, x + right))
-
-
-@kernels.njit()
-def _says(chars: Array, words: Array) -> bool:
-    for x in range(COLS - len(words)):
-        if chars[x] == words[0]:
-            k = 1
-            while k < len(words) and chars[x + k] == words[k]:
-                k += 1
-            if k == len(words):
-                return True
-    return False
 
 
 @kernels.njit()

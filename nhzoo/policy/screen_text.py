@@ -1,4 +1,4 @@
-"""Parsing of a screen's bottom line into numbers."""
+"""The text of a screen: its bottom line as numbers, and what a line says."""
 
 from __future__ import annotations
 
@@ -40,6 +40,20 @@ def bottom_line(chars: Array) -> tuple[int, int, int, int, int]:
             if at < first + COLS - 1 and chars[at] == 40:
                 most = _number(chars, at + 1)
     return level, turn, health, most, NOT_HUNGRY
+
+
+@kernels.njit()
+def has(line: Array, text: Array) -> bool:
+    """Whether a line of characters has a text in it; both uint8."""
+    for start in range(len(line) - len(text) + 1):
+        if line[start] != text[0]:
+            continue
+        at = 1
+        while at < len(text) and line[start + at] == text[at]:
+            at += 1
+        if at == len(text):
+            return True
+    return False
 
 
 @numba.njit(nogil=True)

@@ -39,15 +39,46 @@ Array = np.ndarray[Any, Any]
 
 
 def scan(keep: Tensor, new: Tensor, state: Tensor) -> Tensor:
-    """All h_t = keep_t h_{t-1} + new_t, [T, B, width], from h_{-1} = `state` [B, width]."""
-    if keep.device.type == "cpu" and keep.dtype == torch.float32:
-        result: Tensor = _Scan.apply(keep, new, state)  # type: ignore[no-untyped-call]
-        return result
-    steps = []
-    for kept, added in zip(keep.unbind(0), new.unbind(0), strict=True):
-        state = torch.addcmul(added, kept, state)
-        steps.append(state)
-    return torch.stack(steps)
+    """All h_t = keep_t h_{t-1} + new_t, [T, B, width], from h_{-1} = `state` [B, width].
+
+    On a CPU step by step in compiled code, elsewhere in log2 T parallel passes. Half precision is
+    computed in float32: the state adds up what it gets over thousands of steps.
+    """
+    dtype = keep.dtype
+    if dtype in (torch.bfloat16, torch.float16):
+        keep, new, state = keep.float(), new.float(), state.float()
+    steps = keep.device.type == "cpu" and keep.dtype == torch.float32
+    result: Tensor = (_Scan if steps else _ParallelScan).apply(keep, new, state)  # type: ignore[no-untyped-call]
+    return result.to(dtype)
+
+
+class _ParallelScan(torch.autograd.Function):
+    """The same by doubling (Hillis and Steele 1986): after pass n a step knows 2^n before it."""
+
+    @staticmethod
+    def forward(ctx: Any, keep: Tensor, new: Tensor, state: Tensor) -> Tensor:
+        out = _doubling(keep, torch.cat([torch.addcmul(new[:1], keep[:1], state), new[1:]]))
+        ctx.save_for_backward(keep, out, state)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradient of `new` is a scan too, from the last step to the first."""
+        keep, out, state = ctx.saved_tensors
+        later = torch.cat([keep[1:], torch.zeros_like(keep[:1])])
+        total = _doubling(later.flip(0), grads[0].flip(0)).flip(0)
+        before = torch.cat([state[None], out[:-1]])
+        return total * before, total, total[0] * keep[0]
+
+
+def _doubling(keep: Tensor, new: Tensor) -> Tensor:
+    """All h_t = keep_t h_{t-1} + new_t from h_{-1} = 0."""
+    reach = 1
+    while reach < len(new):
+        new = torch.cat([new[:reach], torch.addcmul(new[reach:], keep[reach:], new[:-reach])])
+        keep = torch.cat([keep[:reach], keep[reach:] * keep[:-reach]])
+        reach *= 2
+    return new
 
 
 class _Scan(torch.autograd.Function):

@@ -1,7 +1,8 @@
 """nhzoo: neural NetHack agents, and knowing how they scale.
 
-Importing it makes "nhzoo/Monk-v1" and "nhzoo/AllRoles-v1" known to `gymnasium.make`. The public
-names are imported when they are first used, so that `nhzoo --help` does not wait for torch.
+Importing it makes "nhzoo/Monk-v1" and "nhzoo/AllRoles-v1" known to `gymnasium.make` and
+`gymnasium.make_vec`. The public names are imported when they are first used, so that `nhzoo --help`
+does not wait for torch.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def register_envs() -> None:
             registration.register(
                 id=f"nhzoo/{name}-v1",
                 entry_point="nhzoo.envs:NetHackEnv",
+                vector_entry_point="nhzoo.envs:NetHackVectorEnv",
                 kwargs={"character": character},
             )
 

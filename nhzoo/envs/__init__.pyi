@@ -8,3 +8,4 @@ from .protocols import PROTOCOLS as PROTOCOLS
 from .protocols import GameSpec as GameSpec
 from .protocols import Protocol as Protocol
 from .protocols import get_protocol as get_protocol
+from .vector import NetHackVectorEnv as NetHackVectorEnv

@@ -50,7 +50,7 @@ class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):
             if name not in spaces:
                 raise InputError(f"NLE has no observation {name!r}; it has {', '.join(spaces)}")
         GameSpec(core=0, disp=0, character=character)  # which is checked there
-        if _index(step_cap, "step_cap") < 1 or _index(no_progress, "no_progress") < 1:
+        if whole_number(step_cap, "step_cap") < 1 or whole_number(no_progress, "no_progress") < 1:
             raise InputError("step_cap and no_progress: give 1 or more")
         self.observation_space = gymnasium.spaces.Dict({name: spaces[name] for name in names})
         self.action_space = gymnasium.spaces.Discrete(len(ACTION_KEYS))
@@ -77,7 +77,7 @@ class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):
         before, ended = self._episode.result.score, self._episode.result.end_status
         if ended:
             raise InputError(f"step: the game has ended ({ended}); call reset first")
-        index = _index(action, "action")
+        index = whole_number(action, "action")
         if not 0 <= index < len(ACTION_KEYS):
             raise InputError(f"action {index}: give an index from 0 to {len(ACTION_KEYS) - 1}")
         self._episode.step(int(ACTION_KEYS[index]))
@@ -118,7 +118,7 @@ class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):
             raise InputError(f"reset options {sorted(unknown)}: known are protocol, episode, game")
         if "protocol" in options:
             protocol = get_protocol(options["protocol"])
-            spec = protocol.game(_index(options.get("episode", 0), "reset option episode"))
+            spec = protocol.game(whole_number(options.get("episode", 0), "reset option episode"))
             return spec, (protocol.step_cap, protocol.no_progress)
         if "episode" in options:
             raise InputError("reset option episode: needs the option protocol beside it")
@@ -126,8 +126,7 @@ class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):
             if not isinstance(options["game"], GameSpec):
                 raise InputError("reset option game: give a GameSpec")
             return options["game"], self._limits
-        core, disp = (int(seed) for seed in self.np_random.integers(0, 2**63, size=2))
-        return GameSpec(core=core, disp=disp, character=self._character), self._limits
+        return draw_game(self.np_random, self._character), self._limits
 
     def _observation(self) -> dict[str, Array]:
         live = self._episode.game.observation
@@ -141,7 +140,13 @@ class NetHackEnv(gymnasium.Env[dict[str, Array], np.int64]):
         return info | {"core": spec.core, "disp": spec.disp, "character": spec.character}
 
 
-def _index(value: Any, what: str) -> int:
+def draw_game(random: np.random.Generator, character: str) -> GameSpec:
+    """The next game of a seeded environment: a seed decides all games, one draw after another."""
+    core, disp = (int(seed) for seed in random.integers(0, 2**63, size=2))
+    return GameSpec(core=core, disp=disp, character=character)
+
+
+def whole_number(value: Any, what: str) -> int:
     """A whole number, of Python's or numpy's types; InputError for 3.7 and what else is none."""
     try:
         return operator.index(value)

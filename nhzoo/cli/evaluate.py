@@ -197,7 +197,8 @@ def loss(
 
     The loss is in nats per key, with the accuracy beside it. Every key of every game counts; the
     first 20,000 steps of each game are told apart, since most clones die within them. The agent's
-    state is carried from the first frame of each game.
+    state is carried from the first frame of each game. --by-step also says how often the agent eats
+    and prays where the expert does not: that kills clones.
 
     \b
     Example: nhzoo loss bc-lstm-1m --data autoascend-monk-v1 --split validation
@@ -248,6 +249,9 @@ def _loss_document(name: str, sums: LossSums, by_step: bool) -> dict[str, Any]:
         document["by_question"] = [
             {"question": question} | asdict(part) for question, part in sums.by_question().items()
         ]
+        document["by_command"] = [
+            {"command": command} | asdict(part) for command, part in sums.by_command().items()
+        ]
     return document
 
 
@@ -263,6 +267,14 @@ def _print_loss_by_step(found: Mapping[str, LossSums]) -> None:
             rows.append((name, where, part.loss, part.loss_se, part.accuracy, part.frames, share))
     head = ("agent", "steps or question", "loss", "+-", "accuracy", "frames", "share")
     console.print_table(head, rows)
+    console.print_table(
+        ("agent", "command", "loss", "expert's presses", "agent's elsewhere, for each"),
+        [
+            (name, command, part.loss, part.presses, part.elsewhere)
+            for name, sums in found.items()
+            for command, part in sums.by_command().items()
+        ],
+    )
 
 
 _SCORES = ("games", "mean score [95 %]", "of AutoAscend's", "median", "progression %", "turns")

@@ -18,7 +18,7 @@ import torch
 from nhzoo.agents.base import Agent, PolicyAgent, RandomAgent
 from nhzoo.data.batches import Batch, count_frames, read_games
 from nhzoo.data.frames import frames_in
-from nhzoo.envs.actions import ACTION_KEYS
+from nhzoo.envs.actions import ACTION_KEYS, ACTION_OF_KEY
 from nhzoo.errors import InputError
 from nhzoo.policy.network import Policy
 from nhzoo.runtime.console import ProgressCallback, no_progress
@@ -39,6 +39,9 @@ QUESTIONS = {
     "other questions": (b"? [",),
 }
 """Kinds of keys by the screen's top line: a key is of the first kind whose text stands there."""
+COMMANDS = {"eat": ord("e"), "pray": 0x80 | ord("p")}
+"""Commands that kill clones where the expert does not give them. It answers the questions that
+follow with yes: it decides before it asks for them."""
 
 
 @dataclass
@@ -69,15 +72,29 @@ def zero_first(state: torch.Tensor, first: Array) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
+class CommandLoss:
+    """`loss`: nats of the expert's `presses` of a command.
+
+    `elsewhere`: presses that the agent makes where the expert makes none, for each of the expert's.
+    """
+
+    loss: float
+    presses: int
+    elsewhere: float
+
+
+@dataclass(frozen=True)
 class LossSums:
     """Sums over the keys of games, from which losses of any part follow.
 
     `steps` float64 [games, ranges of `STEPS`, 3] and `questions` [games, `QUESTIONS`, 3]: nats,
-    keys with the largest logit, keys.
+    keys with the largest logit, keys. `commands` [games, `COMMANDS`, 3]: nats of the expert's
+    presses, their number, and the presses that the agent makes elsewhere on average.
     """
 
     steps: Array
     questions: Array
+    commands: Array
     unscored: int = 0
 
     @property
@@ -102,6 +119,16 @@ class LossSums:
         """The loss of the answers to each kind of question that was asked."""
         found = {name: self._loss(self.questions[:, i : i + 1]) for i, name in enumerate(QUESTIONS)}
         return {name: loss for name, loss in found.items() if loss.frames}
+
+    def by_command(self) -> dict[str, CommandLoss]:
+        """How well the agent gives each command when the expert does, and only then."""
+        found = {}
+        for name, (nats, presses, elsewhere) in zip(COMMANDS, self.commands.sum(0), strict=True):
+            if presses:
+                found[name] = CommandLoss(
+                    float(nats / presses), int(presses), float(elsewhere / presses)
+                )
+        return found
 
     def _loss(self, sums: Array, unscored: int = 0) -> Loss:
         nats, correct, keys = sums.sum(1).T
@@ -134,6 +161,8 @@ def measure_sums(
     state = policy.initial_state(batch)
     steps = np.zeros((len(games), len(STEPS), 3))
     by_kind = np.zeros((len(games), len(QUESTIONS), 3))
+    commands = np.zeros((len(games), len(COMMANDS), 3))
+    given = [int(ACTION_OF_KEY[key]) for key in COMMANDS.values()]
     begin = np.zeros(batch, np.int64)  # the step of each row's game at which `part` begins
     frames = unscored = 0
     policy.eval()
@@ -155,11 +184,18 @@ def measure_sums(
         if screens is not None:
             kind = _question_kinds(next(screens)[0].inputs["tty_chars"][mask])
             np.add.at(by_kind, (game[kind >= 0], kind[kind >= 0]), values[kind >= 0])
+            chances, targets = logits.softmax(-1).cpu().numpy(), target.cpu().numpy()
+            for i, action in enumerate(given):
+                pressed = targets == action
+                rows_of = np.stack(
+                    [values[:, 0] * pressed, pressed, chances[:, action] * ~pressed], 1
+                )
+                np.add.at(commands, (game, i), rows_of)
         begin += len(mask)
         frames += len(target)
         unscored += part.valid - len(target)
         progress(frames)
-    return LossSums(steps, by_kind, unscored)
+    return LossSums(steps, by_kind, commands, unscored)
 
 
 def measure_loss(
@@ -239,4 +275,5 @@ def _random_sums(games: Sequence[Path]) -> LossSums:
     keys = np.diff(np.minimum(np.array([*STEPS, np.iinfo(np.int64).max]), lengths))
     chance = 1 / len(ACTION_KEYS)
     sums = np.stack([-math.log(chance) * keys, chance * keys, keys], -1)
-    return LossSums(sums, np.zeros((len(games), len(QUESTIONS), 3)))
+    none = [np.zeros((len(games), len(kinds), 3)) for kinds in (QUESTIONS, COMMANDS)]
+    return LossSums(sums, none[0], none[1])

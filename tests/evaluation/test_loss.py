@@ -57,6 +57,18 @@ def test_answers_to_questions_are_a_line_of_their_own(games, shared_entry, monke
     assert every.by_question()["every line"].loss == pytest.approx(every.whole.loss)
 
 
+def test_commands_are_told_by_where_the_expert_gives_them(games, shared_entry, monkeypatch):
+    monkeypatch.setattr(loss, "COMMANDS", {"north": ord("k")})
+    found = measure_parts(load(shared_entry), games).by_command()
+    keys = [game.read(0, game.length)["keys"] for game in map(GameFrames, games)]
+    presses = int(sum((part == ord("k")).sum() for part in keys))
+    assert found["north"].presses == presses > 0
+    uniform = math.log(121)
+    assert found["north"].loss == pytest.approx(uniform, abs=1)  # it is not trained
+    others = count_frames(games) - presses
+    assert found["north"].elsewhere == pytest.approx(others / 121 / presses, rel=0.7)
+
+
 @pytest.mark.parametrize(
     ("line", "kind"),
     [

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nhzoo.cli.data import packed_games
-from nhzoo.cli.options import AS_JSON, FILE, FOLDER, WORKERS
+from nhzoo.cli.options import AS_JSON, FILE, FOLDER, WORKERS, as_share
 from nhzoo.envs.protocols import PROTOCOLS
 from nhzoo.errors import CheckFailed
 from nhzoo.runtime import console
 
 if TYPE_CHECKING:
+    from nhzoo.evaluation.comparison import Comparison
     from nhzoo.evaluation.expert import Normalized
     from nhzoo.evaluation.loss import LossSums
     from nhzoo.evaluation.statistics import Interval
@@ -396,22 +397,40 @@ def _evaluate(
 @click.command()
 @click.argument("a", type=FOLDER)
 @click.argument("b", type=FOLDER)
+@click.option(
+    "--no-worse",
+    callback=as_share,
+    metavar="SHARE",
+    help="Exit with 1 unless it is excluded that A's mean score is worse than B's by more than "
+    "this share of it, as 5%.",
+)
 @AS_JSON
-def compare(a: Path, b: Path, as_json: bool) -> None:
+def compare(a: Path, b: Path, no_worse: float | None, as_json: bool) -> None:
     """Compare two results of one protocol, with intervals.
 
     It says which scores higher and how certain that is. Games are paired by number where both
     results are of the same machine type.
 
+    With --no-worse 5%, A's scores are compared with 95 % of B's. It is excluded that A is worse by
+    more than 5 % when the whole 95 % interval of that difference is above 0 and its permutation
+    test gives p < 0.05, or when both results have the same games.
+
     \b
     Example: nhzoo compare results/mine results/theirs
+    Example: nhzoo compare results/new results/released --no-worse 5%
     """
     from nhzoo.evaluation.comparison import compare as run
 
-    found = run(a, b)
+    found = run(a, b, no_worse)
     if as_json:
         console.print_json(found.as_json())
-        return
+    else:
+        _show_comparison(found)
+    if found.no_worse is not None and not found.no_worse.holds:
+        raise CheckFailed(found.no_worse.text)
+
+
+def _show_comparison(found: Comparison) -> None:
     console.print_table(
         ("", "agent", "games", "mean score", "median", "IQM", "progression %"),
         [
@@ -439,6 +458,8 @@ def compare(a: Path, b: Path, as_json: bool) -> None:
     wins = found.wins
     console.show(f"a won {wins.won:,}, b won {wins.lost:,}, {wins.tied:,} tied")
     console.show(found.power.text)
+    if found.no_worse is not None and found.no_worse.holds:
+        console.show(found.no_worse.text)
     for note in found.notes:
         console.say(note)
 

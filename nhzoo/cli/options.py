@@ -39,3 +39,16 @@ def config_options(
         return command
 
     return decorate
+
+
+def as_share(ctx: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """A callback of options that are a share from 0 to below 1, written as 5% or 0.05."""
+    if value is None:
+        return None
+    try:
+        share = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise click.BadParameter(f"{value!r}: give a share as 5% or 0.05, below 100%", ctx, option)
+    return share

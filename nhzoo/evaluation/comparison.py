@@ -76,6 +76,26 @@ class Power:
 
 
 @dataclass(frozen=True)
+class NoWorse:
+    """Whether it is excluded that a is worse than b by more than `share` of b's mean score.
+
+    `share` is from 0 to below 1. `difference` is a's mean score minus (1 - `share`) times b's, with
+    its 95 % interval; `p_value` is the comparison's test of these scores. It `holds` by
+    the rule of the verdict: the whole interval is above 0 and `p_value` below 0.05. One side alone
+    counts, so errors are half as frequent as the verdict's. It holds as well where both results
+    have the same games. `games`: of each agent, paired where these are, with which it would hold in
+    80 % of comparisons if the difference is what it seems; None where it seems to be none.
+    """
+
+    share: float
+    difference: Interval
+    p_value: float
+    holds: bool
+    games: int | None
+    text: str
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The comparison of two results of one protocol. All differences are a minus b.
 
@@ -87,8 +107,8 @@ class Comparison:
     do not differ, up to 6 % of verdicts are for a side, from 8 games to 128, paired or not (8 % of
     8 pairs of which one side has twice the spread; tests/benchmarks/bench_statistics.py).
 
-    `reason` says why games are not paired, `notes` what else a reader should know. JSON through
-    `as_json`.
+    `reason` says why games are not paired, `notes` what else a reader should know. `no_worse` is
+    there where it was asked for. JSON through `as_json`.
     """
 
     protocol: str
@@ -106,6 +126,7 @@ class Comparison:
     wins: Wins
     power: Power
     notes: list[str]
+    no_worse: NoWorse | None
 
     def as_json(self) -> dict[str, Any]:
         """As one JSON object."""
@@ -122,11 +143,14 @@ class _Result:
     rows: dict[int, Row]
 
 
-def compare(a: Path, b: Path) -> Comparison:
+def compare(a: Path, b: Path, no_worse: float | None = None) -> Comparison:
     """Compare two result folders under the same protocol.
 
-    Summaries are recomputed from the games. `nhzoo verify` checks that the games were played.
+    Summaries are recomputed from the games. `nhzoo verify` checks that the games were played. With
+    `no_worse`, a share, it also says whether a is no worse than b by more: see `NoWorse`.
     """
+    if no_worse is not None and not 0 <= no_worse < 1:
+        raise InputError(f"no worse by {no_worse:g}: give a share from 0 to below 1, as 0.05")
     (protocol_a, first), (protocol_b, second) = _read(Path(a)), _read(Path(b))
     if protocol_a.id != protocol_b.id:
         raise InputError(
@@ -159,7 +183,37 @@ def compare(a: Path, b: Path) -> Comparison:
         wins=_wins(scores_a, scores_b, paired),
         power=_power(scores_a, scores_b, paired, protocol),
         notes=_notes(first, second, rows_a, rows_b),
+        no_worse=None
+        if no_worse is None
+        else _no_worse(scores_a, scores_b, paired, no_worse, rows_a == rows_b),
     )
+
+
+def _no_worse(
+    a: statistics.Array, b: statistics.Array, paired: bool, share: float, same: bool
+) -> NoWorse:
+    b = (1 - share) * b
+    between = statistics.paired_difference if paired else statistics.unpaired_difference
+    difference = between(a, b, "mean")
+    p_value, _ = _test(a, b, paired)
+    holds = same or _verdict(difference, p_value) == "a scores higher"
+    games = None
+    if difference.estimate > 0 and min(len(a), len(b)) > 1:
+        spreads = [a - b] if paired else [a, b]
+        games = statistics.games_to_settle(
+            difference.estimate, *(float(x.std(ddof=1)) for x in spreads)
+        )
+    measured = (
+        f"a's mean score minus {100 * (1 - share):g} % of b's is {difference.estimate:,.1f} "
+        f"{statistics.ends_text(difference.ends)} (p = {p_value:.2g})"
+    )
+    if same:
+        measured = "the games of both results are the same"
+    worse = f"a is worse than b by more than {100 * share:g} %"
+    text = f"{measured}: it {'is' if holds else 'cannot be'} excluded that {worse}"
+    if not holds and games:
+        text += f"; if the difference is real, {games:,} games of each would settle it"
+    return NoWorse(share, difference, p_value, holds, games, text)
 
 
 def _read(folder: Path) -> tuple[Protocol, _Result]:

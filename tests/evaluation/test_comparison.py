@@ -262,3 +262,62 @@ def test_the_page_of_the_protocols_is_right():
     assert f"bundled games' mean is {np.mean(scores):,.0f} and median {np.median(scores):,.0f}" in (
         " ".join(page.split())
     )
+
+
+def scores_of(count: int, mean: float) -> np.ndarray:
+    return np.round(np.random.default_rng(0).lognormal(np.log(mean), 0.5, count))
+
+
+def test_no_worse_holds_where_the_margin_is_excluded_and_only_there(tmp_path):
+    scores = scores_of(128, 1_000)
+    noise = np.random.default_rng(1).normal(0, 60, 128)
+    b = write(tmp_path / "b", scores)
+    for name, change, share, holds in (
+        ("as good", noise - noise.mean(), 0.05, True),
+        ("2 % worse", noise - noise.mean() - 0.02 * scores.mean(), 0.05, True),
+        ("2 % worse, of 0 %", noise - noise.mean() - 0.02 * scores.mean(), 0.0, False),
+        ("4.5 % worse", noise - noise.mean() - 0.045 * scores.mean(), 0.05, False),
+        ("10 % worse", -0.1 * scores, 0.05, False),
+        ("10 % worse, of 20 %", -0.1 * scores, 0.2, True),
+    ):
+        a = write(tmp_path / name, scores + change)
+        found = compare(a, b, no_worse=share)
+        assert found.no_worse is not None and found.no_worse.holds is holds, name
+        assert found.no_worse.difference.estimate == pytest.approx(
+            found.a.mean_score.estimate - (1 - share) * found.b.mean_score.estimate
+        )
+        assert ("cannot be excluded" in found.no_worse.text) is not holds
+        # Unpaired, the spread of the dungeons is in the way.
+        other = write(tmp_path / f"{name} elsewhere", scores + change, machine="arm64")
+        unpaired = compare(other, b, no_worse=share).no_worse
+        assert unpaired.difference.low < found.no_worse.difference.low
+        assert unpaired.holds is (share == 0.2)
+    assert found.no_worse.games is not None and unpaired.games > found.no_worse.games
+    assert compare(a, b).no_worse is None
+
+
+def test_no_worse_needs_games_unless_they_are_the_same(tmp_path):
+    one = write(tmp_path / "one", [500])
+    zeros = write(tmp_path / "zeros", [0] * 128)
+    other = write(tmp_path / "other", [1_000])
+    assert not compare(other, one, no_worse=0.05).no_worse.holds
+    for same in (one, zeros):
+        assert compare(same, same, no_worse=0.0).no_worse.holds
+    for share in (-0.1, 1.0, float("nan")):
+        with pytest.raises(InputError, match="share from 0"):
+            compare(one, one, no_worse=share)
+
+
+def test_no_worse_is_an_exit_code(tmp_path):
+    from tests.helpers.commands import run
+
+    scores = scores_of(128, 1_000)
+    a, b = write(tmp_path / "a", scores * 0.9), write(tmp_path / "b", scores)
+    good = run("compare", b, a, "--no-worse", "5%", "--json")
+    assert good.returncode == 0 and json.loads(good.stdout)["no_worse"]["holds"] is True
+    bad = run("compare", a, b, "--no-worse", "0.05", "--json")
+    assert bad.returncode == 1 and json.loads(bad.stdout)["no_worse"]["share"] == 0.05
+    assert bad.stderr.count("\n") == 1
+    assert "cannot be excluded that a is worse than b by more than 5 %" in bad.stderr
+    wrong = run("compare", a, b, "--no-worse", "5")
+    assert wrong.returncode == 2 and "give a share as 5% or 0.05" in wrong.stderr

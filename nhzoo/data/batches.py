@@ -27,6 +27,7 @@ Array = np.ndarray[Any, Any]
 _LATEST = memory.KEYS
 _BEFORE = 2_048
 """Frames that are read before the first that is to be learnt: state and recall are of these."""
+FIRST, ANYWHERE = "first", "anywhere"
 View = Literal["policy", "screens"]
 """What batches hold: what nhzoo's policies read, or whole screens for networks of your own."""
 
@@ -51,10 +52,12 @@ class Batch:
 class Streams:
     """Endless training batches from packed games.
 
-    Streams begin spread evenly over all frames, so that what they read first does not overlap;
-    then each takes the next game of an order shuffled anew each epoch. With `shard` = (rank,
-    world) the batches are those rows of the whole batch that are this process's: every process
-    follows all streams and reads its own, so `world` processes together read what one would.
+    Streams begin spread evenly over all frames (`starts` anywhere), so that what they read first
+    does not overlap, or at the first frame of a game (first), so that no state ever begins in the
+    middle of one. Then each takes the next game of an order shuffled anew each epoch. With `shard`
+    = (rank, world) the batches are those rows of the whole batch that are this process's: every
+    process follows all streams and reads its own, so `world` processes together read what one
+    would.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Streams:
         seed: int = 0,
         view: View = "policy",
         shard: tuple[int, int] = (0, 1),
+        starts: str = ANYWHERE,
     ) -> None:
         rank, world = shard
         if streams % batch:
@@ -92,6 +96,9 @@ class Streams:
         self._begin = self._position.copy()  # where each stream began to read its game
         self._fresh = np.ones(streams, bool)
         self._readers: list[_Reader | None] = [None] * streams
+        if starts == FIRST:
+            for stream in range(streams):
+                self._take_game(stream)
 
     @property
     def unique_frames(self) -> int:

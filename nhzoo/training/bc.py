@@ -91,7 +91,11 @@ class Run:
         shard = distributed.rank(), distributed.world()
         streams = config.open_streams
         self.feed = Prefetcher(
-            lambda: Streams(games, streams, config.batch, config.time, config.seed, shard=shard),
+            lambda: Streams(
+                *(games, streams, config.batch, config.time, config.seed),
+                shard=shard,
+                starts=config.starts,
+            ),
             self.device,
             (_AHEAD if self.device.type == "cuda" else 0) if ahead is None else ahead,
         )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 PRECISIONS = ("fp32", "bf16")
+STARTS = ("first", "anywhere")
 
 HORIZON = 24_576
 """Default steps that a stream's state is carried: longer than clones of the zoo live, and the same
@@ -64,6 +65,9 @@ class BCConfig:
         shown=False,
     )
     streams: int = option("Games read side by side, instead of --horizon.", 0, shown=False)
+    starts: str = option(
+        "Where streams begin: at the first frame of a game, or anywhere in the data.", "first"
+    )
     accumulate: int = option("Batches in an update (gradient accumulation).", 1)
     lr: float = option("Peak learning rate (default: by a rule for the size).", 0.0, shown=False)
     warmup: int = option("Updates of learning-rate warm-up.", 100)
@@ -98,6 +102,8 @@ class BCConfig:
         check_numbers(self, ("seed", "horizon", "streams"))
         if self.dropout >= 1:
             raise InputError("--dropout must be below 1")
+        if self.starts not in STARTS:
+            raise InputError(f"--starts must be first or anywhere, is {self.starts!r}")
         if self.precision not in PRECISIONS:
             raise InputError(f"--precision must be fp32 or bf16, is {self.precision!r}")
         checkpoint_fractions(self.checkpoints)

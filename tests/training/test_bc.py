@@ -359,6 +359,7 @@ def test_two_trainings_in_one_folder_do_not_mix(games, tmp_path):
         {"device": "tpu"},
         {"device": "cpu:1"},
         {"precision": "fp16"},
+        {"starts": "middle"},
         {"checkpoints": "0"},
         {"checkpoints": "0.5,1"},
         {"checkpoints": "half"},

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from nhzoo.data import packing
+from nhzoo.data.batches import Streams
 from nhzoo.errors import InputError
 from nhzoo.policy.config import PolicyConfig
 from nhzoo.scaling import fitting
@@ -72,6 +74,24 @@ def test_a_horizon_longer_than_the_data_is_refused_and_the_row_says_what_was(sma
     assert 400 < row.horizon <= 512  # rows padded at the end of a game are no steps
     run_table.append_row(tmp_path / "runs.jsonl", row)
     assert run_table.read_runs(tmp_path / "runs.jsonl") == [row]
+
+
+def test_streams_begin_at_the_first_frame_of_games_or_anywhere(small_set, tmp_path):
+    games = packing.pack(small_set, workers=1, cache=tmp_path).games
+    first = Streams(games, 6, 2, 16, seed=1, starts="first")
+    assert not first._position.any()
+    assert sorted(first._at[:4]) == [0, 1, 2, 3]  # each game once before any is taken again
+    assert Streams(games, 6, 2, 16, seed=1, starts="anywhere")._position.any()
+    read = [first.next()[0] for _ in range(3)]
+    assert all(batch.first.all() for batch in read)
+    state = first.state()
+    resumed = Streams(games, 6, 2, 16, seed=1, starts="first")
+    resumed.restore(state)
+    for _ in range(150):
+        ours, theirs = first.next()[0], resumed.next()[0]
+        np.testing.assert_array_equal(ours.actions, theirs.actions)
+    config = BCConfig("small", 20_000, budget(4_096))
+    assert config.starts == "first"
 
 
 def test_a_horizon_that_grows_with_samples_is_found():

@@ -3,9 +3,11 @@
 The file names the fit and the rows it rests on by their hashes, and itself by its own, so that what
 is graded later is what was said before.
 
-`compute_for` is the compute that a return takes: its law solved for a score, however far away that
-is. The law is a straight line in logs, so this says where such a line leads, and not that it will
-hold.
+The return of the optimal size is the mean of two laws in logs, each weighted by the inverse square
+of its interval's width: against compute, and against the forecast loss. The law against compute is
+of the best runs of their budgets, so of another size only the law against loss speaks.
+
+`compute_for` is the compute that a return takes: its law solved for a score.
 """
 
 from __future__ import annotations
@@ -88,36 +90,17 @@ class Forecast:
 
     def as_json(self) -> dict[str, Any]:
         """As one JSON object; `sha256` of the rest comes last."""
-        value = {
-            "flops": self.flops,
-            "params": self.params,
-            "samples": self.samples,
-            "loss": asdict(self.loss),
-            "return": None if self.ret is None else asdict(self.ret),
-            "warnings": list(self.warnings),
-            "interval": self.interval,
-            "params_interval": asdict(self.params_interval),
-            "samples_interval": asdict(self.samples_interval),
-            "extrapolation": self.extrapolation,
-            "by_method": {
-                "params": {name: asdict(i) for name, i in self.sizes.items()},
-                "loss": {name: asdict(i) for name, i in self.losses.items()},
-                "return": {name: asdict(i) for name, i in self.returns.items()},
-            },
-            "baselines": asdict(self.baselines),
-            "data_limit": None if self.data_limit is None else asdict(self.data_limit),
-            "widened_by": self.widened_by,
-            "flops_per_sample": self.flops_per_sample,
-            "flop_model": self.flop_model,
-            "kind": self.kind,
-            "source": self.source,
-            "data_sha256": self.data_sha256,
-            "fit_sha256": self.fit_sha256,
-            "created": self.created,
-            "nhzoo": self.version,
-            "schema": SCHEMA,
-        }
-        return files.seal(value)
+        value = asdict(self)
+        by_method = {_METHODS_OF[name]: value.pop(name) for name in _METHODS_OF}
+        del value["sha256"]
+        named = {_NAMES.get(name, name): item for name, item in value.items()}
+        named["warnings"] = list(self.warnings)
+        return files.seal({**named, "by_method": by_method, "schema": SCHEMA})
+
+
+_NAMES = {"ret": "return", "version": "nhzoo"}
+_METHODS_OF = {"sizes": "params", "losses": "loss", "returns": "return"}
+"""Names in the file of a forecast's fields, and of what its methods say."""
 
 
 def forecast(
@@ -180,7 +163,10 @@ def forecast(
         raise CheckFailed(f"no forecast: {flops:.3g} FLOPs buy less than one sample of that size")
     chosen_loss = _by_holdouts(fit, predicted.losses, predicted.loss)
     loss, penalty = _off_optimum(fit, chosen_loss, predicted.size.value, size, flops)
-    if size != _rounded(predicted.size.value) and penalty > 1.001:
+    optimal = size == _rounded(predicted.size.value) or 1 / 1.001 <= penalty <= 1.001
+    if surface_of(fit.laws) is None:
+        optimal = predicted.size.low <= size <= predicted.size.high
+    if not optimal and penalty > 1.001:
         warnings.append(
             f"size: {size:,} parameters instead of {predicted.size.value:,.0f} raise the loss by "
             f"{penalty - 1:.1%}, says the surface"
@@ -210,11 +196,12 @@ def forecast(
             )
         )
     warnings += [f"{d.code}: {d.message}" for d in fit.diagnostics if d.level != "note"]
-    returns = _returns(fit, flops, loss, level)
-    chosen = None
-    if returns:
-        best = min(returns.values(), key=lambda i: i.high / max(i.low, 1e-300))
-        chosen = union(list(returns.values()), best.value)
+    returns = _returns(fit, flops, loss, level, optimal)
+    if fit.returns and not returns:
+        warnings.append(
+            "return: none is forecast, as this size is not the optimal one and no law of the "
+            "return against loss was fitted"
+        )
     low, high = (
         float(fit.cost.samples(flops, n)) for n in (predicted.size.high, predicted.size.low)
     )
@@ -232,7 +219,7 @@ def forecast(
         params=int(size),
         samples=int(samples),
         loss=loss,
-        ret=chosen,
+        ret=_combined(returns),
         warnings=tuple(dict.fromkeys(warnings)),
         interval=level,
         params_interval=predicted.size,
@@ -336,10 +323,15 @@ def _repeated(
     return LawInterval(loss.value, loss.low, loss.high * max(1.0, worn / fresh))
 
 
-def _returns(fit: Fit, flops: float, loss: LawInterval, level: float) -> dict[str, LawInterval]:
+def _returns(
+    fit: Fit, flops: float, loss: LawInterval, level: float, optimal: bool
+) -> dict[str, LawInterval]:
+    """What each law says of the return; that against compute only of the optimal size."""
     result = {}
     for law in fit.returns:
         if law.of == "compute":
+            if not optimal:
+                continue
             found = law.at(math.log(flops), level)
         else:
             found = union(
@@ -348,6 +340,15 @@ def _returns(fit: Fit, flops: float, loss: LawInterval, level: float) -> dict[st
             )
         result[law.of] = LawInterval(*(math.exp(min(x, 700.0)) for x in vars(found).values()))
     return result
+
+
+def _combined(returns: dict[str, LawInterval]) -> LawInterval | None:
+    """The laws' mean in logs, weighted by precision, with the union of their intervals."""
+    if not returns:
+        return None
+    logs = np.log([[max(x, 1e-300) for x in vars(i).values()] for i in returns.values()])
+    weights = np.maximum(logs[:, 2] - logs[:, 1], 1e-9) ** -2.0
+    return union(list(returns.values()), float(np.exp(weights @ logs[:, 0] / weights.sum())))
 
 
 def write_forecast(path: Path, result: Forecast) -> None:

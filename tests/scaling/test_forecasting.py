@@ -158,6 +158,38 @@ def test_another_size_costs_what_the_surface_says(fit, said):
     assert any("size" in w for w in other.warnings)
 
 
+def test_the_return_of_a_size_that_is_off_goes_through_its_loss(fit, said):
+    """80 L^-1.8 is the truth for every size; the law against compute knows the best size alone."""
+    assert set(said.returns) == {"compute", "loss"}
+    low, high = sorted(interval.value for interval in said.returns.values())
+    assert low <= said.ret.value <= high
+    by_width = {name: math.log(i.high / i.low) ** -2 for name, i in said.returns.items()}
+    mean = sum(w * math.log(said.returns[name].value) for name, w in by_width.items())
+    assert math.log(said.ret.value) == pytest.approx(mean / sum(by_width.values()))
+    params = 8 * said.params
+    other = forecasts.forecast(fit, 1e15, params=params)
+    assert set(other.returns) == {"loss"}
+    truth = 80 * TRUTH.loss(params, 1e15 / 6 / params) ** -1.8
+    assert other.ret.value == pytest.approx(truth, rel=0.02)
+    assert other.ret.value < 0.9 * said.ret.value
+    assert other.ret.low <= truth <= other.ret.high
+    near = forecasts.forecast(fit, 1e15, params=round(1.01 * said.params))
+    assert set(near.returns) == {"compute", "loss"}
+    blind = replace(fit, returns=tuple(law for law in fit.returns if law.of == "compute"))
+    other = forecasts.forecast(blind, 1e15, params=params)
+    assert other.ret is None and any(w.startswith("return: none") for w in other.warnings)
+    assert forecasts.forecast(blind, 1e15).ret is not None
+
+
+def test_forecasts_frozen_before_still_read_and_keep_their_grades():
+    known = {f.name: f for f in read_forecasts(ROOT / "leaderboard" / "forecasts")}
+    assert {"once-5e13", "four-times-6e13"} <= set(known)
+    said = known["once-5e13"]
+    assert set(said.forecast.returns) == {"compute", "loss"}
+    assert said.forecast.ret.value == pytest.approx(said.forecast.returns["compute"].value)
+    assert said.status in ("hit", "missed")
+
+
 def test_holdouts_forecast_the_top_and_widen(fit):
     assert {h.left_out for h in fit.holdouts} == {1, 2}
     nearest = fit.holdouts[0]

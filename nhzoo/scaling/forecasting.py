@@ -446,7 +446,8 @@ def compute_for(fit: Fit, target: float) -> ComputeToTarget:
     law = next((law for law in fit.returns if law.of == "compute"), None)
     if law is None:
         raise CheckFailed(
-            "no forecast: the fit has no law of return against compute; add runs with mean_return"
+            "no forecast: the fit has no law of return against compute, as fewer than 4 budgets "
+            "reached a mean_return that no cheaper run reached; add larger runs, or more games"
         )
     goal = math.log(target)
     if law.slope <= 0 or (goal - law.level) / law.slope + law.centre > _FARTHEST:

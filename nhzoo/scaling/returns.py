@@ -90,40 +90,40 @@ class ReturnLaw:
 def fit_returns(chosen: Selection, interval: float, seed: int = 0) -> tuple[ReturnLaw, ...]:
     """Both laws, as far as there are four points with a positive return for them.
 
-    Against compute: the best mean return of each budget; of rows without budgets, as learning
-    curves are, those that no cheaper one reaches. Where runs have several rows its covariance is
-    that of whole runs resampled. Against loss: every row that is fitted, or every row where there
-    are no profiles; not of kind rl, whose loss is one over the return. Where runs have several rows
-    there is no law of the loss of less than five runs.
+    Against compute: the running best, which is the best mean return of each budget (of rows without
+    budgets, as learning curves are, each row) where no cheaper one reaches it. Where runs have
+    several rows its covariance is that of whole runs resampled. Against loss: every row with a
+    return, in a fitted profile or not; not of kind rl, whose loss is one over the return. Where
+    runs have several rows there is no law of the loss of less than five runs.
     """
-    rows = chosen.all_points
-    known = rows.take(np.nan_to_num(rows.mean_return) > 0)
+    known = _scored(chosen.all_points)
     found = []
     if len(best := _frontier(known, chosen.profiles)) >= LEAST_POINTS:
         law = _line("compute", best.flops, best, interval)
         if clustered(known.clusters):
             law = _of_runs(law, known, chosen.profiles, interval, seed)
         found.append(law)
-    fitted = chosen.points.take(np.nan_to_num(chosen.points.mean_return) > 0)
-    if len(fitted) < LEAST_POINTS:
-        fitted = known
-    if len(fitted) >= LEAST_POINTS and chosen.kinds != ("rl",):
-        law = _line("loss", fitted.loss, fitted, interval)
-        found.append(None if too_few(fitted.clusters) else law)
+    if len(known) >= LEAST_POINTS and chosen.kinds != ("rl",):
+        law = _line("loss", known.loss, known, interval)
+        found.append(None if too_few(known.clusters) else law)
     return tuple(law for law in found if law is not None)
 
 
+def _scored(rows: Points) -> Points:
+    """The rows with a return, each once."""
+    columns = (rows.run, rows.params, rows.samples, rows.flops, rows.mean_return)
+    first = {key: place for place, key in reversed(list(enumerate(zip(*columns, strict=True))))}
+    once = rows.take(np.array(sorted(first.values()), np.intp))
+    return once.take(np.nan_to_num(once.mean_return) > 0)
+
+
 def _frontier(known: Points, profiles: bool) -> Points:
-    """The rows that did best: of each budget, or of all that spent no more."""
-    if not profiles:
-        order = np.lexsort((-known.mean_return, known.flops))
-        best = np.maximum.accumulate(known.mean_return[order])
-        return known.take(order[np.diff(best, prepend=0.0) > 0])
-    chosen = []
-    for label in np.unique(known.budget):
-        mine = np.flatnonzero(known.budget == label)
-        chosen.append(int(mine[known.mean_return[mine].argmax()]))
-    return known.take(np.array(chosen, np.intp))
+    """The rows that did best of all that spent no more; rows of one budget spent the same."""
+    spent = known.budget if profiles else known.flops
+    order = np.lexsort((-known.mean_return, spent))
+    best = np.maximum.accumulate(known.mean_return[order])
+    first = np.diff(best, prepend=0.0) > 0
+    return known.take(order[first])
 
 
 def _of_runs(

@@ -24,6 +24,7 @@ from nhzoo.scaling.parametric import losses, parametric, variable_projection
 from nhzoo.scaling.runs import Diagnostic, select
 from nhzoo.training import table_reader
 from nhzoo.training.run_table import RunRow, read_runs
+from tests import ROOT
 from tests.helpers.synthetic_laws import Truth, runs
 
 
@@ -482,6 +483,19 @@ def test_returns_follow_compute_and_loss_with_intervals():
     by_compute = next(law for law in fit.returns if law.of == "compute")
     assert by_compute.slope > 0
     assert by_compute.slope_interval.low < by_compute.slope < by_compute.slope_interval.high
+
+
+def test_returns_go_through_the_running_best_and_every_row_that_has_one():
+    """A budget of one size is no best of its budget: the sweep and the published agents."""
+    paths = (ROOT / "training" / "sweeps" / f"{name}.jsonl" for name in ("iso1-measured", "agents"))
+    rows = [row for path in paths for row in read_runs(path)]
+    laws = {law.of: law for law in returns.fit_returns(select(rows), 0.9)}
+    assert laws["compute"].points == 6
+    assert laws["compute"].slope == pytest.approx(0.21, abs=0.01)
+    assert laws["loss"].points == 13  # 7 agents and 6 of the sweep
+    assert laws["loss"].slope == pytest.approx(-3.53, abs=0.03)
+    again = returns.fit_returns(select([*rows, rows[2]]), 0.9)
+    assert {law.of: law for law in again} == laws  # a row twice is one row
 
 
 # Tables that are not fit to be fitted

@@ -467,9 +467,12 @@ def test_the_compute_that_a_return_takes():
     at = [law.at(math.log(x), noisy.options["interval"]) for x in (said.low, said.high)]
     assert at[0].high == pytest.approx(math.log(1_000))
     assert at[1].low == pytest.approx(math.log(1_000))
-    unsure = compute_for(fitting.fit(line(0.02, 0.2)), 1e4)
+    unsure = compute_for(fitting.fit(line(0.15, 0.2)), 1e4)
     assert unsure.high is None and math.isfinite(unsure.low)
+    falling = replace(fit, returns=(replace(law, slope=-0.25),))
     with pytest.raises(CheckFailed, match=r"the return grows as C\^-0.25"):
+        compute_for(falling, 1e4)
+    with pytest.raises(CheckFailed, match="no cheaper run reached"):
         compute_for(fitting.fit(line(-0.25)), 1e4)
     with pytest.raises(CheckFailed, match="no law of return against compute"):
         compute_for(fitting.fit(runs(TRUTH)), 1e4)

@@ -12,14 +12,11 @@ import numpy as np
 
 from nhzoo.evaluation.statistics import ends_text, summary_ci95
 from nhzoo.scaling.fitting import Fit
-from nhzoo.scaling.forecasting import compute_for
 from nhzoo.scaling.grading import FrozenForecast
 from nhzoo.scaling.intervals import LawInterval
 from nhzoo.training.run_table import LedgerRow, RunRow
 
 RESULTS = Path(__file__).parents[1] / "leaderboard" / "results"
-HUMAN = 127_000.0
-"""The score of the paper's question 3: that of a human expert."""
 
 PAPER = {1e14: 1.28, 2e14: 0.949, 5e14: 0.665, 1e15: 0.576, 5e15: 0.420}
 """Tuyls et al. 2023: lowest loss at a budget, from the runs that they released."""
@@ -274,20 +271,17 @@ def score_of(agent: str) -> str:
 
 
 def playing_laws(laws: dict[str, Fit]) -> str:
-    """Score against training FLOPs, by how the agents began, and where that line would lead."""
+    """Score against training FLOPs, by how the agents began."""
     lines: list[tuple[Any, ...]] = []
     for start, fit in laws.items():
         law = next((law for law in fit.returns if law.of == "compute"), None)
         if law is None:
-            lines.append((start, "none", "-", "-", "-", "-", "-"))
+            lines.append((start, "none", "-", "-", "-", "-"))
             continue
-        reach = compute_for(fit, HUMAN)
-        top = "no end" if reach.high is None else power(reach.high)
         lines.append(
             (
                 *(start, between(law.slope_interval, ".2f"), law.points, f"{law.tau:.0%}"),
                 between(None if fit.intrinsic is None else fit.intrinsic.exponent, ".2f"),
-                f"{power(reach.flops)} [{power(reach.low)}, {top}]",
                 ", ".join(f"`{code}`" for code in sorted({d.code for d in fit.diagnostics})),
             )
         )
@@ -297,7 +291,6 @@ def playing_laws(laws: dict[str, Fit]) -> str:
         "points",
         "scatter",
         "intrinsic N ~ C^",
-        f"FLOPs to {HUMAN:,.0f}",
         "diagnostics",
     )
     return table(head, lines).replace("% |", " % |")

@@ -144,7 +144,9 @@ def fit_command(
     "--epochs", type=float, help="Most epochs over the data; beyond them, the size grows instead."
 )
 @click.option(
-    "--force", is_flag=True, help="Forecast at any distance and with any number of epochs."
+    "--force",
+    is_flag=True,
+    help="Forecast beyond 100 times the data, and with any number of epochs.",
 )
 @AS_JSON
 def forecast_command(
@@ -161,12 +163,12 @@ def forecast_command(
     """Forecast the size, data, loss and return of a budget.
 
     Each has an interval; -o freezes the forecast before training. With --return, it forecasts the
-    compute at which the law of the return reaches a score. The mean score of people in NetHack is
-    about 127,000.
+    compute at which the law of the return reaches a score. Beyond 100 times the largest budget
+    fitted, both are refused.
 
     \b
     Example: nhzoo forecast fit.json --flops 5e13 -o forecast.json
-             nhzoo forecast fit.json --return 127000
+             nhzoo forecast fit.json --return 4000
     """
     from nhzoo.scaling.fitting import read_fit
     from nhzoo.scaling.forecasting import forecast, write_forecast
@@ -174,10 +176,10 @@ def forecast_command(
     if (flops is None) == (target is None):
         raise InputError("give either --flops or --return")
     if flops is None or target is not None:
-        if out or params or data_limit is not None or epochs is not None or force:
-            raise InputError("--return goes with FIT and --json alone")
+        if out or params or data_limit is not None or epochs is not None:
+            raise InputError("--return goes with FIT, --force and --json alone")
         assert target is not None
-        _show_reach(fit_file, target, as_json)
+        _show_reach(fit_file, target, force, as_json)
         return
     said = forecast(
         read_fit(fit_file),
@@ -212,11 +214,11 @@ def forecast_command(
         console.say(f"warning: {warning}")
 
 
-def _show_reach(fit_file: Path, target: float, as_json: bool) -> None:
+def _show_reach(fit_file: Path, target: float, force: bool, as_json: bool) -> None:
     from nhzoo.scaling.fitting import read_fit
     from nhzoo.scaling.forecasting import compute_for
 
-    said = compute_for(read_fit(fit_file), target)
+    said = compute_for(read_fit(fit_file), target, force=force)
     if as_json:
         console.print_json(said.as_json())
         return

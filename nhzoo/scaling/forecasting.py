@@ -137,7 +137,8 @@ def forecast(
     if factor > TOO_FAR and not force:
         raise CheckFailed(
             f"no forecast: {flops:.3g} FLOPs is {factor:,.0f} times the largest budget fitted "
-            f"({fit.largest:.3g}), {TOO_FAR:.0f} is the most; train larger budgets, or --force"
+            f"({fit.largest:.3g}), {TOO_FAR:.0f} times or {TOO_FAR * fit.largest:.3g} FLOPs is the "
+            "most; train larger budgets, or --force"
         )
     if factor > FAR:
         warnings.append(
@@ -436,10 +437,11 @@ class ComputeToTarget:
         }
 
 
-def compute_for(fit: Fit, target: float) -> ComputeToTarget:
+def compute_for(fit: Fit, target: float, *, force: bool = False) -> ComputeToTarget:
     """Compute the FLOPs at which the fit's law of return reaches the return `target`.
 
-    InputError for an invalid target; CheckFailed if there is no such law, or it does not rise.
+    InputError for an invalid target; CheckFailed if there is no such law, if it does not rise, or
+    if the FLOPs are beyond 100 times the largest budget fitted, which `force` overrides.
     """
     if not (math.isfinite(target) and target > 0):
         raise InputError(f"--return {target}: must be a number larger than zero")
@@ -462,6 +464,13 @@ def compute_for(fit: Fit, target: float) -> ComputeToTarget:
     known = fit.points if len(fit.points) else fit.others
     highest = float(max((r for r in known.mean_return if r == r), default=math.nan))
     factor = flops / law.high
+    if factor > TOO_FAR and not force:
+        most = math.exp(law.at(math.log(TOO_FAR * law.high), level).value)
+        raise CheckFailed(
+            f"no forecast: by the law a return of {target:,.0f} takes {flops:.3g} FLOPs, "
+            f"{factor:,.3g} times the largest budget fitted ({law.high:.3g}); {TOO_FAR:.0f} times "
+            f"is the most, which is a return of {most:,.0f}; train larger budgets, or --force"
+        )
     warnings = [f"{d.code}: {d.message}" for d in fit.diagnostics if d.level != "note"]
     if factor > FAR:
         warnings.insert(

@@ -456,7 +456,7 @@ def line(slope, noise=0.0):
 
 def test_the_compute_that_a_return_takes():
     fit = fitting.fit(line(0.25))
-    said = compute_for(fit, 127_000)
+    said = compute_for(fit, 127_000, force=True)
     assert said.flops == pytest.approx(1e12 * 1270**4, rel=1e-6)
     assert said.warnings[0].startswith("extrapolation: ")
     assert said.beyond == pytest.approx(127_000 / fit.points.mean_return.max())
@@ -467,7 +467,7 @@ def test_the_compute_that_a_return_takes():
     at = [law.at(math.log(x), noisy.options["interval"]) for x in (said.low, said.high)]
     assert at[0].high == pytest.approx(math.log(1_000))
     assert at[1].low == pytest.approx(math.log(1_000))
-    unsure = compute_for(fitting.fit(line(0.15, 0.2)), 1e4)
+    unsure = compute_for(fitting.fit(line(0.15, 0.2)), 1e4, force=True)
     assert unsure.high is None and math.isfinite(unsure.low)
     falling = replace(fit, returns=(replace(law, slope=-0.25),))
     with pytest.raises(CheckFailed, match=r"the return grows as C\^-0.25"):
@@ -481,16 +481,32 @@ def test_the_compute_that_a_return_takes():
             compute_for(fit, nonsense)
 
 
+def test_a_return_beyond_a_hundred_times_the_data_is_refused_with_where_it_ends(tmp_path):
+    fit = fitting.fit(line(0.25))  # budgets up to 1e14
+    most = 100 * (1e16 / 1e12) ** 0.25
+    assert compute_for(fit, 0.999 * most).extrapolation == pytest.approx(100, rel=0.01)
+    with pytest.raises(CheckFailed, match=r"100 times is the most, which is a return of 1,000;"):
+        compute_for(fit, 1.001 * most)
+    path = tmp_path / "fit.json"
+    write_fit(path, fit)
+    error, _ = call("forecast", path, "--return", 127_000)
+    assert isinstance(error, CheckFailed) and error.exit_code == 1
+    assert "\n" not in str(error) and "--force" in str(error)
+    assert call("forecast", path, "--return", 127_000, "--force")[1].exit_code == 0
+    with pytest.raises(CheckFailed, match=r"100 times or 1e\+16 FLOPs is the most"):
+        forecasts.forecast(fit, 2e16)
+
+
 def test_the_command_that_says_it(tmp_path):
     path = tmp_path / "fit.json"
     write_fit(path, fitting.fit(line(0.25, 0.1)))
-    _, done = call("forecast", path, "--return", 127_000, "--json")
+    _, done = call("forecast", path, "--return", 127_000, "--force", "--json")
     value = json.loads(done.stdout)
     assert done.exit_code == 0
     assert value["flops"]["low"] < value["flops"]["value"] < value["flops"]["high"]
-    _, done = call("forecast", path, "--return", 127_000)
+    _, done = call("forecast", path, "--return", 127_000, "--force")
     assert "times its FLOPs" in done.stdout and "extrapolation" in done.stderr
-    for words in ((), ("--flops", 1e15, "--return", 1), ("--return", 1, "--force")):
+    for words in ((), ("--flops", 1e15, "--return", 1), ("--return", 1, "--epochs", 2)):
         error, _ = call("forecast", path, *words)
         assert isinstance(error, InputError)
 

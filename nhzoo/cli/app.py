@@ -60,6 +60,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Everyday": (
         agents.list_command,
         agents.info,
+        agents.profile,
         evaluate.evaluate,
         evaluate.merge,
         agents.watch,

@@ -3,6 +3,7 @@ from .comparison import compare as compare
 from .evaluator import evaluate as evaluate
 from .expert import normalize_rows as normalize_rows
 from .outcomes import breakdown as breakdown
+from .profiling import profile as profile
 from .recording import record as record
 from .results import merge as merge
 from .statistics import Interval as Interval

@@ -51,6 +51,7 @@ class PlayTask:
         self._traits = traits(agent)
         names, self._blind = self._traits.observation_keys, self._traits.blind
         self.slots, rows = (1, _AHEAD) if self._blind else (batch, batch)
+        self.rows = rows  # of each `act`: games, or steps ahead of a blind agent's only game
         self._screens = blank(names, self.slots)  # NLE writes here; most agents get copies
         self._observation = self._screens if self._traits.rows else blank(names, rows)
         self._uniform = np.full(rows, 0.5)
@@ -118,6 +119,12 @@ class PlayTask:
             finished.append((None, self._steps))  # type: ignore[arg-type]
             self._steps, self._told = 0, time.monotonic()
         return finished
+
+    def games(self) -> Iterator[tuple[int, Episode]]:
+        """The games that are being played, by index."""
+        for slot, index in enumerate(self._index):
+            if index is not None and self._uniforms[slot] is not None:
+                yield index, self._episodes[slot]
 
     def _begin(self, slot: int, mark: _Mark) -> None:
         index, protocol = self._index[slot], self._protocol

@@ -25,29 +25,17 @@ from gymnasium.vector.utils import batch_space
 from nle import nethack
 
 from nhzoo.envs.actions import ACTION_KEYS, TTY
-from nhzoo.envs.game import FINAL, Episode, Game
+from nhzoo.envs.game import FINAL
 from nhzoo.envs.gym import NetHackEnv, draw_game, whole_number
 from nhzoo.envs.protocols import GameSpec, Protocol, get_protocol
+from nhzoo.envs.vector_worker import NOTHING, NUMBERS, STATUS, STATUSES, layout, serve
 from nhzoo.errors import InputError, NhzooError, Notice
-from nhzoo.runtime.arrays import Array, arrays_in, memory_layout
-from nhzoo.runtime.channels import Channel
+from nhzoo.runtime.arrays import Array, arrays_in
 from nhzoo.runtime.children import Child, wait
 
-_ALIGNED = 64
-_NOTHING = -1
-_STATUSES = ("", *FINAL, "step_cap", "stalled", "crashed")
-_STATUS_NAMES = np.array([None, *_STATUSES[1:]], object)
-_CRASHED = _STATUSES.index("crashed")
-_NUMBERS = (
-    "score",
-    "steps",
-    "turns",
-    "depth",
-    "max_depth",
-    "experience_level",
-    "max_experience_level",
-)
-_SCORE, _STATUS = 0, len(_NUMBERS)
+_STATUS_NAMES = np.array([None, *STATUSES[1:]], object)
+_CRASHED = STATUSES.index("crashed")
+_SCORE = NUMBERS.index("score")
 _LOOK = 1.0  # seconds from one look at limits to the next
 _HANG_SECONDS = 300.0  # for a worker to press a key in each of its games
 _START_SECONDS = 600.0  # and before its first answer
@@ -178,9 +166,9 @@ class NetHackVectorEnv(gymnasium.vector.VectorEnv[dict[str, Array], Array, Array
         self._lines: list[str] = []
         self._shown = tuple(dict.fromkeys((*self._names, *TTY)))  # TTY is for `render`
         self._count = count
-        layout = _layout(self._shown, self.num_envs, count)
-        self._memory = multiprocessing.get_context("spawn").RawArray("b", layout.itemsize)
-        self._arrays = arrays_in(np.frombuffer(self._memory, np.uint8), layout)
+        placed = layout(self._shown, self.num_envs, count)
+        self._memory = multiprocessing.get_context("spawn").RawArray("b", placed.itemsize)
+        self._arrays = arrays_in(np.frombuffer(self._memory, np.uint8), placed)
         self._numbers, self._actions = self._arrays["numbers"], self._arrays["actions"]
         for number in range(count):
             first, end = (self.num_envs * n // count for n in (number, number + 1))
@@ -216,23 +204,23 @@ class NetHackVectorEnv(gymnasium.vector.VectorEnv[dict[str, Array], Array, Array
         """
         keys = self._keys(actions)
         before = self._numbers.copy()
-        over = np.flatnonzero(before[_STATUS])
+        over = np.flatnonzero(before[STATUS])
         if over.size and self._mode is AutoresetMode.DISABLED:
             raise InputError(
                 f"step: the game of sub-environment {over[0]} has ended; call reset with the "
                 "option reset_mask first"
             )
         begun = [row for row in over.tolist() if row not in self._lost]
-        keys[over] = _NOTHING
-        keys[list(self._lost)] = _NOTHING
+        keys[over] = NOTHING
+        keys[list(self._lost)] = NOTHING
         before[:, begun] = 0
         self._actions[:] = keys
         self._exchange({row: self._next(row) for row in begun})
         for row, why in self._lost.items():
             self._numbers[:, row], self._causes[row] = before[:, row], why
-            self._numbers[_STATUS, row] = _CRASHED
+            self._numbers[STATUS, row] = _CRASHED
         self._lost.clear()
-        status = self._numbers[_STATUS]
+        status = self._numbers[STATUS]
         rewards = (self._numbers[_SCORE] - before[_SCORE]).astype(np.float64)
         terminated = (status > 0) & (status <= len(FINAL))
         truncated = status > len(FINAL)
@@ -323,7 +311,7 @@ class NetHackVectorEnv(gymnasium.vector.VectorEnv[dict[str, Array], Array, Array
     def _begin(self, rows: Iterable[int]) -> None:
         """Begin games, whatever becomes of workers meanwhile."""
         left = list(rows)
-        self._actions[:] = _NOTHING
+        self._actions[:] = NOTHING
         while left:
             self._exchange({row: self._next(row) for row in left})
             left = [row for row in left if self._lost.pop(row, None)]
@@ -338,7 +326,7 @@ class NetHackVectorEnv(gymnasium.vector.VectorEnv[dict[str, Array], Array, Array
         asked = []
         for row, game in begins.items():
             self._current[row], self._causes[row], self._roles[row] = game, "", ""
-            self._numbers[_STATUS, row] = 0
+            self._numbers[STATUS, row] = 0
         for worker in self._workers:
             mine = {row: begins[row] for row in worker.rows if row in begins}
             if mine or (self._actions[worker.rows.start : worker.rows.stop] >= 0).any():
@@ -395,7 +383,7 @@ class NetHackVectorEnv(gymnasium.vector.VectorEnv[dict[str, Array], Array, Array
                 "what they wrote to standard error says why, or give fewer num_envs"
             )
         for row in worker.rows:
-            if self._numbers[_STATUS, row]:
+            if self._numbers[STATUS, row]:
                 continue  # it had ended before; the status is what a worker writes last
             self._lost[row] = f"its process {how}"
             game = self._current[row]
@@ -414,10 +402,10 @@ class NetHackVectorEnv(gymnasium.vector.VectorEnv[dict[str, Array], Array, Array
             warnings.warn(line, Notice, stacklevel=3)
 
     def _spawn(self, number: int, rows: range) -> Child:
-        self._arrays["in_hand"][number] = _NOTHING
+        self._arrays["in_hand"][number] = NOTHING
         # The shape, and not the layout: dtypes come out of a pickle with formats that NLE refuses.
         shape = self._shown, self.num_envs, self._count
-        return Child(_serve, (number, rows, *shape), (self._memory,))
+        return Child(serve, (number, rows, *shape), (self._memory,))
 
     def _observation(self) -> dict[str, Array]:
         live = self._arrays
@@ -426,9 +414,9 @@ class NetHackVectorEnv(gymnasium.vector.VectorEnv[dict[str, Array], Array, Array
     def _infos(self) -> dict[str, Any]:
         """What is known of each game, and beside it a mask that says that it is known."""
         numbers = self._numbers.copy()
-        infos: dict[str, Any] = dict(zip(_NUMBERS, numbers, strict=False))
+        infos: dict[str, Any] = dict(zip(NUMBERS, numbers, strict=False))
         infos["score"] = infos["score"].astype(np.float64)
-        infos["end_status"] = _STATUS_NAMES[numbers[_STATUS]]
+        infos["end_status"] = _STATUS_NAMES[numbers[STATUS]]
         infos["cause"], infos["role"] = self._causes.copy(), self._roles.copy()
         games = [game for game in self._current if game is not None]
         for name, kind in (("core", np.int64), ("disp", np.int64), ("character", object)):
@@ -457,72 +445,9 @@ class NetHackVectorEnv(gymnasium.vector.VectorEnv[dict[str, Array], Array, Array
             raise InputError(f"{what}: no games are being played; call reset first")
 
 
-def _layout(names: Iterable[str], games: int, workers: int) -> np.dtype[Any]:
-    """How what is shared lies in memory: observations, actions, numbers, who is stepped."""
-    described = nethack.OBSERVATION_DESC
-    return memory_layout(
-        [
-            *((n, described[n]["dtype"], (games, *described[n]["shape"])) for n in names),
-            ("actions", np.int64, (games,)),
-            ("numbers", np.int64, (_STATUS + 1, games)),
-            ("in_hand", np.int64, (workers,)),
-        ],
-        _ALIGNED,
-    )
-
-
 def _how(code: int) -> str:
     """How a process ended, by its exit code."""
     if code < 0:
         with contextlib.suppress(ValueError):
             return f"was killed by {signal.Signals(-code).name}"
     return f"ended with exit code {code}"
-
-
-def _serve(
-    channel: Channel,
-    memory: Any,
-    number: int,
-    rows: range,
-    names: Sequence[str],
-    num_envs: int,
-    workers: int,
-) -> None:
-    """The life of a worker. It ends when its parent closes its end of the channel."""
-    arrays = arrays_in(np.frombuffer(memory, np.uint8), _layout(names, num_envs, workers))
-    games = {row: Episode(Game(names, {name: arrays[name][row] for name in names})) for row in rows}
-    keys, numbers, in_hand = ACTION_KEYS.tolist(), arrays["numbers"], arrays["in_hand"]
-    with contextlib.suppress(EOFError):
-        while True:
-            asked, begins = channel.next()
-            causes: dict[int, str] = {}
-            roles: dict[int, str] = {}
-            actions = arrays["actions"].tolist()
-            try:
-                for row, episode in games.items():
-                    in_hand[number] = row
-                    if row in begins:
-                        game = begins[row]
-                        episode.start(game.spec, game.step_cap, game.no_progress)
-                        roles[row] = episode.result.role
-                    elif actions[row] == _NOTHING:
-                        continue
-                    elif episode.step(keys[actions[row]]):
-                        causes[row] = episode.result.cause
-                    result = episode.result
-                    numbers[:, row] = (
-                        result.score,
-                        result.steps,
-                        result.turns,
-                        result.depth,
-                        result.max_depth,
-                        result.experience_level,
-                        result.max_experience_level,
-                        _STATUSES.index(result.end_status),
-                    )
-                in_hand[number] = _NOTHING
-            except (NhzooError, RuntimeError) as error:
-                channel.send((asked, causes, roles, str(error).splitlines()[0]))
-            else:
-                channel.send((asked, causes, roles, None))
-            channel.drain()  # the parent reads, or is stopped, or is gone and its end closed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from nhzoo.envs.actions import ACTION_KEYS, TTY
 
 if TYPE_CHECKING:
     from nhzoo.policy import checkpoint, inference
+    from nhzoo.policy.network import Policy
 
 Array = np.ndarray[Any, Any]
 
@@ -116,9 +118,27 @@ class PolicyAgent:
         self.last_logits: Array | None = None  # of the latest act, patience used up: [B, 121]
         self._batch = 1  # the most rows that have been asked for
         self._inference: inference.Inference | None = None
+        self._module: Policy | None = None
+
+    @property
+    def module(self) -> Policy:
+        """A copy of the network, a `torch.nn.Module` to train further; always the same one.
+
+        `initial_state(batch)` gives zeros [3, batch, hidden]; `forward(inputs, state)` gives logits
+        [T, B, 121], at temperature 1, and the next state, of inputs [T, B, ...] as
+        `policy.ScreenReader` makes them. This agent itself goes on with the weights that it had.
+        """
+        if self._module is None:
+            self._module = copy.deepcopy(self.entry.policy).requires_grad_(True)
+        return self._module
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"rows": None, "last_logits": None, "_inference": None}
+        return self.__dict__ | {
+            "rows": None,
+            "last_logits": None,
+            "_inference": None,
+            "_module": None,
+        }
 
     def initial_state(self, batch: int) -> tuple[Array, ...]:
         """The layers' states, float32 [batch, hidden], and recalls, uint16 [batch, 1912]."""

@@ -7,3 +7,4 @@ from .features import Features as Features
 from .features import encode as encode
 from .inference import Inference as Inference
 from .network import Policy as Policy
+from .network import ScreenReader as ScreenReader

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nhzoo.envs.actions import ACTION_KEYS
+from nhzoo.envs.actions import ACTION_KEYS, TTY
 from nhzoo.policy import features as seen
 from nhzoo.policy import memory
 from nhzoo.policy.config import GATES, LAYERS, TABLES, PolicyConfig
@@ -301,6 +301,30 @@ class Policy(nn.Module):
     ) -> Tensor:
         places, rows = self.get_buffer(f"{name}_places"), self.get_buffer(f"{name}_rows")
         return symbol_sum(self.tables[name], symbols, places, rows, bias, relu)
+
+
+class ScreenReader:
+    """What a policy reads of `games` games that go on side by side, for training of your own.
+
+    Call `read` with every screen, `press` with every key, and `restart` where a game has begun.
+    """
+
+    def __init__(self, games: int) -> None:
+        self._recall = seen.no_recall(games)
+
+    def read(self, observation: Mapping[str, Array]) -> dict[str, Tensor]:
+        """The input of `Policy.forward`, [1, games, ...], of NLE's observations [games, ...]."""
+        chars, colors, cursor = (observation[name] for name in TTY)
+        encoded = seen.encode(chars, colors, cursor, self._recall)
+        return to_tensors(encoded, 1, len(self._recall))
+
+    def press(self, actions: Array) -> None:
+        """Note the actions, int [games], that were chosen on the screens read last."""
+        memory.push_keys(self._recall, ACTION_KEYS[actions])
+
+    def restart(self, games: Array) -> None:
+        """Forget the games that bool [games] marks: read next are their first screens."""
+        self._recall[games] = 0
 
 
 def to_tensors(features: Features, time: int, batch: int) -> dict[str, Tensor]:

@@ -24,12 +24,8 @@ class OwnAgent:
 
     def __init__(self, actions=121):
         torch.manual_seed(0)
-        layers = (
-            nn.Embedding(256, 8),
-            nn.Conv2d(8, 16, 5, stride=4),
-            nn.Linear(16 * 5 * 19, actions),
-        )
-        self.embed, self.look, self.head = layers
+        self.embed, self.look = nn.Embedding(256, 8), nn.Conv2d(8, 16, 5, stride=4)
+        self.head = nn.Linear(16 * 5 * 19, actions)
 
     def initial_state(self, batch):
         """One row a game; it remembers how many steps it has played."""
@@ -50,6 +46,6 @@ if __name__ == "__main__":
     parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    result = nhzoo.evaluate(OwnAgent(), options.protocol, options.episodes, options.workers)
-    low, high = result.summary["mean_score_ci95"]
-    print(f"mean score {result.summary['mean_score']:.1f} [{low:.1f}, {high:.1f}]")
+    played = nhzoo.evaluate(OwnAgent(), options.protocol, options.episodes, options.workers)
+    summary = played.result["summary"]
+    print(f"mean score {summary['mean_score']:.1f}, 95 % interval {summary['mean_score_ci95']}")

@@ -377,6 +377,12 @@ def _show_fit(fitted: Fit) -> None:
     if rows:
         head = ("method", "N ~ C^", "D ~ C^", "N at 10x", "L at 10x", "E", "residuals")
         console.print_table(head, rows)
+    if (floor := fitted.floor) is not None:
+        ends = sorted((floor.loss_at_low, floor.loss_at_high))
+        console.show(
+            f"profile of E: {floor.value:.3g} [{floor.low:.3g}, {floor.high:.3g}], with which L at "
+            f"10x is {ends[0]:.4g} to {ends[1]:.4g}"
+        )
     for other in fitted.windows:
         exponents = (
             f"{_interval(value, '.3f')} ({name})"

@@ -19,6 +19,7 @@ from nhzoo import __version__
 from nhzoo.errors import InputError
 from nhzoo.runtime import files
 from nhzoo.scaling import diagnostics as law_checks
+from nhzoo.scaling import parametric
 from nhzoo.scaling import returns as return_laws
 from nhzoo.scaling.backtest import Holdout, rolling
 from nhzoo.scaling.cost import Cost, from_rows
@@ -27,10 +28,12 @@ from nhzoo.scaling.laws import (
     DEFAULT_METHODS,
     METHODS,
     Law,
+    Laws,
     LossLaw,
     SizeLaw,
     fit_laws,
     law_from_json,
+    surface_of,
 )
 from nhzoo.scaling.returns import NOISY, Intrinsic, ReturnLaw, fit_intrinsic
 from nhzoo.scaling.runs import (
@@ -73,6 +76,26 @@ class Window:
     parabola: LawInterval | None
 
 
+_CLEARLY = 1.1  # times its interval, before a forecast is said to hang on the floor
+
+
+@dataclass(frozen=True)
+class FloorProfile:
+    """The surface's floor E with its profile likelihood interval, and what hangs on it.
+
+    `loss` is the surface's at the optimum of `flops`, 10 times the largest budget; `loss_at_low`
+    and `loss_at_high` the same where E is held at the ends and the rest is fitted anew.
+    """
+
+    value: float
+    low: float
+    high: float
+    flops: float
+    loss: LawInterval
+    loss_at_low: float
+    loss_at_high: float
+
+
 @dataclass(frozen=True)
 class Fit:
     """The result of a fit. `points` are the rows fitted, `others` the rows left out.
@@ -101,6 +124,7 @@ class Fit:
     kind: str
     unique_limit: float | None
     intrinsic: Intrinsic | None = None
+    floor: FloorProfile | None = None
     version: str = __version__
 
     @property
@@ -241,6 +265,7 @@ def fit(
     if metric == "return":  # the loss is one over it
         returns = tuple(law for law in returns if law.of == "compute")
     performance, refusal = _intrinsic(chosen, interval, resamples, seed)
+    floor, unknown_floor = _floor(points, found, shown, interval)
     tests = rolling(points, shown, holdout, interval, seed) if chosen.profiles else ()
     checks = law_checks.check(chosen, found, shown, tests, returns, cost is not None)
     surface = found.surface
@@ -278,12 +303,13 @@ def fit(
             for w in (window / 2, window * 2)
             if chosen.profiles and found.laws and w > 1
         ),
-        diagnostics=(*chosen.diagnostics, *checks, *refusal),
+        diagnostics=(*chosen.diagnostics, *checks, *unknown_floor, *refusal),
         outliers=tuple(int(row) for row in outliers),
         flop_model=chosen.flop_models[0] if len(chosen.flop_models) == 1 else None,
         kind=chosen.kinds[0],
         unique_limit=float(np.nanmax(unique)) if np.isfinite(unique).any() else None,
         intrinsic=performance,
+        floor=floor,
     )
 
 
@@ -311,6 +337,44 @@ def _intrinsic(
         "more seeds, and more games for each return",
     )
     return law, [noisy]
+
+
+def _floor(
+    points: Points, found: Laws, cost: Cost, level: float
+) -> tuple[FloorProfile | None, list[Diagnostic]]:
+    """The profile of the surface's floor; a finding where the forecast hangs on it."""
+    law = surface_of(found.laws)
+    if found.surface is None or law is None or law.method != "vp":
+        return None, []
+    flops = 10 * float(points.flops.max())
+    loss, reach, spread = law.loss(flops, cost, level), law.estimate.reach(level), 1.0
+    if loss is None or found.surface.dof < 1:
+        return None, []
+    if (drawn := law.estimate.draws) is not None:  # rows of one run share errors
+        low, high = np.nanquantile(drawn[:, 0], [0.05, 0.95])
+        one = float(found.surface.covariance[0, 0])
+        spread = max(1.0, ((high - low) / 2 / 1.645) ** 2 / one) if one > 0 else 1.0
+    columns = (points.params, points.samples, points.loss)
+    low, high, theta = parametric.floor_profile(found.surface, *columns, reach, spread)
+    with np.errstate(invalid="ignore", over="ignore"):
+        ends = np.exp(law.ln_loss(theta, flops, cost))
+    if not np.isfinite(ends).all():
+        return None, []
+    profile = FloorProfile(found.surface.floor, low, high, flops, loss, *map(float, ends))
+    if np.ptp(ends) <= _CLEARLY * (loss.high - loss.low):
+        return profile, []
+    return profile, [
+        Diagnostic(
+            "floor_undetermined",
+            "warning",
+            "surface, E",
+            float(ends.max() / ends.min() - 1),
+            f"the rows allow a floor from {low:.3g} to {high:.3g}, and with it a loss at 10 times "
+            f"the largest budget from {ends.min():.4g} to {ends.max():.4g}, which is more than its "
+            f"interval [{loss.low:.4g}, {loss.high:.4g}]",
+            "the loss far out is not known: add larger budgets, seeds or games to measure on",
+        )
+    ]
 
 
 def _window(window: float, chosen: Selection, cost: Cost, level: float) -> Window:
@@ -372,6 +436,7 @@ def fit_json(fit: Fit) -> dict[str, Any]:
         "windows": [asdict(w) for w in fit.windows],
         "returns": [law.as_json() for law in fit.returns],
         "intrinsic": None if fit.intrinsic is None else asdict(fit.intrinsic),
+        "floor": None if fit.floor is None else asdict(fit.floor),
         "vertices": [asdict(v) for v in fit.vertices],
         "budgets": [asdict(b) for b in fit.budgets],
         "outliers": list(fit.outliers),
@@ -425,12 +490,19 @@ def _fit_of(value: dict[str, Any]) -> Fit:
         kind=str(value["kind"]),
         unique_limit=value["unique_limit"],
         intrinsic=_intrinsic_of(value.get("intrinsic")),
+        floor=_floor_of(value.get("floor")),  # fits of before have none
         version=str(value["nhzoo"]),
     )
 
 
 def _interval_of(value: Any) -> LawInterval | None:
     return None if value is None else LawInterval(**value)
+
+
+def _floor_of(value: Any) -> FloorProfile | None:
+    return (
+        None if value is None else FloorProfile(**{**value, "loss": LawInterval(**value["loss"])})
+    )
 
 
 def _intrinsic_of(value: Any) -> Intrinsic | None:

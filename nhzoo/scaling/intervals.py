@@ -45,6 +45,10 @@ class Estimate:
     covariance: Array | None = None
     draws: Array | None = None
 
+    def reach(self, level: float) -> float:
+        """Standard deviations that an interval reaches each way: a quantile of Student's t."""
+        return float(stats.t.ppf(0.5 + level / 2, max(1, self.dof)))
+
     def interval(
         self, quantity: Callable[[Array], Array], level: float = LEVEL, noise: float = 0.0
     ) -> LawInterval | None:
@@ -56,8 +60,7 @@ class Estimate:
         would have no width (a parameter on its bound, say).
         """
         value = float(quantity(self.theta[None])[0])
-        dof = max(1, self.dof)
-        reach = float(stats.t.ppf(0.5 + level / 2, dof))
+        reach = self.reach(level)
         if not np.isfinite(value):
             return None
         if self.draws is not None:

@@ -33,7 +33,13 @@ from nhzoo.scaling.intervals import (
     union,
 )
 from nhzoo.scaling.isoflop import Profiles
-from nhzoo.scaling.parametric import LEAST_POINTS, Surface, parametric, variable_projection
+from nhzoo.scaling.parametric import (
+    LEAST_POINTS,
+    Surface,
+    parametric,
+    resampled,
+    variable_projection,
+)
 from nhzoo.scaling.parametric import losses as surface_loss
 from nhzoo.scaling.runs import Points, floats
 
@@ -323,18 +329,15 @@ def _surface_law(
 ) -> SurfaceLaw:
     estimate = Estimate(fit.theta, fit.dof, covariance=fit.covariance)
     if draw and len(weights):
-        draws = np.full((len(weights), 5), np.nan)
-        for i, w in enumerate(weights):
-            drawn = w > 0
-            n, d, y = points.params[drawn], points.samples[drawn], points.loss[drawn]
-            if len(np.unique(n)) < 3 or drawn.sum() < LEAST_POINTS:
-                continue
-            if method == "vp":
-                start = (fit.alpha, fit.beta)
-                again = variable_projection(n, d, y, weights=w[drawn], start=start, rounds=6)
-            else:
-                again = parametric(n, d, y, weights=w[drawn], start=fit.theta)
-            draws[i] = again.theta
+        n, d, y = points.params, points.samples, points.loss
+        if method == "vp":
+            draws = resampled(n, d, y, weights, (fit.alpha, fit.beta))
+        else:
+            draws = np.full((len(weights), 5), np.nan)
+            for i, w in enumerate(weights):
+                k = w > 0
+                if len(np.unique(n[k])) >= 3 and k.sum() >= LEAST_POINTS:
+                    draws[i] = parametric(n[k], d[k], y[k], weights=w[k], start=fit.theta).theta
         estimate = Estimate(fit.theta, dof, draws=draws)
     return SurfaceLaw(method, estimate, fit.rms, len(points))
 

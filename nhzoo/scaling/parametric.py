@@ -12,21 +12,19 @@ SUM and its tolerance tight, for with the mean L-BFGS stops early (Besiroglu et 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import optimize
 
+from nhzoo.scaling.projection import EXPONENTS, SUPPORTS, Problems, Solution, refine, reweighted
+
 Array = npt.NDArray[np.float64]
 
-EXPONENTS = (0.02, 2.0)
 LEAST_POINTS = 7
-HUBER = 1.345
-"""Huber's threshold in robust standard deviations: 95 % efficient for normal noise."""
 
 _GRID = np.geomspace(0.05, 1.2, 22)
-_SUPPORTS: tuple[tuple[int, ...], ...] = ((0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,))
 
 
 @dataclass(frozen=True)
@@ -82,22 +80,6 @@ def losses(theta: Array, params: Array | float, samples: Array | float) -> Array
     return np.asarray(floor + size + data, np.float64)
 
 
-@dataclass(frozen=True)
-class _Problem:
-    """Least squares of relative residuals; `u`, `v`: centred ln N, ln D; `root`: sqrt(weights)."""
-
-    u: Array
-    v: Array
-    loss: Array
-    root: Array
-
-    def columns(self, exponents: Array) -> Array:
-        shape = np.ones((len(self.u), 3))
-        shape[:, 1] = np.exp(-exponents[0] * self.u)
-        shape[:, 2] = np.exp(-exponents[1] * self.v)
-        return shape * (self.root / self.loss)[:, None]
-
-
 def variable_projection(
     params: Array,
     samples: Array,
@@ -118,26 +100,18 @@ def variable_projection(
     n, d, y = (np.asarray(column, np.float64) for column in (params, samples, loss))
     given = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
     shift_n, shift_d = np.log(n).mean(), np.log(d).mean()
-    problem = _Problem(np.log(n) - shift_n, np.log(d) - shift_d, y, np.sqrt(given))
-    starts = [np.array(start)] if start else _search(problem)
-    fits = [_refine(problem, s) for s in starts]
-    exponents, linear, _ = min(fits, key=lambda fit: float(fit[2] @ fit[2]))
+    problem = Problems(np.log(n) - shift_n, np.log(d) - shift_d, y, np.sqrt(given)[None])
+    starts = np.array([start]) if start else _search(problem)
+    found = refine(problem.take(np.zeros(len(starts), np.intp)), starts)
+    best = [int(found.cost.argmin())]
+    solved = Solution(found.exponents[best], found.linear[best], found.cost[best])
     huber = np.ones(len(y))
     dof = max(0, round(float(given.sum())) - 5)
-    for _ in range(rounds if robust else 0):
-        relative = 1 - problem.columns(exponents) @ linear * _inverse(problem.root)
-        scale = _scale(relative, given, dof)
-        if scale < 1e-10:
-            break
-        huber = np.minimum(1.0, HUBER * scale / np.maximum(np.abs(relative), 1e-300))
-        weighted = _Problem(problem.u, problem.v, y, np.sqrt(given * huber))
-        before = exponents
-        exponents, linear, _ = _refine(weighted, exponents)
-        if np.abs(np.log(exponents / before)).max() < 1e-8:
-            break
-    shape = np.stack([np.ones(len(y)), np.exp(-exponents[0] * problem.u)], 1)
-    shape = np.column_stack([shape, np.exp(-exponents[1] * problem.v)])
-    relative = 1 - shape @ linear / y
+    if robust:
+        solved, weighed = reweighted(problem, solved, given[None], rounds)
+        huber = weighed[0]
+    exponents, linear = solved.exponents[0], solved.linear[0]
+    relative = 1 - solved.fitted(problem)[0] / y
     floor, scaled_a, scaled_b = (float(c) for c in linear)
     alpha, beta = (float(e) for e in exponents)
     return Surface(
@@ -156,23 +130,102 @@ def variable_projection(
     )
 
 
-def _inverse(root: Array) -> Array:
-    return np.divide(1.0, root, out=np.zeros_like(root), where=root > 0)
+def resampled(
+    params: Array, samples: Array, loss: Array, weights: Array, start: tuple[float, float]
+) -> Array:
+    """Theta of each resample [B, 5], of `weights` [B, n]; NaN for too few rows or sizes."""
+    shift_n, shift_d = np.log(params).mean(), np.log(samples).mean()
+    sizes = np.unique(params, return_inverse=True)[1]
+    drawn = weights > 0
+    held = np.stack([drawn[:, sizes == k].any(1) for k in range(int(sizes.max()) + 1)], 1)
+    enough = (held.sum(1) >= 3) & (drawn.sum(1) >= LEAST_POINTS)
+    theta = np.full((len(weights), 5), np.nan)
+    if enough.any():
+        given = weights[enough]
+        u, v = np.log(params) - shift_n, np.log(samples) - shift_d
+        problems = Problems(u, v, loss, np.sqrt(given))
+        solved, _ = reweighted(
+            problems, refine(problems, np.tile(start, (len(given), 1))), given, rounds=6
+        )
+        alpha, beta = solved.exponents.T
+        with np.errstate(divide="ignore"):
+            theta[enough] = np.stack(
+                [
+                    solved.linear[:, 0],
+                    np.log(solved.linear[:, 1]) + alpha * shift_n,
+                    np.log(solved.linear[:, 2]) + beta * shift_d,
+                    np.log(alpha),
+                    np.log(beta),
+                ],
+                1,
+            )
+    return theta
 
 
-def _scale(residuals: Array, weights: Array, dof: int) -> float:
-    """Robust standard deviation: the (weighted) median absolute residual, for n - 5 of n."""
-    size = np.abs(residuals)
-    order = np.argsort(size)
-    cumulative = np.cumsum(weights[order])
-    median = float(size[order][np.searchsorted(cumulative, cumulative[-1] / 2)])
-    return float(1.4826 * median * (cumulative[-1] / max(1.0, float(dof))) ** 0.5)
+_GRID_OF_FLOORS = 17
 
 
-def _search(problem: _Problem) -> list[Array]:
+def floor_profile(
+    surface: Surface,
+    params: Array,
+    samples: Array,
+    loss: Array,
+    reach: float,
+    spread: float = 1.0,
+) -> tuple[float, float, Array]:
+    """The ends of the floor's profile likelihood interval, and theta [2, 5] refitted at them.
+
+    At each E the other parameters are fitted anew, with the weights of `surface`. E is inside while
+    the sum of squares is less than `reach`^2 (a quantile of t) residual variances above its least.
+    `spread`: what that variance is to be multiplied by. The ends are 0 and the lowest loss where
+    rows set none.
+    """
+    shift_n, shift_d = np.log(params).mean(), np.log(samples).mean()
+    problem = Problems(
+        np.log(params) - shift_n, np.log(samples) - shift_d, loss, np.sqrt(surface.weights)[None]
+    )
+    start = np.array([[surface.alpha, surface.beta]])
+
+    def held(floors: Array) -> Solution:
+        many = problem.take(np.zeros(len(floors), np.intp))
+        return refine(replace(many, floor=floors), np.repeat(start, len(floors), 0))
+
+    influence = surface.weights * surface.residuals
+    inliers = max(0.1, float((surface.weights >= 1).mean()))
+    variance = spread * float((influence**2).sum()) / max(1, surface.dof) / inliers**2
+    most = reach * variance**0.5
+
+    def excess(floors: Array) -> Array:
+        """Square roots of what the sums of squares exceed the least by."""
+        return np.asarray(np.sqrt(np.maximum(held(floors).cost - surface.objective, 0.0)))
+
+    ends = []
+    top = 0.999 * float(loss.min())
+    for last in (0.0, max(top, surface.floor)):
+        edges = np.linspace(surface.floor, last, _GRID_OF_FLOORS)
+        for _ in range(2):  # the second within the step in which the end lies
+            over = excess(edges) - most
+            beyond = np.flatnonzero(over > 0)
+            if not len(beyond) or beyond[0] == 0:
+                break
+            inner, outer = beyond[0] - 1, beyond[0]
+            edge, step = edges[inner], edges[outer] - edges[inner]
+            last = float(edge + step * over[inner] / (over[inner] - over[outer]))
+            edges = np.linspace(edge, edge + step, _GRID_OF_FLOORS)
+        ends.append(last)
+    solved = held(np.array(ends))
+    alpha, beta = solved.exponents.T
+    with np.errstate(divide="ignore"):
+        a, b = np.log(solved.linear[:, 1]), np.log(solved.linear[:, 2])
+    logs = np.log(solved.exponents).T
+    theta = np.stack([np.array(ends), a + alpha * shift_n, b + beta * shift_d, *logs], 1)
+    return ends[0], ends[1], theta
+
+
+def _search(problem: Problems) -> Array:
     """The lowest few local minima of the grid of exponents, each a start."""
-    scale = problem.root / problem.loss
-    target = problem.root
+    target = problem.root[0]
+    scale = target / problem.loss
     left = np.exp(-_GRID[:, None] * problem.u) * scale
     right = np.exp(-_GRID[:, None] * problem.v) * scale
     m = len(_GRID)
@@ -188,7 +241,8 @@ def _search(problem: _Problem) -> list[Array]:
     moment[..., 1] = (left @ target)[:, None]
     moment[..., 2] = right @ target
     best = np.full((m, m), np.inf)
-    for support in _SUPPORTS:
+    for used in SUPPORTS:
+        support = np.flatnonzero(used)
         pick = np.ix_(support, support)
         part = gram[..., pick[0], pick[1]]
         ridge = 1e-13 * np.trace(part, axis1=-2, axis2=-1)[..., None, None] * np.eye(len(support))
@@ -207,79 +261,11 @@ def _search(problem: _Problem) -> list[Array]:
     )
     minima = np.argwhere(best <= around)
     minima = minima[np.argsort(best[tuple(minima.T)])][:3]
-    return [np.array([_GRID[i], _GRID[j]]) for i, j in minima]
-
-
-def _solve(columns: Array, target: Array) -> tuple[Array, tuple[int, ...]]:
-    """Non-negative least squares of three columns, by trying every support."""
-    best, cost, support = np.zeros(3), np.inf, _SUPPORTS[-1]
-    for chosen in _SUPPORTS:
-        part = columns[:, chosen]
-        found = np.asarray(np.linalg.lstsq(part, target, rcond=None)[0], np.float64)
-        if (found < 0).any():
-            continue
-        if chosen == (0, 1, 2):  # a feasible optimum without bounds is the optimum
-            return found, chosen
-        rest = target - part @ found
-        if rest @ rest < cost:
-            cost, support = float(rest @ rest), chosen
-            best = np.zeros(3)
-            best[list(chosen)] = found
-    return best, support
-
-
-def _refine(problem: _Problem, start: Array) -> tuple[Array, Array, Array]:
-    """Levenberg-Marquardt in (ln alpha, ln beta), with Kaufman's (1975) projected Jacobian.
-
-    Gives exponents [2], linear coefficients [3] of centred columns, and weighted residuals [n].
-    """
-    low, high = np.log(EXPONENTS)
-    target = problem.root
-    place = np.clip(np.log(start), low, high)
-    damping = 1e-3
-
-    def at(place: Array) -> tuple[Array, Array, tuple[int, ...], Array, float]:
-        columns = problem.columns(np.exp(place))
-        linear, support = _solve(columns, target)
-        rest = target - columns @ linear
-        return columns, linear, support, rest, float(rest @ rest)
-
-    columns, linear, support, rest, cost = at(place)
-    for _ in range(100):
-        alpha, beta = np.exp(place)
-        slope = np.stack(
-            [
-                columns[:, 1] * linear[1] * alpha * problem.u,
-                columns[:, 2] * linear[2] * beta * problem.v,
-            ],
-            1,
-        )
-        basis = np.linalg.qr(columns[:, support])[0]
-        slope -= basis @ (basis.T @ slope)
-        hessian, gradient = slope.T @ slope, slope.T @ rest
-        diagonal = np.diag(hessian) + 1e-30
-        moved = False
-        for _ in range(12):
-            step = -np.linalg.solve(hessian + damping * np.diag(diagonal), gradient)
-            new = np.clip(place + np.clip(step, -0.7, 0.7), low, high)
-            tried = at(new)
-            if tried[-1] <= cost:
-                moved = True
-                break
-            damping = max(damping * 8, 1e-9)
-        if not moved:
-            break
-        shift = float(np.abs(new - place).max())
-        gain = cost - tried[-1]
-        place, (columns, linear, support, rest, cost) = new, tried
-        damping = max(damping / 8, 1e-12)
-        if shift < 1e-12 or (shift < 1e-7 and gain <= 1e-14 * cost):
-            break
-    return np.exp(place), linear, rest
+    return _GRID[minima]
 
 
 def _covariance(
-    problem: _Problem,
+    problem: Problems,
     exponents: Array,
     linear: Array,
     relative: Array,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
+from scipy import optimize
 
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.scaling import cost as training_cost
@@ -119,6 +120,35 @@ def test_outliers_hardly_count_and_are_named():
     assert fit.outliers == (18,)
     assert "outliers" in codes(fit)
     assert fit.exponent("vp").value == pytest.approx(Truth(0.25, 0.4).exponent, abs=0.01)
+
+
+@pytest.mark.parametrize(("noise", "seed"), [(0.01, 0), (0.05, 2)])
+def test_the_floors_profile_is_where_the_likelihood_has_fallen_so_far(noise, seed):
+    """Against a search of the other four parameters at a floor that is held."""
+    points = select(runs(Truth(), noise, seed=seed)).points
+    fit = variable_projection(points.params, points.samples, points.loss)
+    reach = 1.7
+    columns = points.params, points.samples, points.loss
+    low, high, thetas = loss_surface.floor_profile(fit, *columns, reach)
+    assert 0 <= low < fit.floor < high < points.loss.min()
+    influence = fit.weights * fit.residuals
+    share = (fit.weights >= 1).mean()
+    allowed = reach**2 * (influence**2).sum() / fit.dof / share**2
+    for floor, theta in zip((low, high), thetas, strict=True):
+
+        def residuals(rest, floor=floor):
+            fitted = losses(np.array([floor, *rest]), points.params, points.samples)
+            return np.sqrt(fit.weights) * (1 - fitted / points.loss)
+
+        found = optimize.least_squares(residuals, theta[1:], x_scale=[1, 1, 0.1, 0.1], xtol=1e-12)
+        assert 2 * found.cost == pytest.approx((residuals(theta[1:]) ** 2).sum(), rel=1e-6)
+        if floor > 0:
+            assert 2 * found.cost - fit.objective == pytest.approx(allowed, rel=0.01)
+        else:
+            assert 2 * found.cost - fit.objective < allowed
+    deviation = reach * fit.covariance[0, 0] ** 0.5
+    assert fit.floor - low > 1.02 * deviation  # the delta method takes the valley for a bowl
+    assert (low == 0) == (noise == 0.05)
 
 
 def test_besiroglus_optimum(published):
@@ -693,6 +723,7 @@ def test_a_fit_comes_back_as_it_was_and_is_refused_when_changed(tmp_path):
     fitting.write_fit(path, fit)
     again = fitting.read_fit(path)
     assert fitting.fit_json(again) == fitting.fit_json(fit)
+    assert fit.floor is not None and again.floor == fit.floor
     assert again.loss("frontier", 1e15) == fit.loss("frontier", 1e15)
     text = path.read_text()
     path.write_text(text.replace('"kind": "bc"', '"kind": "rl"'))

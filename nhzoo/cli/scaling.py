@@ -377,6 +377,9 @@ def _show_fit(fitted: Fit) -> None:
     if rows:
         head = ("method", "N ~ C^", "D ~ C^", "N at 10x", "L at 10x", "E", "residuals")
         console.print_table(head, rows)
+    shared = {law.common for law in fitted.laws if law.common.sd}
+    for error in shared:
+        console.show(f"error that all rows share: {error.sd:.1%}, by their {error.source}")
     if (floor := fitted.floor) is not None:
         ends = sorted((floor.loss_at_low, floor.loss_at_high))
         console.show(

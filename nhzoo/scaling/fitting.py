@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,14 @@ from nhzoo.scaling import parametric
 from nhzoo.scaling import returns as return_laws
 from nhzoo.scaling.backtest import Holdout, rolling
 from nhzoo.scaling.cost import Cost, from_rows
-from nhzoo.scaling.intervals import LEVEL, RESAMPLES, Estimate, LawInterval, exponential
+from nhzoo.scaling.intervals import (
+    LEVEL,
+    RESAMPLES,
+    CommonError,
+    Estimate,
+    LawInterval,
+    exponential,
+)
 from nhzoo.scaling.laws import (
     DEFAULT_METHODS,
     METHODS,
@@ -83,8 +90,9 @@ _CLEARLY = 1.1  # times its interval, before a forecast is said to hang on the f
 class FloorProfile:
     """The surface's floor E with its profile likelihood interval, and what hangs on it.
 
-    `loss` is the surface's at the optimum of `flops`, 10 times the largest budget; `loss_at_low`
-    and `loss_at_high` the same where E is held at the ends and the rest is fitted anew.
+    The likelihood holds the rows' common error as well. `loss` is the surface's at the optimum of
+    `flops`, 10 times the largest budget, with the interval of the rows' scatter alone;
+    `loss_at_low` and `loss_at_high` the same where E is held at the ends and the rest fitted anew.
     """
 
     value: float
@@ -256,7 +264,8 @@ def fit(
 
     chosen = choose(window)
     points = chosen.points
-    shown = cost or from_rows(*_columns(points if len(points) else chosen.all_points))
+    shown_rows = points if len(points) else chosen.all_points
+    shown = cost or from_rows(shown_rows.params, shown_rows.samples, shown_rows.flops)
     found = fit_laws(
         points, profiles=chosen.profiles, methods=methods, resamples=resamples, seed=seed
     )
@@ -347,15 +356,17 @@ def _floor(
     if found.surface is None or law is None or law.method != "vp":
         return None, []
     flops = 10 * float(points.flops.max())
-    loss, reach, spread = law.loss(flops, cost, level), law.estimate.reach(level), 1.0
-    if loss is None or found.surface.dof < 1:
+    loss = replace(law, common=CommonError()).loss(flops, cost, level)
+    own = float(found.surface.covariance[0, 0])
+    if loss is None or not own > 0:
         return None, []
+    reach, variance = law.estimate.reach(level), own
     if (drawn := law.estimate.draws) is not None:  # rows of one run share errors
         low, high = np.nanquantile(drawn[:, 0], [0.05, 0.95])
-        one = float(found.surface.covariance[0, 0])
-        spread = max(1.0, ((high - low) / 2 / 1.645) ** 2 / one) if one > 0 else 1.0
+        variance = max(own, ((high - low) / 2 / 1.645) ** 2)
+    variance += (found.surface.floor * law.common.reach(level) / reach) ** 2
     columns = (points.params, points.samples, points.loss)
-    low, high, theta = parametric.floor_profile(found.surface, *columns, reach, spread)
+    low, high, theta = parametric.floor_profile(found.surface, *columns, reach, variance / own)
     with np.errstate(invalid="ignore", over="ignore"):
         ends = np.exp(law.ln_loss(theta, flops, cost))
     if not np.isfinite(ends).all():
@@ -369,9 +380,9 @@ def _floor(
             "warning",
             "surface, E",
             float(ends.max() / ends.min() - 1),
-            f"the rows allow a floor from {low:.3g} to {high:.3g}, and with it a loss at 10 times "
-            f"the largest budget from {ends.min():.4g} to {ends.max():.4g}, which is more than its "
-            f"interval [{loss.low:.4g}, {loss.high:.4g}]",
+            f"the floor may be {low:.3g} to {high:.3g}, and with it the loss at 10 times the "
+            f"largest budget {ends.min():.4g} to {ends.max():.4g}, more than the rows' scatter "
+            f"allows ([{loss.low:.4g}, {loss.high:.4g}])",
             "the loss far out is not known: add larger budgets, seeds or games to measure on",
         )
     ]
@@ -381,14 +392,9 @@ def _window(window: float, chosen: Selection, cost: Cost, level: float) -> Windo
     points = chosen.points
     laws = fit_laws(points, resamples=0)
     middle = float(np.exp(np.log(points.flops).mean())) if len(points) else 1.0
-    slopes = {
-        law.method: law.slope(middle, cost, level) for law in laws.laws if isinstance(law, SizeLaw)
-    }
+    sizes = (law for law in laws.laws if isinstance(law, SizeLaw))
+    slopes = {law.method: law.slope(middle, cost, level) for law in sizes}
     return Window(window, len(points), slopes.get("vp"), slopes.get("parabola"))
-
-
-def _columns(points: Points) -> tuple[Array, Array, Array]:
-    return points.params, points.samples, points.flops
 
 
 def _vertices(profiles: Any, chosen: Selection, level: float) -> tuple[Vertex, ...]:
@@ -481,7 +487,7 @@ def _fit_of(value: dict[str, Any]) -> Fit:
         returns=tuple(ReturnLaw.from_json(law) for law in value["returns"]),
         holdouts=tuple(Holdout(**h) for h in value["holdouts"]),
         windows=tuple(
-            Window(w["window"], w["points"], _interval_of(w["vp"]), _interval_of(w["parabola"]))
+            Window(**{**w, "vp": _interval_of(w["vp"]), "parabola": _interval_of(w["parabola"])})
             for w in value["windows"]
         ),
         diagnostics=tuple(Diagnostic(**d) for d in value["diagnostics"]),

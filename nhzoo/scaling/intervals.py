@@ -5,6 +5,9 @@ several rows, as when checkpoints are fitted: whole runs are resampled, for its 
 well or badly with it (on the published NetHack runs resampled rows give an interval for the
 exponent a third as wide as resampled runs). Below five runs there is no interval: resamples of so
 few are nearly alike, and their percentiles a point.
+
+The scatter of rows says nothing of an error that all rows share: that of the games that all were
+measured on, or of the seeds that all were trained with. `common_error` is this second component.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ RESAMPLES = 400
 LEAST_CLUSTERS = 5
 """Runs without which whole runs are not resampled: laws have no interval then."""
 
+_LEAST_CELLS = 3  # of several seeds, for a variance between seeds
 _LEAST_DRAWS = 0.5  # of resamples that must give a value, or there is no interval
 
 
@@ -34,6 +38,72 @@ class LawInterval:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class CommonError:
+    """A relative error of the loss that all rows share: its `sd`, with `dof` (0: as if known).
+
+    `source`: seeds (from cells trained with several), loss_se (what rows state beyond their
+    scatter), or none.
+    """
+
+    sd: float = 0.0
+    dof: int = 0
+    source: str = "none"
+
+    def reach(self, level: float) -> float:
+        """How far an interval of it goes each way."""
+        if not self.sd:
+            return 0.0
+        quantile = stats.t.ppf(0.5 + level / 2, self.dof) if self.dof else _normal(level)
+        return self.sd * float(quantile)
+
+
+def _normal(level: float) -> float:
+    return float(stats.norm.ppf(0.5 + level / 2))
+
+
+def common_error(
+    cell: Labels, loss: Array, loss_se: Array, seed: Array, noise: float
+) -> CommonError:
+    """Estimate the error that the losses of all rows share; columns [n], `cell` a size and budget.
+
+    Of seeds, where two or more were trained in three or more of the same cells: the variance
+    between seeds by analysis of variance, if it is clearly there (nine times in ten), over the
+    seeds that a law rests on. Else of `loss_se`: what it exceeds `noise`, the relative scatter of
+    rows, by. Were errors of measuring independent, rows would scatter by at least `loss_se`.
+    """
+    table = _cells_by_seeds(cell, np.log(loss), seed)
+    if table is not None:
+        cells, seeds = table.shape
+        rest = table - table.mean(1, keepdims=True)
+        means = rest.mean(0)
+        dof = (cells - 1) * (seeds - 1)
+        within = float(((rest - means) ** 2).sum()) / dof
+        between = cells * float((means**2).sum()) / (seeds - 1)
+        if between <= within * float(stats.f.ppf(0.9, seeds - 1, dof)):
+            return CommonError(source="seeds")
+        used = seed[np.isfinite(seed)]
+        shares = np.unique(used, return_counts=True)[1] / len(used)
+        variance = (between - within) / cells * float((shares**2).sum())
+        return CommonError(variance**0.5, seeds - 1, "seeds")
+    stated = (loss_se / loss)[np.isfinite(loss_se)]
+    if 2 * len(stated) < len(loss) or not len(stated) or not np.isfinite(noise):
+        return CommonError()
+    beyond = float((stated**2).mean()) - noise**2
+    return CommonError(max(0.0, beyond) ** 0.5, 0, "loss_se")
+
+
+def _cells_by_seeds(cell: Labels, y: Array, seed: Array) -> Array | None:
+    """The values of cells that have every seed that three or more have: [cells, seeds], or None."""
+    known = {(int(c), float(s)): float(v) for c, s, v in zip(cell, seed, y, strict=True) if s == s}
+    names, counts = np.unique([s for _, s in known], return_counts=True)
+    seeds = names[counts >= _LEAST_CELLS]
+    cells = [c for c in np.unique(cell) if all((int(c), float(s)) in known for s in seeds)]
+    if len(seeds) < 2 or len(cells) < _LEAST_CELLS:
+        return None
+    return np.array([[known[int(c), float(s)] for s in seeds] for c in cells])
 
 
 @dataclass(frozen=True)
@@ -69,7 +139,7 @@ class Estimate:
             if len(values) < _LEAST_DRAWS * len(self.draws) or len(values) < 20:
                 return None
             low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
-            stretch = reach / float(stats.norm.ppf(0.5 + level / 2))
+            stretch = reach / _normal(level)
             down, up = (max(0.0, float(x)) * stretch for x in (value - low, high - value))
         else:
             if self.covariance is None or not np.isfinite(self.covariance).all():

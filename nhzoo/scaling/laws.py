@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,8 +25,10 @@ from nhzoo.scaling import intervals, isoflop
 from nhzoo.scaling.cost import Cost
 from nhzoo.scaling.intervals import (
     RESAMPLES,
+    CommonError,
     Estimate,
     LawInterval,
+    common_error,
     exponential,
     resampled_pairs,
     resampled_runs,
@@ -58,20 +60,29 @@ _SIZES = np.linspace(np.log(1e2), np.log(1e14), 800)
 class Law:
     """One method's law: its `parameters`, `estimate`d from so many `points` (rows, or minima).
 
-    `noise` is the relative residual standard deviation.
+    `noise` is the relative residual standard deviation; `common` the error that all rows share,
+    which scales the loss and with it E and the coefficients.
     """
 
     method: str
     estimate: Estimate
     noise: float
     points: int
+    common: CommonError = field(default=CommonError(), kw_only=True)
 
     form: ClassVar[str]
     parameters: ClassVar[tuple[str, ...]]
 
     def parameter(self, place: int, level: float) -> LawInterval | None:
         """One of its `parameters`, as it is estimated."""
-        return self.estimate.interval(lambda theta: theta[:, place], level)
+        name = self.parameters[place]
+        scale = self.estimate.theta[place] if name == "E" else float(name in ("A", "B", "k"))
+        noise = abs(scale) * self._shared(level)
+        return self.estimate.interval(lambda theta: theta[:, place], level, noise)
+
+    def _shared(self, level: float) -> float:
+        """The common error, in standard deviations of the estimate's own reach."""
+        return self.common.reach(level) / self.estimate.reach(level)
 
     def as_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -91,6 +102,7 @@ class Law:
             "noise": self.noise,
             "points": self.points,
             "centre": 0.0,
+            "common": asdict(self.common),
         }
 
 
@@ -127,7 +139,7 @@ class LossLaw(Law, ABC):
         self, flops: float, cost: Cost, level: float, one_run: bool = False
     ) -> LawInterval | None:
         """L_opt at a budget, as a law; for `one_run` the interval holds the residual scatter."""
-        noise = self.noise if one_run else 0.0
+        noise = math.hypot(self.noise if one_run else 0.0, self._shared(level))
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             return exponential(
                 self.estimate.interval(lambda theta: self.ln_loss(theta, flops, cost), level, noise)
@@ -211,7 +223,12 @@ def law_from_json(value: dict[str, Any]) -> Law:
         raise ValueError(f"law {value['method']}")
     estimate = Estimate(theta, int(value["dof"]), rows("covariance"), rows("draws"))
     own = {"centre": float(value["centre"])} if form is LineLaw else {}
-    return form(str(value["method"]), estimate, float(value["noise"]), int(value["points"]), **own)
+    common = CommonError(**value.get("common", {}))  # fits of before have none
+    return form(
+        *(str(value["method"]), estimate, float(value["noise"]), int(value["points"])),
+        **own,
+        common=common,
+    )
 
 
 _FORMS: dict[str, type[Law]] = {law.form: law for law in (SurfaceLaw, LineLaw, FrontierLaw)}
@@ -314,6 +331,11 @@ def fit_laws(
         found = [
             replace(law, estimate=Estimate(law.estimate.theta, law.estimate.dof)) for law in found
         ]
+    noise = surface.rms if surface is not None else np.nan if fitted is None else fitted.sd
+    sizes = np.round(np.log(points.params), 2)
+    cell = np.unique(np.stack([points.budget, sizes]), axis=1, return_inverse=True)[1]
+    common = common_error(cell, points.loss, points.loss_se, points.seed, noise)
+    found = [replace(law, common=common) if isinstance(law, LossLaw) else law for law in found]
     order = {name: i for i, name in enumerate((*METHODS, "frontier"))}
     return Laws(
         tuple(sorted(found, key=lambda law: order[law.method])),

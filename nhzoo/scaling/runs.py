@@ -251,7 +251,7 @@ def select(
         scored = [(n, r) for n, r in chosen if r.mean_return is not None and r.mean_return > 0]
         if not scored:
             raise InputError(f"{where}, column mean_return: no row has one above 0")
-        chosen = [(n, replace(r, loss=1 / (r.mean_return or 1.0))) for n, r in scored]
+        chosen = [(n, replace(r, loss=1 / (r.mean_return or 1.0), loss_se=None)) for n, r in scored]
     chosen, without = _with_loss(chosen, where)
     found += without
     points = _points(chosen, where)

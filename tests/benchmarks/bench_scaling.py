@@ -2,6 +2,7 @@
 
 python tests/benchmarks/bench_scaling.py              # 400 tables a surface: 2 minutes
 python tests/benchmarks/bench_scaling.py 100 steep    # 100 of the surfaces so named
+python tests/benchmarks/bench_scaling.py 200 shared   # errors that all rows share
 make bench                                            # 40 tables of two surfaces
 """
 
@@ -9,11 +10,13 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 
 from nhzoo.scaling.cost import proportional
-from nhzoo.scaling.laws import fit_laws, predict
+from nhzoo.scaling.intervals import CommonError
+from nhzoo.scaling.laws import fit_laws, predict, surface_of
 from nhzoo.scaling.parametric import variable_projection
 from nhzoo.scaling.runs import select
 from tests.helpers.synthetic_laws import Truth, runs
@@ -67,6 +70,50 @@ def coverage(
     }
 
 
+SHARED = {
+    # name: design of `runs`
+    "shared ruler, 3 %": {"ruler": 0.03},
+    "shared seeds, 3 of 2 %": {"seeds": 3, "between": 0.02, "sizes": 5},
+    "not shared, 3 seeds": {"seeds": 3, "sizes": 5},
+}
+"""Tables whose rows share an error: that of the games they are measured on, or of their seeds."""
+
+
+def coverage_of_shared(design: dict, tables: int, noise: float = 0.01) -> dict[str, list[float]]:
+    """Coverage and width without and with the common error, by quantity."""
+    truth, cost = Truth(0.34, 0.28), proportional(6)
+    _, loss = truth.optimum(TARGET)
+    held: dict[str, list[tuple[bool, float, bool, float]]] = {}
+    for number in range(tables):
+        points = select(runs(truth, noise, seed=number, **design)).points
+        laws = fit_laws(points, resamples=400, seed=number).laws
+        alone = [replace(law, common=CommonError()) for law in laws]
+        random = np.random.default_rng([2, number])  # of a run with a seed and games of its own
+        spread = np.hypot(noise, np.hypot(design.get("ruler", 0), design.get("between", 0)))
+        run = loss * np.exp(spread * random.standard_normal())
+        pairs = {
+            "floor, surface": (truth.floor, lambda laws: surface_of(laws).parameter(0, 0.9)),
+            "loss, surface": (loss, lambda laws: surface_of(laws).loss(TARGET, cost, 0.9)),
+            "loss, frontier": (loss, lambda laws: laws[-1].loss(TARGET, cost, 0.9)),
+            "forecast of one run": (run, lambda laws: predict(laws, TARGET, cost, 0.9).loss),
+        }
+        for name, (value, of) in pairs.items():
+            found = [of(chosen) for chosen in (alone, laws)]
+            if None not in found:
+                held.setdefault(name, []).append(
+                    tuple(x for i in found for x in (i.low <= value <= i.high, i.high - i.low))
+                )
+    return {name: [float(x) for x in np.mean(rows, 0)] for name, rows in held.items()}
+
+
+def test_coverage_of_errors_that_rows_share(note, benchmark):
+    for name, design in SHARED.items():
+        found = coverage_of_shared(design, tables=20)
+        note(name, {quantity: 100 * with_it for quantity, (_, _, with_it, _) in found.items()}, "%")
+    points = select(runs(Truth(), 0.01, ruler=0.03)).points
+    benchmark(lambda: fit_laws(points, resamples=0))
+
+
 def test_coverage_of_ninety_per_cent_intervals(note, benchmark):
     for name in ("chinchilla .34/.28, 1 %", "OUT OF FAMILY: coupled p = 2, 0.5 %"):
         found = coverage(*SURFACES[name], tables=40)
@@ -101,6 +148,17 @@ def main(tables: int, name_part: str) -> None:
         began = time.process_time()
         fit_laws(resampled, resamples=400)
         print(f"400 resamples of {what}: {time.process_time() - began:.2f} s")
+    for name, design in SHARED.items():
+        if name_part in name:
+            print(f"\n{name} ({tables} tables): without, with the common error")
+            for quantity, (before, narrow, after, wide) in coverage_of_shared(
+                design, tables
+            ).items():
+                print(
+                    f"  {quantity:22s} {100 * before:5.1f} % of width {narrow:.3f}, "
+                    f"{100 * after:5.1f} % of width {wide:.3f}",
+                    flush=True,
+                )
     for name, (truth, design, noise) in SURFACES.items():
         if name_part not in name:
             continue

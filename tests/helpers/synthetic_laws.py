@@ -64,9 +64,17 @@ def runs(
     drift: float = 1.0,
     fixed: bool = False,
     seeds: int = 1,
+    between: float = 0.0,
+    ruler: float = 0.0,
 ) -> list[RunRow]:
-    """One row a run: `sizes` in factors of `step` round the optimum of each budget (x `offset`)."""
+    """One row a run: `sizes` in factors of `step` round the optimum of each budget (x `offset`).
+
+    `between`: relative error that all rows of one seed share. `ruler`: that all rows share, as they
+    are measured on the same games, which `loss_se` states.
+    """
     random = np.random.default_rng(seed)
+    apart = np.random.default_rng([seed, 1])
+    shared = np.exp(ruler * apart.standard_normal() + between * apart.standard_normal(seeds))
     rows = []
     middle = truth.optimum(budgets[len(budgets) // 2])[0]
     for k, flops in enumerate(budgets):
@@ -78,6 +86,7 @@ def runs(
                 loss = float(
                     truth.loss(n, flops / 6 / n) * np.exp(noise * random.standard_normal())
                 )
+                loss *= float(shared[s])
                 samples = round(flops / 6 / n)
                 rows.append(
                     RunRow(
@@ -87,6 +96,7 @@ def runs(
                         float(flops),
                         loss,
                         flops_budget=float(flops),
+                        loss_se=ruler * loss if ruler else None,
                         seed=s,
                     )
                 )

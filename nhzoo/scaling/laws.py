@@ -222,7 +222,7 @@ def law_from_json(value: dict[str, Any]) -> Law:
     if form is None or len(theta) != len(form.parameters):
         raise ValueError(f"law {value['method']}")
     estimate = Estimate(theta, int(value["dof"]), rows("covariance"), rows("draws"))
-    own = {"centre": float(value["centre"])} if form is LineLaw else {}
+    own: dict[str, Any] = {"centre": float(value["centre"])} if form is LineLaw else {}
     common = CommonError(**value.get("common", {}))  # fits of before have none
     return form(
         *(str(value["method"]), estimate, float(value["noise"]), int(value["points"])),

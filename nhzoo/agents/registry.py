@@ -57,10 +57,13 @@ class Located:
 def folders() -> list[Path]:
     """The folders that are searched for entries, in this order."""
     named = [Path(part) for part in os.environ.get("NHZOO_AGENTS", "").split(":") if part]
-    bundled = [PACKAGE / "agents" / "bundled"]
-    if CHECKOUT:
-        bundled.append(CHECKOUT / "agents")
-    return [folder for folder in (*named, *bundled) if folder.is_dir()]
+    return [folder for folder in (*named, *bundled()) if folder.is_dir()]
+
+
+def bundled() -> list[Path]:
+    """The folders of the entries that come with the package: its own, and the checkout's."""
+    inside = PACKAGE / "agents" / "bundled"
+    return [inside, CHECKOUT / "agents"] if CHECKOUT else [inside]
 
 
 def find(name: str) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,33 +13,69 @@ from nhzoo.cli.options import AS_JSON, FOLDER
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.runtime import console
 
+if TYPE_CHECKING:
+    from nhzoo.publishing.listing import Order
+
 
 @click.command("list")
 @click.option("--remote", is_flag=True, help="List the entries on the hub instead.")
 @click.option("--owner", help="With --remote: only of this user or organisation.")
+@click.option(
+    "--protocol",
+    default="monk-lite-v1",
+    show_default=True,
+    help="Show, and rank by, scores of this protocol.",
+)
+@click.option(
+    "--sort",
+    type=click.Choice(["score", "loss", "size", "name"]),
+    default="score",
+    show_default=True,
+    help="Best first: the highest score, or the smallest loss or size.",
+)
 @AS_JSON
-def list_command(remote: bool, owner: str | None, as_json: bool) -> None:
-    """List the agents that load by name, or those on the hub.
+def list_command(
+    remote: bool, owner: str | None, protocol: str, sort: Order, as_json: bool
+) -> None:
+    """List the agents that load by name, best first, or those on the hub.
+
+    The mean score with its 95 % interval, the held-out loss in nats a key, the parameters, and
+    where an agent is from: bundled, code, hub, or a folder of $NHZOO_AGENTS. Scores are those of
+    its card. --json has those of every protocol.
 
     \b
-    Example: nhzoo list --remote
+    Example: nhzoo list --protocol monk-v1
     """
     if remote:
         _list_remote(owner, as_json)
         return
     if owner:
         raise InputError("--owner goes with --remote")
-    from nhzoo.agents.registry import list_agents
+    from nhzoo.publishing.listing import ranked
 
-    agents = list_agents()
+    agents = ranked(protocol, sort)
     if as_json:
-        rows = [{**asdict(a), "path": str(a.path) if a.path else None} for a in agents]
-        console.print_json({"agents": rows})
-    else:
-        console.print_table(
-            ("name", "parameters", "what it is"),
-            [(a.name, a.params, a.description) for a in agents],
+        console.print_json({"agents": [agent.as_json() for agent in agents]})
+        return
+    rows = []
+    for agent in agents:
+        score = agent.scores.get(protocol)
+        rows.append(
+            (
+                agent.name,
+                f"{score.mean:,.1f}" if score else None,
+                f"[{score.low:,.0f}, {score.high:,.0f}]"
+                if score and score.low is not None and score.high is not None
+                else None,
+                protocol if score else None,
+                agent.loss,
+                agent.params,
+                agent.where,
+                agent.description,
+            )
         )
+    head = "name", "score", "95 %", "protocol", "loss", "parameters", "from", "what it is"
+    console.print_table(head, rows, ("loss", "from", "what it is"))
 
 
 def _list_remote(owner: str | None, as_json: bool) -> None:

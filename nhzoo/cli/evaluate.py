@@ -416,8 +416,7 @@ def compare(a: Path, b: Path, no_worse: float | None, as_json: bool) -> None:
     test gives p < 0.05, or when both results have the same games.
 
     \b
-    Example: nhzoo compare results/mine results/theirs
-    Example: nhzoo compare results/new results/released --no-worse 5%
+    Example: nhzoo compare results/mine results/theirs --no-worse 5%
     """
     from nhzoo.evaluation.comparison import compare as run
 

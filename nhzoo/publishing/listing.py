@@ -138,11 +138,13 @@ def _played(folder: Path) -> dict[str, KnownScore]:
     for path in sorted(folder.glob("*/result.json")):
         try:
             result = files.read_json(path)
-            summary = result.get("summary")
-            mean = _number(summary.get("mean_score")) if isinstance(summary, dict) else None
         except InputError:
             continue
-        if mean is None or str(result.get("protocol")) not in PROTOCOLS:
+        summary = result.get("summary")
+        if not isinstance(summary, dict) or str(result.get("protocol")) not in PROTOCOLS:
+            continue
+        mean = _number(summary.get("mean_score"))
+        if mean is None:
             continue
         ends, games = summary.get("mean_score_ci95"), summary.get("episodes")
         low, high = map(_number, ends) if isinstance(ends, list) and len(ends) == 2 else (None,) * 2

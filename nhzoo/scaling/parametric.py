@@ -108,7 +108,7 @@ def variable_projection(
     huber = np.ones(len(y))
     dof = max(0, round(float(given.sum())) - 5)
     if robust:
-        solved, weighed = reweighted(problem, solved, given[None], rounds)
+        solved, weighed = reweighted(problem, solved, given[None], rounds, steps=2)
         huber = weighed[0]
     exponents, linear = solved.exponents[0], solved.linear[0]
     relative = 1 - solved.fitted(problem)[0] / y
@@ -188,7 +188,7 @@ def floor_profile(
 
     def held(floors: Array) -> Solution:
         many = problem.take(np.zeros(len(floors), np.intp))
-        return refine(replace(many, floor=floors), np.repeat(start, len(floors), 0))
+        return refine(replace(many, floor=floors), np.repeat(start, len(floors), 0), steps=30)
 
     influence = surface.weights * surface.residuals
     inliers = max(0.1, float((surface.weights >= 1).mean()))

@@ -25,6 +25,8 @@ SUPPORTS = np.array(
 )
 """Which of E, A and B are not zero, the full one first."""
 
+_GENTLY = 1e-7  # first damping where the start is near the end
+_FEW = 4  # problems
 _FLAT = 1e-13  # of a column's length: what is left of it then is rounding
 
 
@@ -76,17 +78,18 @@ class Solution:
         return np.asarray(floor + a * np.exp(-alpha * problems.u) + b * np.exp(-beta * problems.v))
 
 
-def refine(problems: Problems, start: Array) -> Solution:
+def refine(problems: Problems, start: Array, steps: int = 100, damped_by: float = 1e-3) -> Solution:
     """Levenberg-Marquardt in (ln alpha, ln beta), with Kaufman's (1975) projected Jacobian.
 
-    `start` [B, 2]: alpha and beta. Each problem goes on until its own step or gain is nothing.
+    `start` [B, 2]: alpha and beta. Each problem goes on until its own step or gain is nothing, for
+    `steps` at most. `damped_by`: the first damping.
     """
     low, high = np.log(EXPONENTS)
     place = np.clip(np.log(start), low, high)
-    damping = np.full(len(place), 1e-3)
+    damping = np.full(len(place), damped_by)
     columns, linear, basis, rest, cost = _at(problems, place)
     active = np.arange(len(place))
-    for _ in range(100):
+    for _ in range(steps):
         if not len(active):
             break
         pull = linear[active, 1:] * np.exp(place[active])
@@ -126,11 +129,12 @@ def refine(problems: Problems, start: Array) -> Solution:
 
 
 def reweighted(
-    problems: Problems, found: Solution, given: Array, rounds: int
+    problems: Problems, found: Solution, given: Array, rounds: int, steps: int = 100
 ) -> tuple[Solution, Array]:
     """Huber's estimate: refitted with outliers counting less until nothing moves.
 
-    `given` [B, n] is what rows count for by themselves. With the solutions come Huber's weights.
+    `given` [B, n] is what rows count for by themselves. Of many rounds each needs few `steps`, for
+    the weights change as well. With the solutions come Huber's weights.
     """
     exponents, linear, cost = (x.copy() for x in (found.exponents, found.linear, found.cost))
     huber = np.ones_like(given)
@@ -146,7 +150,8 @@ def reweighted(
             break
         huber[active] = np.minimum(1.0, HUBER * scale[:, None] / np.maximum(residuals, 1e-300))
         root = np.sqrt(given[active] * huber[active])
-        again = refine(replace(problems.take(active), root=root), exponents[active])
+        one = replace(problems.take(active), root=root)
+        again = refine(one, exponents[active], steps, _GENTLY)
         moved = np.abs(np.log(again.exponents / exponents[active])).max(1) >= 1e-8
         exponents[active], linear[active] = again.exponents, again.linear
         cost[active] = again.cost
@@ -196,9 +201,20 @@ def _weighted(linear: Array, columns: Array) -> Array:
 
 
 def _solve(columns: Array, target: Array, support: Mask) -> tuple[Array, Array]:
-    """Least squares on some of the columns, by Gram and Schmidt: coefficients and basis."""
+    """Least squares on some of the columns: coefficients and basis.
+
+    Of few problems by LAPACK's QR; of many by Gram and Schmidt, which runs over all at once.
+    """
     used = np.flatnonzero(support)
     basis = np.zeros_like(columns)
+    if len(columns) <= _FEW:
+        q, r = np.linalg.qr(columns[:, used].transpose(0, 2, 1))
+        left = np.abs(np.einsum("bii->bi", r))
+        if (left > _FLAT * np.sqrt((r**2).sum(1))).all():
+            basis[:, used] = q.transpose(0, 2, 1)
+            linear = np.zeros((len(columns), 3))
+            linear[:, used] = np.linalg.solve(r, basis[:, used] @ target[:, :, None])[:, :, 0]
+            return linear, basis
     upper = np.zeros((len(columns), 3, 3))
     for i, k in enumerate(used):
         column = columns[:, k]

@@ -98,7 +98,7 @@ def fit_returns(chosen: Selection, interval: float, seed: int = 0) -> tuple[Retu
     """
     known = _scored(chosen.all_points)
     found = []
-    if len(best := _frontier(known, chosen.profiles)) >= LEAST_POINTS:
+    if len(best := known.take(_frontier(known, chosen.profiles))) >= LEAST_POINTS:
         law = _line("compute", best.flops, best, interval)
         if clustered(known.clusters):
             law = _of_runs(law, known, chosen.profiles, interval, seed)
@@ -117,13 +117,13 @@ def _scored(rows: Points) -> Points:
     return once.take(np.nan_to_num(once.mean_return) > 0)
 
 
-def _frontier(known: Points, profiles: bool) -> Points:
-    """The rows that did best of all that spent no more; rows of one budget spent the same."""
+def _frontier(known: Points, profiles: bool) -> npt.NDArray[np.intp]:
+    """The places of rows that did best of all that spent no more; those of one budget are equal."""
     spent = known.budget if profiles else known.flops
     order = np.lexsort((-known.mean_return, spent))
     best = np.maximum.accumulate(known.mean_return[order])
     first = np.diff(best, prepend=0.0) > 0
-    return known.take(order[first])
+    return np.asarray(order[first])
 
 
 def _of_runs(
@@ -133,16 +133,20 @@ def _of_runs(
     runs = int(known.clusters.max()) + 1
     if law is None or runs < _LEAST_RUNS:
         return None
-    draws = []
+    x, y = np.log(known.flops) - law.centre, np.log(known.mean_return)
+    games = np.nan_to_num(known.se_return / known.mean_return) ** 2
+    chosen = []
     for weights in resampled_runs(known.clusters, RESAMPLES, np.random.default_rng(seed)):
-        best = _frontier(known.take(weights > 0), profiles)
-        if len(best) >= 3 and np.ptp(np.log(best.flops)) > 0.7:
-            games = np.nan_to_num(best.se_return / best.mean_return) ** 2
-            x = np.log(best.flops) - law.centre
-            draws.append(robust_line(x, np.log(best.mean_return), games)[0])
-    if len(draws) < RESAMPLES // 2:
+        drawn = np.flatnonzero(weights)
+        best = drawn[_frontier(known.take(drawn), profiles)]
+        if len(best) >= 3 and np.ptp(x[best]) > 0.7:
+            chosen.append(np.isin(np.arange(len(known)), best))
+    if len(chosen) < RESAMPLES // 2:
         return None
-    drawn = np.cov(np.array(draws).T)
+    marked = np.array(chosen)
+    used = marked.any(0)  # few rows are ever the best
+    columns = (np.tile(column[used], (len(marked), 1)) for column in (x, y, games))
+    drawn = np.cov(robust_lines(*columns, marked[:, used])[0].T)
     theta, dof = np.array([law.level, law.slope]), max(1, runs - 2)
     slope = Estimate(theta, dof, drawn).interval(lambda t: t[:, 1], interval)
     if slope is None:
@@ -183,34 +187,68 @@ def robust_line(x: Array, y: Array, variance: Array) -> tuple[Array, Array, floa
 
     Gives (level, slope), their covariance and tau.
     """
-    design = np.stack([np.ones_like(x), x], 1)
-    tau2 = max(1e-12, float(np.var(y - np.polyval(np.polyfit(x, y, 1), x))))
-    weight = 1 / (variance + tau2)
+    theta, covariance, tau = robust_lines(
+        x[None], y[None], variance[None], np.ones((1, len(x)), bool)
+    )
+    return theta[0], covariance[0], float(tau[0])
+
+
+def robust_lines(
+    x: Array, y: Array, variance: Array, known: npt.NDArray[np.bool_]
+) -> tuple[Array, Array, Array]:
+    """`robust_line` of B lines at once, [B, n] each, of the points `known` (3 or more a line)."""
+    points = known.sum(1)
+    theta = _lines(known.astype(float), x, y)[0]
+    rest = np.where(known, y - theta[:, :1] - theta[:, 1:] * x, 0.0)
+    tau2 = np.maximum(1e-12, (rest**2).sum(1) / points)
+    weight = known / (variance + tau2[:, None])
+    active = np.arange(len(x))
     for _ in range(50):
-        inverse = np.linalg.inv((design.T * weight) @ design)
-        theta = inverse @ (design.T @ (weight * y))
-        rest = y - design @ theta
-        tail = (_TAIL + 1) / (_TAIL + rest**2 / (variance + tau2))
-        before, tau2 = tau2, _between(rest**2 * tail, variance, len(y) - 2)
-        weight = tail / (variance + tau2)
-        if abs(tau2 - before) <= 1e-10 * before:
+        mine, spread = known[active], variance[active]
+        theta[active] = _lines(weight[active], x[active], y[active])[0]
+        rest = y[active] - theta[active, :1] - theta[active, 1:] * x[active]
+        square = np.where(mine, rest**2, 0.0)
+        tail = (_TAIL + 1) / (_TAIL + square / (spread + tau2[active, None]))
+        before = tau2[active]
+        tau2[active] = _between(square * tail, spread, points[active] - 2)
+        weight[active] = mine * tail / (spread + tau2[active, None])
+        active = active[np.abs(tau2[active] - before) > 1e-10 * before]
+        if not len(active):
             break
     # A t-distributed error tells (nu + 1) / (nu + 3) of what a normal one of its scale would.
-    information: Array = (design.T / (variance + tau2)) @ design * (_TAIL + 1) / (_TAIL + 3)
-    return theta, np.asarray(np.linalg.inv(information), np.float64), math.sqrt(tau2)
+    information = known / (variance + tau2[:, None]) * (_TAIL + 1) / (_TAIL + 3)
+    return theta, _lines(information, x, y)[1], np.sqrt(tau2)
 
 
-def _between(squares: Array, variance: Array, dof: int) -> float:
-    """tau^2 with sum(squares / (variance + tau^2)) = dof, at least a trace."""
-    low, high = 1e-12, max(1e-11, 10 * float(squares.max()) * len(squares) / max(1, dof))
+def _lines(weight: Array, x: Array, y: Array) -> tuple[Array, Array]:
+    """Weighted least squares: (level, slope) [B, 2] and the inverse of its matrix [B, 2, 2]."""
+    s0, s1, s2 = (np.einsum("bn,bn->b", weight, x**k) for k in range(3))
+    t0, t1 = np.einsum("bn,bn->b", weight, y), np.einsum("bn,bn,bn->b", weight, x, y)
+    inverse = np.stack([s2, -s1, -s1, s0], 1) / (s0 * s2 - s1**2)[:, None]
+    inverse = inverse.reshape(-1, 2, 2)
+    return (inverse @ np.stack([t0, t1], 1)[:, :, None])[:, :, 0], inverse
 
-    def excess(logarithm: float) -> float:
-        return float((squares / (variance + math.exp(logarithm))).sum()) - dof
 
-    first, last = math.log(low), math.log(high)
-    if not excess(first) > 0 or math.isinf(high):
-        return low
-    return math.exp(float(optimize.brentq(excess, first, last, xtol=1e-14, rtol=1e-14)))
+def _between(squares: Array, variance: Array, dof: Array) -> Array:
+    """tau^2 [B] with sum(squares / (variance + tau^2)) = dof, at least a trace.
+
+    Newton's method on the reciprocal of the sum, which rises and bends down: from below it never
+    goes too far.
+    """
+    tau2 = np.full(len(squares), 1e-12)
+    active = np.flatnonzero(
+        ((squares / (variance + 1e-12)).sum(1) > dof) & np.isfinite(squares).all(1) & (dof > 0)
+    )
+    for _ in range(200):
+        part = squares[active] / (variance[active] + tau2[active, None])
+        total = part.sum(1)
+        slope = (part / (variance[active] + tau2[active, None])).sum(1)
+        step = (1 / dof[active] - 1 / total) * total**2 / slope
+        tau2[active] += np.maximum(step, 0.0)
+        active = active[step > 1e-14 * tau2[active]]
+        if not len(active):
+            break
+    return tau2
 
 
 LEAST_BUDGETS, LEAST_SIZES = 4, 4

@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from nhzoo.scaling.cost import proportional
+from nhzoo.scaling.fitting import fit
 from nhzoo.scaling.intervals import CommonError
 from nhzoo.scaling.laws import fit_laws, predict, surface_of
 from nhzoo.scaling.parametric import variable_projection
@@ -133,6 +134,9 @@ def test_speed_of_fits(note, benchmark):
     began = time.process_time()
     clustered()
     note("400 resamples of runs, surface and parabolas", {"s": time.process_time() - began}, "s")
+    began = time.process_time()
+    fit(rows)
+    note("fit of 35 runs, hold-outs, windows and all", {"s": time.process_time() - began}, "s")
     benchmark(lambda: variable_projection(points.params, points.samples, points.loss))
 
 

@@ -137,16 +137,16 @@ def _of_runs(
     games = np.nan_to_num(known.se_return / known.mean_return) ** 2
     chosen = []
     for weights in resampled_runs(known.clusters, RESAMPLES, np.random.default_rng(seed)):
-        drawn = np.flatnonzero(weights)
-        best = drawn[_frontier(known.take(drawn), profiles)]
+        places = np.flatnonzero(weights)
+        best = places[_frontier(known.take(places), profiles)]
         if len(best) >= 3 and np.ptp(x[best]) > 0.7:
             chosen.append(np.isin(np.arange(len(known)), best))
     if len(chosen) < RESAMPLES // 2:
         return None
     marked = np.array(chosen)
     used = marked.any(0)  # few rows are ever the best
-    columns = (np.tile(column[used], (len(marked), 1)) for column in (x, y, games))
-    drawn = np.cov(robust_lines(*columns, marked[:, used])[0].T)
+    x, y, games = (np.tile(column[used], (len(marked), 1)) for column in (x, y, games))
+    drawn = np.cov(robust_lines(x, y, games, marked[:, used])[0].T)
     theta, dof = np.array([law.level, law.slope]), max(1, runs - 2)
     slope = Estimate(theta, dof, drawn).interval(lambda t: t[:, 1], interval)
     if slope is None:

@@ -289,13 +289,13 @@ def sweep_measure(
 def sweep_rates(
     runs: Path, only: str, frozen: Path | None, out: Path | None, as_json: bool
 ) -> None:
-    """Fit the law of the best learning rate by size and samples, or grade one.
+    """Fit the law of the best learning rate, or grade one.
 
-    The runs are cells, one size at one budget each, trained at three rates or more.
+    The runs are cells, one size at one budget each, trained at three rates or more: see sweep plan
+    --rates.
 
     \b
-    Example: nhzoo sweep plan --budgets 1e11:1e12:3 --center 50000@1e11 --sizes 4 --rates 0.5,1,2
-             nhzoo sweep rates runs.jsonl -o rates.json
+    Example: nhzoo sweep rates runs.jsonl -o rates.json
              nhzoo sweep rates larger.jsonl --grade rates.json
     """
     from nhzoo.scaling.sweeps import rates

@@ -88,24 +88,26 @@ def refine(problems: Problems, start: Array, steps: int = 100, damped_by: float 
     place = np.clip(np.log(start), low, high)
     damping = np.full(len(place), damped_by)
     columns, linear, basis, rest, cost = _at(problems, place)
+    both = np.stack([problems.u, problems.v])
     active = np.arange(len(place))
     for _ in range(steps):
         if not len(active):
             break
         pull = linear[active, 1:] * np.exp(place[active])
-        slope = columns[active, 1:] * pull[:, :, None] * np.stack([problems.u, problems.v])
-        q = basis[active]
-        slope -= (slope @ q.transpose(0, 2, 1)) @ q
+        slope = columns[active, 1:] * pull[:, :, None] * both
+        used = basis[active]
+        slope -= (slope @ used.transpose(0, 2, 1)) @ used
         hessian = slope @ slope.transpose(0, 2, 1)
         gradient = (slope @ rest[active][:, :, None])[:, :, 0]
-        ridge = np.einsum("bii->bi", hessian) + 1e-30
+        diagonal, cross = hessian[:, [0, 1], [0, 1]], hessian[:, 0, 1]
+        ridge = diagonal + 1e-30
         ended = np.zeros(len(active), bool)
         trying = np.arange(len(active))
         for _ in range(12):
             mine = active[trying]
-            damped = hessian[trying].copy()
-            damped[:, [0, 1], [0, 1]] += damping[mine, None] * ridge[trying]
-            step = -np.linalg.solve(damped, gradient[trying][:, :, None])[:, :, 0]
+            (a, d), b = (diagonal[trying] + damping[mine, None] * ridge[trying]).T, cross[trying]
+            p, q = gradient[trying].T
+            step = np.stack([b * q - d * p, b * p - a * q], 1) / (a * d - b * b)[:, None]
             new = np.clip(place[mine] + np.clip(step, -0.7, 0.7), low, high)
             tried = _at(problems.take(mine), new)
             better = tried[-1] <= cost[mine]

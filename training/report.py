@@ -111,7 +111,6 @@ def words(report: Report) -> str:
             "forecasts": tables.forecast_table(report.forecasts),
             "rivals": tables.rival_table(report.forecasts),
             "agents": tables.agent_table(report.agents, main),
-            "paper": tables.against_paper(main, report.agents),
             "paper_scores": tables.scores_against_paper(report.agents),
             "returns": tables.return_lines(report.returns),
             "playing": tables.playing_table(report.playing),
@@ -128,7 +127,7 @@ def draw(report: Report, folder: Path, published: Path | None) -> None:
     draw_playing(folder / "playing.svg", report.playing)
     if published is not None:
         ours, theirs = [*sweep_rows(SWEEP), *report.agents], read_runs(published)
-        draw_paper(folder / "paper.png", ours, theirs, (tables.PAPER, tables.PAPER_RETURN))
+        draw_paper(folder / "paper.png", ours, theirs, tables.PAPER_RETURN)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -38,12 +38,9 @@ def draw_laws(folder: Path, laws: Fit, returns: Fit, said: Sequence[Forecast]) -
 
 
 def draw_paper(
-    path: Path,
-    ours: Sequence[RunRow],
-    theirs: Sequence[RunRow],
-    bests: tuple[Mapping[float, float], Mapping[float, float]],
+    path: Path, ours: Sequence[RunRow], theirs: Sequence[RunRow], best: Mapping[float, float]
 ) -> None:
-    """Loss and score against FLOPs, ours over the paper's; PNG, for its points stay out."""
+    """Score against FLOPs, ours over the paper's; PNG, for its points stay out."""
     plots = matplotlib()
     kinds = (
         ("Tuyls et al., their runs", theirs, ".", GREY),
@@ -51,23 +48,21 @@ def draw_paper(
         ("our agents", [r for r in ours if r.run_id.startswith("bc-")], "D", ORANGE),
     )
     with plots.rc_context(STYLE):
-        figure = plots.figure.Figure(figsize=(10.0, 4.4))
-        left, right = figure.subplots(1, 2)
+        figure = plots.figure.Figure(figsize=(7.2, 4.4))
+        axis = figure.subplots()
         for name, runs, mark, colour in kinds:
-            losses = np.array([(r.flops, r.loss) for r in runs]).T
             scores = np.array([(r.flops, r.mean_return) for r in runs if (r.mean_return or 0) > 0])
-            left.plot(*losses, mark, color=colour, ms=4, label=name)
-            right.plot(*scores.T, mark, color=colour, ms=4)
-        for known, axis in zip(bests, (left, right), strict=True):
-            line = np.array(sorted(known.items())).T
-            axis.plot(*line, color=GREY, lw=1.4, label="their best at a budget, up to 1e16")
-            axis.set_xscale("log")
-            axis.set_yscale("log")
-            axis.set_xlabel("training FLOPs, as each counts them")
-            ticks(axis)
-        left.set_ylabel("loss: ours on games held out, theirs on training data")
-        right.set_ylabel("mean score, each under its own limits")
-        left.legend(loc="upper right")
+            axis.plot(*scores.T, mark, color=colour, ms=4, label=name)
+        line = np.array(sorted(best.items())).T
+        axis.plot(
+            *line, color=GREY, lw=1.4, label=f"their best at a budget, up to {line[0, -1]:.0e}"
+        )
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlabel("training FLOPs, as each counts them")
+        axis.set_ylabel("mean score, each under its own limits")
+        ticks(axis)
+        axis.legend(loc="lower right")
         figure.savefig(path, dpi=100)
 
 

@@ -18,10 +18,11 @@ from nhzoo.training.run_table import LedgerRow, RunRow
 
 RESULTS = Path(__file__).parents[1] / "leaderboard" / "results"
 
-PAPER = {1e14: 1.28, 2e14: 0.949, 5e14: 0.665, 1e15: 0.576, 5e15: 0.420}
-"""Tuyls et al. 2023: lowest loss at a budget, from the runs that they released."""
-PAPER_RETURN = {1e14: 43.0, 5e14: 228.0, 1e15: 476.0, 5e15: 1074.0, 1e16: 1389.0}
-"""The same: highest mean score."""
+PAPER_RETURN = {
+    **{1e14: 43.0, 5e14: 228.0, 1e15: 476.0, 5e15: 1074.0, 1e16: 1389.0},
+    **{2e16: 1784.0, 5e16: 2580.0, 1e17: 2887.0},
+}
+"""Tuyls et al. 2023: highest mean score at a budget, from the runs that they released."""
 
 
 RIVALS = {
@@ -186,52 +187,38 @@ def optimal_samples(fit: Fit, params: float) -> float | None:
     return float(fit.cost.samples(math.exp(ln_c), params))
 
 
-def against_paper(fit: Fit, rows: Sequence[RunRow]) -> str:
-    """Our best loss at a budget beside the paper's at 100 and 500 times that."""
-    best: dict[float, float] = {}
-    runs = [(row.flops, row.loss) for row in rows]
-    for part in (fit.points, fit.others):
-        runs += [(float(c), float(loss)) for c, loss in zip(part.budget, part.loss, strict=True)]
-    for flops, loss in runs:
-        budget = float(f"{flops:.2e}")
-        best[budget] = min(loss, best.get(budget, math.inf))
-    lines = []
-    for budget, loss in sorted(best.items()):
-        if budget >= 1e12:
-            cells = (beside(loss, times * budget) for times in (100, 500))
-            lines.append((power(budget), f"{loss:.3f}", *cells))
-    return table(("FLOPs", "our loss", "paper at 100x", "paper at 500x"), lines)
-
-
-def beside(loss: float, flops: float) -> str:
-    """The paper's lowest loss at `flops`, and whether `loss` is below it."""
-    theirs = paper_at(PAPER, flops)
-    if theirs is None:
-        return f"below {min(PAPER.values()):.3f} (ours is above)" if flops > max(PAPER) else "-"
-    return f"{theirs:.3f} (ours is {'below' if loss < theirs else 'above'})"
-
-
 def scores_against_paper(rows: Sequence[RunRow]) -> str:
-    """Each agent's mean score beside the paper's best at 100 times its FLOPs."""
+    """Each agent's mean score beside the paper's best: at 100 times its FLOPs, and where equal."""
     lines = []
+    budgets, scores = (list(column) for column in zip(*sorted(PAPER_RETURN.items()), strict=True))
     for row in sorted(rows, key=lambda row: row.flops):
-        best = paper_at(PAPER_RETURN, 100 * float(f"{row.flops:.2e}"))
         if row.mean_return is not None:
+            best = between_logs(100 * float(f"{row.flops:.2e}"), budgets, scores)
+            equal = between_logs(row.mean_return, scores, budgets)
             lines.append(
                 (
                     *(f"`{row.run_id}`", power(row.flops), f"{row.mean_return:,.0f}"),
                     "-" if best is None else f"{best:,.0f}",
+                    "-" if equal is None else f"{equal:.1e}".replace("e+", "e"),
+                    "-" if equal is None else f"{equal / row.flops:,.0f}",
                 )
             )
-    return table(("agent", "FLOPs", "our score", "paper's best at 100x"), lines)
+    head = (
+        "agent",
+        "FLOPs",
+        "our score",
+        "paper's best at 100x",
+        "paper's best is equal at",
+        "times",
+    )
+    return table(head, lines)
 
 
-def paper_at(known: dict[float, float], flops: float) -> float | None:
-    """The paper's figure, between its budgets by a straight line in logs; None outside."""
-    if not min(known) <= flops <= max(known):
+def between_logs(x: float, known: Sequence[float], values: Sequence[float]) -> float | None:
+    """Between known points by straight lines in logs; None outside."""
+    if not known[0] <= x <= known[-1]:
         return None
-    x, y = np.log(np.array(sorted(known.items())).T)
-    return float(np.exp(np.interp(math.log(flops), x, y)))
+    return float(np.exp(np.interp(math.log(x), np.log(known), np.log(values))))
 
 
 def return_lines(fit: Fit) -> str:

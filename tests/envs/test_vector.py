@@ -7,8 +7,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -267,6 +269,36 @@ def test_nothing_waits_for_a_stopped_worker_nor_for_ever_new_ones(monkeypatch):
             env.reset()
         with pytest.raises(InputError, match="call reset first"):
             env.step([SEARCH] * 2)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::nhzoo.errors.Notice")
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_no_game_of_a_protocol_is_lost_or_played_twice_when_workers_are_killed(mode):
+    protocol = replace(nhzoo.get_protocol("smoke-v1"), id="short-v0", games=1_000, step_cap=12)
+    draw, ended, kills = np.random.default_rng(0), [], 0
+    with closing(made(4, workers=2, autoreset_mode=mode)) as env:
+        env.reset(options={"protocol": protocol})
+        for step in range(120):
+            if step % 20 == 10:  # somewhere in the step, or just after it
+                killed = pid_of(env, kills % 2)
+                timer = threading.Timer(draw.uniform(0, 0.002), os.kill, (killed, signal.SIGKILL))
+                timer.start()
+                kills += 1
+            _, rewards, terminated, truncated, infos = env.step(draw.integers(0, 8, 4))
+            if step % 20 == 10:
+                timer.join()
+                assert wait_for_end(killed, 10)
+            told = infos.get("final_info", infos)
+            for row in np.flatnonzero(terminated | truncated):
+                if told["end_status"][row] == "crashed":
+                    assert truncated[row] and rewards[row] == 0
+                else:
+                    ended.append(int(told["game"][row]))
+            assert len(set(infos["game"].tolist())) == 4
+    assert kills == 6 and len(ended) > 20
+    assert len(ended) == len(set(ended))
+    assert set(range(max(ended))) - set(ended) <= set(infos["game"].tolist())  # not ended yet
 
 
 SCRIPT = """

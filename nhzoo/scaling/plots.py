@@ -308,7 +308,8 @@ def _return(fit: Fit, axes: Any, forecasts: Sequence[Forecast]) -> None:
 
 
 def _returns_of(axis: Any, fit: Fit, column: str) -> None:
-    for points, fitted in ((fit.others, False), (fit.points, True)):
+    every = column == "loss"  # its law goes through every row with a return
+    for points, fitted in ((fit.others, every), (fit.points, True)):
         mine = points.take(np.nan_to_num(points.mean_return) > 0)
         if not len(mine):
             continue

@@ -6,7 +6,7 @@ set -euo pipefail
 nhzoo data pack autoascend-monk-v1
 
 train() { # parameters, FLOPs, name, parameters in words
-    nhzoo train bc --params "$1" --flops "$2" --streams 512 --starts anywhere \
+    nhzoo train bc --params "$1" --flops "$2" --streams 512 \
         --temperature 0.8 --patience 64 \
         --description "A minimal LSTM of $4 parameters, cloned from AutoAscend's human monks" \
         --run "build/runs/$3" --out "agents/$3" --ledger training/runs.jsonl
@@ -15,7 +15,7 @@ train() { # parameters, FLOPs, name, parameters in words
 # The agent that a frozen forecast names.
 next() { # forecast, name, parameters in words
     nhzoo train next "leaderboard/forecasts/$1/forecast.json" --streams 512 \
-        --starts anywhere --temperature 0.8 --patience 64 \
+        --temperature 0.8 --patience 64 \
         --description "A minimal LSTM of $3 parameters, as the forecast $1 had it" \
         --run "build/runs/$2" --out "agents/$2" --ledger training/runs.jsonl
 }

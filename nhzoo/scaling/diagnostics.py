@@ -18,7 +18,6 @@ from nhzoo.scaling.cost import Cost
 from nhzoo.scaling.laws import FRONTIER_BUDGETS, LEAST_BUDGETS, Laws, SizeLaw
 from nhzoo.scaling.returns import ReturnLaw
 from nhzoo.scaling.runs import Diagnostic, Level, Points, Selection
-from nhzoo.training.config import LONG_HORIZON
 
 Array = npt.NDArray[np.float64]
 
@@ -27,6 +26,8 @@ MOST_EPOCHS = 16.0
 beyond 16 more of them are worth next to nothing."""
 MANY_EPOCHS = 4.0
 
+LONG_HORIZON = 20_000
+"""Steps of a game; within them clones of the zoo play most of theirs, see `evaluation.loss`."""
 _STEEP = 0.2  # of ln horizon on ln samples
 
 

@@ -94,7 +94,7 @@ class Run:
             lambda: Streams(
                 *(games, streams, config.batch, config.time, config.seed),
                 shard=shard,
-                starts=config.begin_at,
+                starts=config.starts,
             ),
             self.device,
             (_AHEAD if self.device.type == "cuda" else 0) if ahead is None else ahead,

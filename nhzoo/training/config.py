@@ -19,8 +19,6 @@ STARTS = ("first", "anywhere")
 HORIZON = 24_576
 """Default steps that a stream's state is carried: longer than clones of the zoo live, and the same
 for every budget, so that a law does not take a longer horizon for the worth of more samples."""
-LONG_HORIZON = 20_000
-"""Steps within which clones of the zoo play most of theirs, see `evaluation.loss.EARLY`."""
 STREAMS = 64
 """Default streams of a run whose number of frames is not known."""
 MOST_STREAMS = 2_048
@@ -68,9 +66,8 @@ class BCConfig:
     )
     streams: int = option("Games read side by side, instead of --horizon.", 0, shown=False)
     starts: str = option(
-        "Where streams begin: at the first frame of a game, or anywhere in the data (default: "
-        "first, but anywhere where the horizon is below 20,000 steps).",
-        "",
+        "Where streams begin: anywhere in the data, or first, at the first frame of a game.",
+        "anywhere",
     )
     accumulate: int = option("Batches in an update (gradient accumulation).", 1)
     lr: float = option("Peak learning rate (default: by a rule for the size).", 0.0, shown=False)
@@ -106,7 +103,7 @@ class BCConfig:
         check_numbers(self, ("seed", "horizon", "streams"))
         if self.dropout >= 1:
             raise InputError("--dropout must be below 1")
-        if self.starts not in ("", *STARTS):
+        if self.starts not in STARTS:
             raise InputError(f"--starts must be first or anywhere, is {self.starts!r}")
         if self.precision not in PRECISIONS:
             raise InputError(f"--precision must be fp32 or bf16, is {self.precision!r}")
@@ -150,12 +147,6 @@ class BCConfig:
         if not self.horizon:
             batches = min(batches, max(1, MOST_STREAMS // self.batch))
         return batches * self.batch
-
-    @property
-    def begin_at(self) -> str:
-        """One of `STARTS`: streams that end early would see the beginnings of games alone."""
-        horizon = (self.frames or 0) / self.open_streams
-        return self.starts or ("first" if horizon >= LONG_HORIZON else "anywhere")
 
 
 def peak_rate(params: int) -> float:

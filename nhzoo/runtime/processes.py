@@ -61,8 +61,12 @@ def from_lasting(start: Callable[[], _Result]) -> _Result:
         return start()
     if _starts is None or _starts[0] != os.getpid():
         # No executor of Python's: these take nothing more once the main thread has no more to do.
-        _starts = os.getpid(), SimpleQueue()
-        threading.Thread(target=_start_all, args=_starts[1:], daemon=True).start()
+        starts: SimpleQueue[Any] = SimpleQueue()
+        try:
+            threading.Thread(target=_start_all, args=(starts,), daemon=True).start()
+        except RuntimeError:  # from Python 3.12 on there are no new ones once the main one ended
+            return start()
+        _starts = os.getpid(), starts
     future: Future[_Result] = Future()
     _starts[1].put((start, future))
     return future.result()

@@ -595,7 +595,7 @@ def test_a_windowed_recording_counts_real_steps(view, played, tmp_path, monkeypa
     def here(task, args, items, workers):
         return [(key, task(*args).work(item)) for key, item in items]
 
-    monkeypatch.setattr(report, "run_tasks", here)
+    monkeypatch.setattr(report, "run_items", here)
     tab = view(write_report(played, tmp_path / "r.html", games=[row["index"]]))
     tab.wait_for_selector("#player[data-ready]")
     expected = screens(played, row)

@@ -28,6 +28,7 @@ from nhzoo.policy.config import PolicyConfig, flop_model
 from nhzoo.runtime import files
 from nhzoo.scaling import cost, fitting, forecasting
 from nhzoo.scaling.sweeps import running as sweep
+from nhzoo.scaling.sweeps.measuring import _LossTask
 from nhzoo.scaling.sweeps.plan import Cell, Plan, read_plan, write_plan
 from nhzoo.training.run_table import read_runs
 from tests.conftest import record
@@ -152,7 +153,7 @@ def test_jobs_of_hours_tell_that_they_get_on(recipe):
     trained = Path(recipe.folder) / cell.run_id / cell.run_id
     for task, item in (
         (sweep.CellTask(recipe, packed), cell),
-        (sweep._LossTask(packed.held_out), trained),
+        (_LossTask(packed.held_out, None), trained),
     ):
         marks.clear()
         task.start(0, item)

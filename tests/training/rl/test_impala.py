@@ -171,9 +171,9 @@ def test_a_teacher_is_left_at_first_and_its_state_goes_on(tmp_path):
     with closing(ImpalaRun(config, tmp_path / "run", held)) as run:
         run.step()
         assert run._sums["teacher_kl"][-1] == pytest.approx(0, abs=1e-6)
-    assert config.faded(0.5, 0) == 0.5
-    assert config.faded(0.5, 100) == 0.25
-    assert config.faded(0.5, 10**9) == pytest.approx(0.05)
+    assert config.faded(0.5, 0, 0) == 0.5
+    assert config.faded(0.5, 100, 0) == 0.25
+    assert config.faded(0.5, 10**9, 0) == pytest.approx(0.05)
 
 
 @pytest.mark.slow

@@ -148,6 +148,8 @@ class GameFrames:
             self.fields: tuple[str, ...] = tuple(index["fields"])
             self.meta: dict[str, Any] = dict(index["meta"])
             self.expert_from = int(self.meta.get("expert_from", 0))
+            if not 0 <= self.expert_from <= self.length:
+                raise ValueError("what is to be learnt begins outside the game")
             chunks = np.array(index["chunks"] or np.empty((0, 5), np.int64))
             if chunks.dtype != np.int64 or chunks.ndim != 2 or chunks.shape[1] != 5:
                 raise ValueError("chunks are not whole numbers")

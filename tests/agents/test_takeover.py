@@ -14,9 +14,9 @@ from nhzoo.agents.scripted import ScriptedAgent
 from nhzoo.agents.takeover import DONE, Takeover, TakeoverAgent
 from nhzoo.data import packing
 from nhzoo.data.batches import Streams, count_frames, read_games
-from nhzoo.data.frames import GameFrames
+from nhzoo.data.frames import GameFrames, field_layout, write_game
 from nhzoo.data.traces import open_traces, replay
-from nhzoo.envs.actions import ACTION_KEYS, ACTION_OF_KEY
+from nhzoo.envs.actions import ACTION_KEYS, ACTION_OF_KEY, TTY
 from nhzoo.envs.game import Game
 from nhzoo.envs.protocols import get_protocol
 from nhzoo.errors import InputError
@@ -112,6 +112,15 @@ def test_reading_begins_not_long_before_what_is_learnt(taken, tmp_path, monkeypa
     assert begin > 56
     assert max(positions) <= GameFrames(late).length
     assert (begin - 40) // 16 * 16 in positions
+
+
+@pytest.mark.parametrize("value", [-1, 4, 10**30, "x", None])
+def test_packed_games_that_say_nonsense_of_it_are_refused(tmp_path, value):
+    path = tmp_path / "game.frames"
+    frame = {name: np.zeros(*field_layout(name)) for name in TTY}
+    write_game(path, [(frame, ord("k"))] * 3, TTY, {"expert_from": value})
+    with pytest.raises(InputError, match="not a whole packed game"):
+        GameFrames(path)
 
 
 def test_a_game_ends_when_the_steps_are_over():

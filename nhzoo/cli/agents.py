@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from nhzoo.cli.options import AS_JSON, FOLDER
+from nhzoo.cli.options import AGENT, AS_JSON, ENTRY, FOLDER, PROTOCOL
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.runtime import console
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--owner", help="With --remote: only of this user or organisation.")
 @click.option(
     "--protocol",
+    type=PROTOCOL,
     default="monk-lite-v1",
     show_default=True,
     help="Show, and rank by, scores of this protocol.",
@@ -90,35 +90,34 @@ def _list_remote(owner: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("agent")
+@click.argument("agent", type=AGENT)
 @AS_JSON
 def info(agent: str, as_json: bool) -> None:
-    """Show one zoo entry: sizes, training, held-out loss.
+    """Show what is known of an agent, and the commands that reproduce it.
 
-    Weights are not loaded.
+    Sizes, training, scores and held-out loss as its files say; weights are not loaded.
 
     \b
     Example: nhzoo info bc-lstm-1m
     """
-    from nhzoo.agents import registry
+    from nhzoo.publishing.facts import facts_of
 
-    path = registry.find_entry(agent).folder
-    config = registry.read_config(path)
+    found = facts_of(agent)
     if as_json:
-        console.print_json({"name": path.name, "path": str(path), **config})
+        console.print_json(found.as_json())
         return
-    rows: list[tuple[str, Any]] = [("name", path.name), ("path", str(path))]
-    for name, value in config.items():
-        if isinstance(value, dict):
-            rows += [(f"{name}.{inner}", _short(part)) for inner, part in value.items()]
-        else:
-            rows.append((name, _short(value)))
-    console.print_table(("field", "value"), rows)
+    console.print_groups(found.groups, found.commands)
 
 
 @click.command()
-@click.argument("agent")
-@click.option("--protocol", default="monk-lite-v1", show_default=True, help="Whose games to play.")
+@click.argument("agent", type=AGENT)
+@click.option(
+    "--protocol",
+    type=PROTOCOL,
+    default="monk-lite-v1",
+    show_default=True,
+    help="Whose games to play.",
+)
 @click.option(
     "--batch",
     "batches",
@@ -191,30 +190,54 @@ def doctor(as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("agent")
-@click.option("--protocol", default="smoke-v1", show_default=True, help="Protocol of the game.")
+@click.argument("agent", type=AGENT)
+@click.option(
+    "--protocol", type=PROTOCOL, default="smoke-v1", show_default=True, help="Protocol of the game."
+)
 @click.option("--episode", default=0, show_default=True, help="Number of the game in the protocol.")
+@click.option("--beside", type=AGENT, help="Show this agent on the same game, side by side.")
 @click.option("--speed", default=8.0, show_default=True, help="Steps per second; 0 does not wait.")
 @click.option("--max-steps", type=click.IntRange(1), help="Stop after this many steps.")
-def watch(agent: str, protocol: str, episode: int, speed: float, max_steps: int | None) -> None:
+def watch(
+    agent: str,
+    protocol: str,
+    episode: int,
+    beside: str | None,
+    speed: float,
+    max_steps: int | None,
+) -> None:
     """Watch an agent play in this terminal, in colour.
 
-    Ctrl-C stops.
+    With --beside, two agents play the same game, and the first step at which their keys differ is
+    marked. That takes 162 columns, or 52 lines. Ctrl-C stops.
 
     \b
     Example: nhzoo watch bc-lstm-1m --episode 3
+    Example: nhzoo watch bc-lstm-1m --beside scripted --episode 3
     """
     from nhzoo.agents.loading import load
     from nhzoo.cli.watch import watch as play
+    from nhzoo.cli.watch import watch_beside
     from nhzoo.envs.protocols import get_protocol
 
-    result = play(load(agent), get_protocol(protocol), episode, speed, max_steps)
-    end = result.end_status or "stopped"
-    console.say(f"{end} {result.cause}: score {result.score:,.0f} after {result.steps:,} steps")
+    about = get_protocol(protocol)
+    if beside is None:
+        results = [play(load(agent), about, episode, speed, max_steps)]
+    else:
+        agents = load(agent), load(beside)
+        both, differs = watch_beside(agents, about, episode, speed, max_steps)
+        results = list(both)
+    for name, result in zip((agent, beside), results, strict=False):
+        end = f"{result.end_status or 'stopped'} {result.cause}"
+        who = f"{name}: " if beside else ""
+        console.say(f"{who}{end}: score {result.score:,.0f} after {result.steps:,} steps")
+    if beside is not None:
+        where = f"differ from step {differs.step:,} on" if differs else "are the same"
+        console.say(f"their keys {where}")
 
 
 @click.command()
-@click.argument("entry")
+@click.argument("entry", type=ENTRY)
 @click.option("--as", "system", required=True, help="Target system: nethackers.")
 @click.option("--out", type=FOLDER, required=True, help="New folder for the bot.")
 @AS_JSON
@@ -233,8 +256,3 @@ def export(entry: str, system: str, out: Path, as_json: bool) -> None:
         console.print_json({"folder": str(out), "system": system, "files": written})
     else:
         console.show(f"{entry} is a bot of {system} in {out}; its README.md says how to play it")
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 100 else text[:97] + "..."

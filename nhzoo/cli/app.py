@@ -10,7 +10,19 @@ from typing import Any
 import click
 
 from nhzoo import __version__
-from nhzoo.cli import agents, data, evaluate, hub, leaderboard, scaling, site, sweep, train
+from nhzoo.cli import (
+    agents,
+    compare,
+    data,
+    evaluate,
+    hub,
+    leaderboard,
+    scaling,
+    site,
+    sweep,
+    tour,
+    train,
+)
 from nhzoo.errors import NhzooError, refusal
 from nhzoo.runtime import console
 
@@ -58,15 +70,16 @@ def cli(debug: bool) -> None:
 
 _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Everyday": (
+        tour.tour,
         agents.list_command,
         agents.info,
         agents.profile,
         evaluate.evaluate,
         evaluate.merge,
         agents.watch,
-        evaluate.demo,
+        tour.demo,
         evaluate.verify,
-        evaluate.compare,
+        compare.compare,
         evaluate.report,
         evaluate.loss,
         agents.doctor,

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from nhzoo.cli.options import AS_JSON, FOLDER, WORKERS
+from nhzoo.cli.options import AGENT, AS_JSON, DATASET, FOLDER, PROTOCOL, WORKERS
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.runtime import console
 
@@ -46,7 +46,7 @@ def data_list(as_json: bool) -> None:
 
 
 @data.command("add")
-@click.argument("source")
+@click.argument("source", type=DATASET)
 @click.option("--name", help="Name of the dataset (default: the folder's).")
 @click.option("--to", type=FOLDER, help="Folder for a fetched dataset.")
 @click.option("--url", help="Fetch from this address instead of the public one.")
@@ -78,7 +78,7 @@ def data_add(
 
 
 @data.command("pack")
-@click.argument("source")
+@click.argument("source", type=DATASET)
 @click.option("--split", help="Use only this split.")
 @click.option(
     "--with",
@@ -136,9 +136,10 @@ def data_pack(
 
 
 @data.command("record")
-@click.argument("agent")
+@click.argument("agent", type=AGENT)
 @click.option(
     "--protocol",
+    type=PROTOCOL,
     required=True,
     help="Protocol that gives the character and the limits, not the seeds.",
 )
@@ -232,7 +233,7 @@ def data_record(
 
 
 @data.command("stats")
-@click.argument("source")
+@click.argument("source", type=DATASET)
 @WORKERS
 @AS_JSON
 def data_stats(source: str, workers: int | None, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Commands that measure agents and inspect results: `evaluate`, `verify`, `compare` and more."""
+"""Commands that measure agents and inspect results: `evaluate`, `verify`, `report` and more."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nhzoo.cli.data import packed_games
-from nhzoo.cli.options import AS_JSON, FILE, FOLDER, WORKERS, as_share
+from nhzoo.cli.options import AGENT, AS_JSON, DATASET, FILE, FOLDER, PROTOCOL, WORKERS
 from nhzoo.envs.protocols import PROTOCOLS
 from nhzoo.errors import CheckFailed
 from nhzoo.runtime import console
 
 if TYPE_CHECKING:
-    from nhzoo.evaluation.comparison import Comparison
     from nhzoo.evaluation.expert import Normalized
     from nhzoo.evaluation.loss import LossSums
     from nhzoo.evaluation.statistics import Interval
 
 
 @click.command()
-@click.argument("agent")
-@click.option("--protocol", required=True, help=f"One of {', '.join(PROTOCOLS)}.")
+@click.argument("agent", type=AGENT)
+@click.option("--protocol", type=PROTOCOL, required=True, help=f"One of {', '.join(PROTOCOLS)}.")
 @click.option("--episodes", type=int, help="Play only the first N games.")
 @WORKERS
 @click.option(
@@ -50,59 +49,13 @@ def evaluate(
     \b
     Example: nhzoo evaluate bc-lstm-1m --protocol monk-lite-v1 --out results/bc-lstm-1m
     """
-    result, rows = _evaluate(agent, protocol, episodes, workers, batch, out, shard)
+    result, rows = evaluate_games(agent, protocol, episodes, workers, batch, out, shard)
     _show(result, rows, as_json, out)
 
 
 @click.command()
-@click.argument("agent", default="bc-lstm-1m")
-@click.option("--protocol", default="smoke-v1", show_default=True, help="Protocol to play.")
-@click.option("--out", type=FOLDER, required=True, help="Folder for the results.")
-@WORKERS
-def demo(agent: str, protocol: str, out: Path, workers: int | None) -> None:
-    """Evaluate an agent beside the random agent and the expert.
-
-    \b
-    Example: nhzoo demo bc-lstm-1m --out build/demo
-    """
-    from nhzoo.evaluation import results
-    from nhzoo.evaluation.expert import expert_summary
-    from nhzoo.evaluation.statistics import score_text
-
-    games = {}
-    rows = []
-    for name in (agent, "random"):
-        played = _evaluate(name, protocol, None, workers, None, out / Path(name).name)
-        games[out / Path(name).name] = played[1]
-        _say_faults(played[1], Path(name).name)
-        rows.append(_score_row(*played))
-    expert = expert_summary("autoascend-monk-v1")
-    rows.append(
-        (
-            "AutoAscend",
-            "reference: expert-monk",
-            expert["episodes"],
-            score_text(expert),
-            None,
-            expert["median_score"],
-            None,
-            expert["mean_turns"],
-            None,
-            *(0, 0),
-        )
-    )
-    _print_scores(rows)
-    console.say(
-        "AutoAscend's figures are of the bundled expert games (100,000 steps at most), not of "
-        f"{protocol}: a reference, not a comparison."
-    )
-    for folder, listed in games.items():
-        results.need_score(listed, folder)
-
-
-@click.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--audit", "agent", help="Also recompute every key with this agent.")
+@click.option("--audit", "agent", type=AGENT, help="Also recompute every key with this agent.")
 @click.option("--first", is_flag=True, help="Stop at the first game that differs.")
 @WORKERS
 @AS_JSON
@@ -176,8 +129,10 @@ def merge(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("agents", metavar="AGENT...", nargs=-1, required=True)
-@click.option("--data", required=True, help="Name or folder of a dataset, or a result folder.")
+@click.argument("agents", type=AGENT, metavar="AGENT...", nargs=-1, required=True)
+@click.option(
+    "--data", type=DATASET, required=True, help="Name or folder of a dataset, or a result folder."
+)
 @click.option("--split", help="Use only this split (train, validation).")
 @click.option("--games", "most", type=click.IntRange(1), help="Use only the first N games.")
 @click.option("--by-step", is_flag=True, help="Also by step of the game and kind of question.")
@@ -284,7 +239,7 @@ _OPTIONAL = ("median", "turns", "steps/s")
 _ROLE_HEAD = ("role", *_SCORES, "deepest")
 
 
-def _say_faults(rows: Sequence[dict[str, Any]], name: str = "") -> None:
+def say_faults(rows: Sequence[dict[str, Any]], name: str = "") -> None:
     """Games that did not end by being played, and why the first did not."""
     from nhzoo.evaluation import results
 
@@ -292,8 +247,8 @@ def _say_faults(rows: Sequence[dict[str, Any]], name: str = "") -> None:
         console.say(f"{name}: {line}" if name else line)
 
 
-def _print_scores(rows: Sequence[tuple[Any, ...]]) -> None:
-    """A table of `_score_row`s; how many games crashed or were voided only where any did."""
+def print_scores(rows: Sequence[tuple[Any, ...]]) -> None:
+    """A table of `score_row`s; how many games crashed or were voided only where any did."""
     shown = len(_SCORE_HEAD) - 2
     chosen = [*range(shown), *(i for i in (shown, shown + 1) if any(row[i] for row in rows))]
     console.print_table(
@@ -303,7 +258,8 @@ def _print_scores(rows: Sequence[tuple[Any, ...]]) -> None:
     )
 
 
-def _score_row(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> tuple[Any, ...]:
+def score_row(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> tuple[Any, ...]:
+    """The cells of a result in the table of scores."""
     from nhzoo.evaluation.expert import normalize_rows
     from nhzoo.evaluation.statistics import score_text
 
@@ -336,13 +292,13 @@ def _show(result: dict[str, Any], rows: Sequence[dict[str, Any]], as_json: bool,
         if as_json:
             console.print_json(result | {"normalized": None, "roles": []})
         results.need_score(rows, out)
-    _say_faults(rows)
+    say_faults(rows)
     roles = by_role(rows)
     if as_json:
         parts = [{**asdict(role), "normalized": share.as_json()} for role, share in roles]
         console.print_json(result | {"normalized": normalize_rows(rows).as_json(), "roles": parts})
         return
-    _print_scores([_score_row(result, rows)])
+    print_scores([score_row(result, rows)])
     if len(roles) > 1:
         console.print_table(
             _ROLE_HEAD,
@@ -350,7 +306,7 @@ def _show(result: dict[str, Any], rows: Sequence[dict[str, Any]], as_json: bool,
                 (
                     role.role,
                     role.games,
-                    _interval(role.mean_score),
+                    interval_text(role.mean_score),
                     _share(share),
                     role.median_score,
                     100 * role.mean_progression,
@@ -364,16 +320,17 @@ def _show(result: dict[str, Any], rows: Sequence[dict[str, Any]], as_json: bool,
 
 def _share(normalized: Normalized) -> str | None:
     ratio = normalized.ratio
-    return _interval(ratio, 100) + " %" if ratio else None
+    return interval_text(ratio, 100) + " %" if ratio else None
 
 
-def _interval(value: Interval, times: float = 1) -> str:
+def interval_text(value: Interval, times: float = 1) -> str:
+    """An estimate and its ends, as tables show them."""
     from nhzoo.evaluation.statistics import ends_text
 
     return f"{times * value.estimate:,.1f} {ends_text(value.ends, scale=times)}"
 
 
-def _evaluate(
+def evaluate_games(
     agent: str,
     protocol: str,
     episodes: int | None,
@@ -382,6 +339,7 @@ def _evaluate(
     out: Path,
     shard: str | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Evaluate with a progress bar; what `result.json` holds, and the rows of its games."""
     from nhzoo.evaluation import evaluator
 
     def note(state: evaluator.Progress) -> None:
@@ -395,75 +353,6 @@ def _evaluate(
 
 
 @click.command()
-@click.argument("a", type=FOLDER)
-@click.argument("b", type=FOLDER)
-@click.option(
-    "--no-worse",
-    callback=as_share,
-    metavar="SHARE",
-    help="Exit with 1 unless it is excluded that A's mean score is worse than B's by more than "
-    "this share of it, as 5%.",
-)
-@AS_JSON
-def compare(a: Path, b: Path, no_worse: float | None, as_json: bool) -> None:
-    """Compare two results of one protocol, with intervals.
-
-    It says which scores higher and how certain that is. Games are paired by number where both
-    results are of the same machine type.
-
-    With --no-worse 5%, A's scores are compared with 95 % of B's. It is excluded that A is worse by
-    more than 5 % when the whole 95 % interval of that difference is above 0 and its permutation
-    test gives p < 0.05, or when both results have the same games.
-
-    \b
-    Example: nhzoo compare results/mine results/theirs --no-worse 5%
-    """
-    from nhzoo.evaluation.comparison import compare as run
-
-    found = run(a, b, no_worse)
-    if as_json:
-        console.print_json(found.as_json())
-    else:
-        _show_comparison(found)
-    if found.no_worse is not None and not found.no_worse.holds:
-        raise CheckFailed(found.no_worse.text)
-
-
-def _show_comparison(found: Comparison) -> None:
-    console.print_table(
-        ("", "agent", "games", "mean score", "median", "IQM", "progression %"),
-        [
-            (
-                name,
-                side.agent,
-                side.games,
-                _interval(side.mean_score),
-                side.median_score,
-                side.iqm_score,
-                100 * side.mean_progression,
-            )
-            for name, side in (("a", found.a), ("b", found.b))
-        ],
-    )
-    console.print_table(
-        ("a minus b", "difference [95 %]"),
-        [
-            *((f"{name} score", _interval(value)) for name, value in found.difference.items()),
-            ("progression %", _interval(found.progression, 100)),
-        ],
-    )
-    pairing = "games paired" if found.paired else f"games not paired: {found.reason}"
-    console.show(f"{found.verdict} (p = {found.p_value:.2g}, {found.test}; {pairing})")
-    wins = found.wins
-    console.show(f"a won {wins.won:,}, b won {wins.lost:,}, {wins.tied:,} tied")
-    console.show(found.power.text)
-    if found.no_worse is not None and found.no_worse.holds:
-        console.show(found.no_worse.text)
-    for note in found.notes:
-        console.say(note)
-
-
-@click.command()
 @click.argument("folder", type=FOLDER)
 @click.option(
     "--game", "games", type=int, multiple=True, help="Number of a game to show. Repeatable."
@@ -473,17 +362,27 @@ def _show_comparison(found: Comparison) -> None:
     type=click.Path(path_type=Path),
     help="File to write (default: report.html in the folder).",
 )
+@click.option("--beside", type=FOLDER, help="Also show a game beside this result's.")
 @WORKERS
-def report(folder: Path, games: tuple[int, ...], out: Path | None, workers: int | None) -> None:
+def report(
+    folder: Path,
+    games: tuple[int, ...],
+    out: Path | None,
+    beside: Path | None,
+    workers: int | None,
+) -> None:
     """Write one page about a result, with games to watch.
 
     The page shows the best, the median and the worst game. It is one file and needs no network.
+    With --beside, the first of its games that the other result has too is shown with the other
+    agent's side by side: one slider, with the first step at which their keys differ marked.
 
     \b
     Example: nhzoo report results/bc-lstm-1m
+    Example: nhzoo report results/mine --beside results/theirs --game 3
     """
     from nhzoo.publishing.report import write_report
 
     with console.LiveProgress(f"report {folder}", "games") as bar:
-        path = write_report(folder, out, games or None, workers, bar.update)
+        path = write_report(folder, out, games or None, workers, bar.update, beside)
     console.show(f"{path}: {path.stat().st_size:,} bytes")

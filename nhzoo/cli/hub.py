@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nhzoo.cli.options import AS_JSON, FOLDER
+from nhzoo.cli.options import AS_JSON, ENTRY, FOLDER
 from nhzoo.errors import InputError
 from nhzoo.hub.repos import parse
 from nhzoo.runtime import console
@@ -120,7 +120,7 @@ def pull(name: str, dataset: bool, out: Path | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("entry")
+@click.argument("entry", type=ENTRY)
 @click.option("--repo", help="Repository ORG/NAME that the card is for.")
 @RESULTS
 @click.option("--write", is_flag=True, help="Write the card to the entry's README.md.")

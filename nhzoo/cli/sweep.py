@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from nhzoo.cli.options import AS_JSON, FOLDER, WORKERS
+from nhzoo.cli.options import AS_JSON, DATASET, FOLDER, WORKERS
 from nhzoo.cli.scaling import FILE, named_cost, policy_cost_of
 from nhzoo.errors import InputError
 from nhzoo.runtime import console
@@ -34,7 +34,11 @@ def sweep() -> None:
 @click.option("--sizes", default=7, show_default=True, help="Number of sizes for each budget.")
 @click.option("--step", default=2.0, show_default=True, help="Factor between neighbouring sizes.")
 @click.option(
-    "--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations to imitate."
+    "--data",
+    type=DATASET,
+    default="autoascend-monk-v1",
+    show_default=True,
+    help="Demonstrations to imitate.",
 )
 @click.option("--unique", type=float, help="Unique samples available, instead of those of --data.")
 @click.option(
@@ -128,7 +132,11 @@ def sweep_plan(
 @click.option("--runs", type=FOLDER, required=True, help="Folder for the states of the runs.")
 @click.option("--command", help="Train each cell with this command of yours, not with nhzoo.")
 @click.option(
-    "--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations to imitate."
+    "--data",
+    type=DATASET,
+    default="autoascend-monk-v1",
+    show_default=True,
+    help="Demonstrations to imitate.",
 )
 @click.option("--validation", default="", help="As for train bc.")
 @click.option("--jobs", default=1, show_default=True, help="Runs at the same time on this machine.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nhzoo.cli.data import packed_games
-from nhzoo.cli.options import AS_JSON, FOLDER, WORKERS, config_options
+from nhzoo.cli.options import AS_JSON, DATASET, FOLDER, WORKERS, config_options
 from nhzoo.errors import InputError
 from nhzoo.runtime import console
 from nhzoo.training.config import BCConfig
@@ -64,7 +64,11 @@ def train() -> None:
 
 @train.command("bc")
 @click.option(
-    "--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations to imitate."
+    "--data",
+    type=DATASET,
+    default="autoascend-monk-v1",
+    show_default=True,
+    help="Demonstrations to imitate.",
 )
 @config_options(BCConfig)
 @_outcome
@@ -130,7 +134,11 @@ def train_bc(
 @train.command("next")
 @click.argument("forecast_file", metavar="FORECAST", type=click.Path(path_type=Path))
 @click.option(
-    "--data", default="autoascend-monk-v1", show_default=True, help="Demonstrations to imitate."
+    "--data",
+    type=DATASET,
+    default="autoascend-monk-v1",
+    show_default=True,
+    help="Demonstrations to imitate.",
 )
 @config_options(BCConfig, without=("params", "flops", "minutes"))
 @click.option("--command", help="Train it with this command of yours, as for sweep run.")

@@ -134,13 +134,52 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class _Result:
+class ReadResult:
+    """A result folder, read and checked; `rows` by the number of the game."""
+
     folder: Path
     agent: str
     revision: str | None
     machine: str | None
     nle: str | None
     rows: dict[int, Row]
+
+    @property
+    def mean_score(self) -> Interval:
+        """Of all its games."""
+        scores = _column(list(self.rows.values()), "score")
+        return Interval.of(scores.mean(), statistics.mean_ci95(scores))
+
+
+@dataclass(frozen=True)
+class ScoreComparison:
+    """The part of a comparison that is about mean scores; `games`: pairs, or the fewer of both."""
+
+    paired: bool
+    games: int
+    verdict: Verdict
+    difference: Interval
+    p_value: float
+    wins: Wins
+    power: Power
+
+
+def compare_scores(a: ReadResult, b: ReadResult, protocol: Protocol) -> ScoreComparison:
+    """Compare the scores of two results of a protocol; for the rest, see `compare`."""
+    common = sorted(a.rows.keys() & b.rows.keys())
+    paired = not _unpaired_because(a, b, common)
+    x, y = (_column([r.rows[i] for i in (common if paired else r.rows)], "score") for r in (a, b))
+    between = statistics.paired_difference if paired else statistics.unpaired_difference
+    difference, (p_value, _) = between(x, y, "mean"), _test(x, y, paired)
+    return ScoreComparison(
+        paired,
+        min(len(x), len(y)),
+        _verdict(difference, p_value),
+        difference,
+        p_value,
+        _wins(x, y, paired),
+        _power(x, y, paired, protocol),
+    )
 
 
 def compare(a: Path, b: Path, no_worse: float | None = None) -> Comparison:
@@ -151,7 +190,7 @@ def compare(a: Path, b: Path, no_worse: float | None = None) -> Comparison:
     """
     if no_worse is not None and not 0 <= no_worse < 1:
         raise InputError(f"no worse by {no_worse:g}: give a share from 0 to below 1, as 0.05")
-    (protocol_a, first), (protocol_b, second) = _read(Path(a)), _read(Path(b))
+    (protocol_a, first), (protocol_b, second) = read_side(Path(a)), read_side(Path(b))
     if protocol_a.id != protocol_b.id:
         raise InputError(
             f"{a} played {protocol_a.id} and {b} {protocol_b.id}: scores of different protocols "
@@ -216,14 +255,15 @@ def _no_worse(
     return NoWorse(share, difference, p_value, holds, games, text)
 
 
-def _read(folder: Path) -> tuple[Protocol, _Result]:
+def read_side(folder: Path) -> tuple[Protocol, ReadResult]:
+    """A result folder whose games may be compared; InputError if they may not."""
     result, protocol, rows = results.read_result(folder)
     results.need_score(rows, folder)
     for row in rows:
         _check_game(row, protocol, folder)
     versions = result.get("versions")
     nle = versions.get("nle") if isinstance(versions, dict) else None
-    return protocol, _Result(
+    return protocol, ReadResult(
         folder,
         str(result.get("agent")),
         _text(result.get("revision")),
@@ -248,7 +288,7 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _unpaired_because(a: _Result, b: _Result, common: Sequence[int]) -> str:
+def _unpaired_because(a: ReadResult, b: ReadResult, common: Sequence[int]) -> str:
     """Why games of one index are not the same game, "" when they are."""
     for what, of_a, of_b in (
         ("machine type", a.machine, b.machine),
@@ -265,7 +305,7 @@ def _column(rows: Sequence[Row], name: str) -> statistics.Array:
     return np.array([row[name] for row in rows], np.float64)
 
 
-def _side(result: _Result, rows: Sequence[Row]) -> Side:
+def _side(result: ReadResult, rows: Sequence[Row]) -> Side:
     scores = _column(rows, "score")
     return Side(
         folder=str(result.folder),
@@ -357,7 +397,7 @@ def _power_text(
     )
 
 
-def _notes(a: _Result, b: _Result, rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[str]:
+def _notes(a: ReadResult, b: ReadResult, rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[str]:
     notes = []
     for side, result, rows in (("a", a, rows_a), ("b", b, rows_b)):
         left_out = len(result.rows) - len(rows)

@@ -284,7 +284,7 @@ def games_to_settle(difference: float, *deviations: float) -> int | None:
     if abs(difference) <= _ROUNDING * max(deviations):
         return None
     effects = [_z_sum() * d / abs(difference) for d in deviations]
-    games = sum(e * e for e in effects) + _z_alpha() ** 2 / (2 * len(deviations))
+    games = sum(e * e for e in effects) + z_alpha() ** 2 / (2 * len(deviations))
     least = 6 if len(deviations) == 1 else 4  # fewer cannot give a permutation test p < 0.05
     return max(least, math.ceil(games))
 
@@ -298,12 +298,13 @@ def detectable_difference(*errors: float) -> float:
     return _z_sum() * math.hypot(*errors)
 
 
-def _z_alpha() -> float:
+def z_alpha() -> float:
+    """Standard deviations from the middle of a normal distribution to the ends of 95 % of it."""
     return float(scipy.stats.norm.ppf(1 - ALPHA / 2))
 
 
 def _z_sum() -> float:
-    return _z_alpha() + float(scipy.stats.norm.ppf(POWER))
+    return z_alpha() + float(scipy.stats.norm.ppf(POWER))
 
 
 def _sample(values: Values) -> Array:

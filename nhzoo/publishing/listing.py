@@ -73,10 +73,11 @@ def ranked(protocol: str = "monk-lite-v1", order: Order = "score") -> list[Liste
         }[order]
         return math.inf if known is None else known, agent.name
 
-    return sorted(map(_about, registry.list_agents()), key=place)
+    return sorted(map(about, registry.list_agents()), key=place)
 
 
-def _about(listed: Listed) -> ListedAgent:
+def about(listed: Listed) -> ListedAgent:
+    """What is known of one agent of the registry."""
     fields = listed.name, listed.path, listed.params, listed.description
     if listed.path is None:
         results = CHECKOUT / "leaderboard" / "results" / listed.name if CHECKOUT else None

@@ -248,21 +248,54 @@ def write_report(
     games: Sequence[int] | None = None,
     workers: int | None = None,
     progress: ProgressCallback = no_progress,
+    beside: Path | None = None,
 ) -> Path:
     """Write the page of a result folder to `out` (`<folder>/report.html`), and return its path.
 
     `games` are those to watch: by default the best, the median and the worst by score. They are
     replayed, and CheckFailed is raised when one does not go as the result says. `progress` gets
-    the number of games replayed, and how many there are.
+    the number of games replayed, and how many there are. With `beside`, a second result folder of
+    the same protocol, the first of the games that it has too is shown with its own side by side.
     """
     folder = Path(folder)
     result = read(folder)
     chosen = choose_games(result.rows) if games is None else _asked(result, games)
+    other = None if beside is None else _other(result, read(Path(beside)), list(chosen))
     casts = _record(result, list(chosen), workers, progress)
     labels = {game: f"{name} (game {game})" if name else "" for game, name in chosen.items()}
+    pair = [] if other is None else _pair(result, casts, *other, workers)
     out = Path(out) if out is not None else folder / "report.html"
-    files.atomic_write(out, _page(result, casts, labels).encode())
+    files.atomic_write(out, _page(result, casts, labels, pair).encode())
     return out
+
+
+def _other(result: Result, other: Result, games: Sequence[int]) -> tuple[Result, int]:
+    """A second result, and the first of `games` that it has as well."""
+    if other.protocol.id != result.protocol.id:
+        raise InputError(
+            f"--beside {other.folder}: played {other.protocol.id}, not {result.protocol.id}; game "
+            "numbers are of one protocol"
+        )
+    playable = {row["index"] for row in other.rows if row["steps"] > 0 and row["keys"] > 0}
+    for game in games:
+        if game in playable:
+            return other, game
+    asked = ", ".join(map(str, games)) or "to watch"
+    raise InputError(f"--beside {other.folder}: has none of the games {asked}; name one by --game")
+
+
+def _pair(
+    result: Result, casts: Sequence[Cast], other: Result, game: int, workers: int | None
+) -> list[dict[str, Any]]:
+    """What `beside.html` needs of both agents' recordings of a game."""
+    own = next(cast for cast in casts if cast.game == game)
+    theirs = _record(other, [game], workers, no_progress)[0]
+    found = []
+    for one, cast in ((result, own), (other, theirs)):
+        row = next(row for row in one.rows if row["index"] == game)
+        packed = base64.b64encode(cast.packed).decode()
+        found.append(player_game(row, one.agent, cast.windows, data=packed))
+    return found
 
 
 def choose_games(rows: Sequence[Row]) -> dict[int, str]:
@@ -311,11 +344,17 @@ def _record(
     return [done[game] for game in games]
 
 
-def _page(result: Result, casts: Sequence[Cast], labels: dict[int, str]) -> str:
+def _page(
+    result: Result,
+    casts: Sequence[Cast],
+    labels: dict[int, str],
+    pair: Sequence[Mapping[str, Any]],
+) -> str:
     rows = {row["index"]: row for row in result.rows}
     return render(
         "report.html",
-        **single_file("tables.js", "player.js"),
+        **single_file("tables.js", "player.js", *(["beside.js"] if pair else [])),
+        pair=pair,
         agent=result.agent,
         protocol=result.protocol.id,
         summary=result.summary,

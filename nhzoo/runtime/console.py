@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -225,6 +225,35 @@ def print_table(
         say(f"not shown at this width: {', '.join(dropped)}; --json has all")
 
 
+def print_groups(groups: Mapping[str, Mapping[str, Any]], commands: Mapping[str, str]) -> None:
+    """Facts under headings, then commands by what each is for; tab-separated off a terminal.
+
+    A command is one line, to be copied, however long.
+    """
+    if not _on_terminal():
+        for group, facts in (*groups.items(), ("Reproduce it", commands)):
+            for name, value in facts.items():
+                print("\t".join((group, name, _text(value))))
+        return
+    width = shutil.get_terminal_size().columns
+    label = max((len(name) for facts in groups.values() for name in facts), default=0)
+    for group, facts in groups.items():
+        _print_heading(group)
+        names = [f"  {name:{label}}" for name in facts]
+        _print_blocks(names, [[_text(value) for value in facts.values()]], width)
+        print()
+    _print_heading("Reproduce it")
+    for purpose, command in commands.items():
+        print(f"  {clean(purpose)}:\n    {clean(command)}")
+
+
+def _print_heading(text: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console().print(Text(clean(text), style="bold"))
+
+
 def _on_terminal() -> bool:
     return sys.stdout.isatty()
 
@@ -265,7 +294,7 @@ def _print_blocks(head: Sequence[str], texts: Sequence[Sequence[str]], width: in
                 print(f"{name:{label}}{value}".rstrip())
                 continue
             if name:
-                print(name)
+                print(name.rstrip())
             lines = [value]
             if len(value) > _PROSE:
                 lines = textwrap.wrap(

@@ -296,6 +296,49 @@ def test_watch_draws_the_game(shared_entry):
     assert "after 1 steps" in done.stderr
 
 
+def test_watch_shows_two_agents_on_one_game_and_marks_where_they_part(shared_entry):
+    pyte = pytest.importorskip("pyte")
+    arguments = ("watch", "random", "--beside", shared_entry, "--episode", "3", "--speed", "0")
+    done = run(*arguments, "--max-steps", "40")
+    assert done.returncode == 0, done.stderr
+    screen = pyte.Screen(170, 30)
+    pyte.Stream(screen).feed(done.stdout.replace("\n", "\r\n"))
+    shown = screen.display
+    assert shown[0].startswith("random  step 39") and "tiny-agent  step 39" in shown[0][80:]
+    dungeon = [line for line in shown if "Dlvl:1" in line[:80] and "Dlvl:1" in line[82:]]
+    assert dungeon, shown
+    said = re.search(r"smoke-v1 game 3: first difference at step (\d+): random (\S+)", shown[25])
+    assert said, shown[25]
+    assert f"their keys differ from step {said[1]} on" in done.stderr
+    # The first one plays as it does alone.
+    alone = run("watch", "random", "--episode", "3", "--speed", "0", "--max-steps", said[1])
+    plain = pyte.Screen(80, 26)
+    pyte.Stream(plain).feed(alone.stdout.replace("\n", "\r\n"))
+    assert f"key {said[2]}" in plain.display[24]
+
+
+def test_an_agent_beside_itself_does_not_differ(shared_entry):
+    done = run("watch", shared_entry, "--beside", shared_entry, "--speed", "0", "--max-steps", "5")
+    assert "the same keys so far" in done.stdout
+    assert "their keys are the same" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_tour_ends_with_a_verified_score_and_a_page(shared_entry, tmp_path):
+    done = run("tour", shared_entry, "--out", tmp_path / "tour", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / "tour" / "result" / "report.html"
+    assert "tiny-agent" in page.read_text()
+    assert "8 of 8 games came to the same score" in done.stdout
+    keys = re.search(r"([\d,]+) of ([\d,]+) keys are its own", done.stdout)
+    assert keys and keys[1] == keys[2]
+    for command in re.findall(r"^   \$ nhzoo (.*)$", done.stdout, re.M):
+        words = command.split()
+        cli.commands[words[0]].make_context(words[0], words[1:])
+    again = run("tour", shared_entry, "--out", tmp_path / "tour", "--workers", "2")
+    assert again.returncode == 0, again.stderr
+
+
 @pytest.mark.slow
 def test_training_from_the_command_line_gives_a_loadable_agent(small_set, tmp_path):
     arguments = (

@@ -586,6 +586,92 @@ def test_the_player_shows_the_game(view, page, played):
         assert " ".join(expected[last][23].split()) in tab.inner_text("#bottom")
 
 
+@pytest.fixture(scope="module")
+def other(tmp_path_factory) -> Path:
+    """The same games by the random agent."""
+    folder = tmp_path_factory.mktemp("beside") / "random"
+    evaluate("random", SMOKE, episodes=3, workers=1, out=folder, batch=3)
+    return folder
+
+
+def test_two_results_are_shown_side_by_side(played, other, tmp_path):
+    text = write_report(played, tmp_path / "page.html", [1], 1, beside=other).read_text()
+    casts = json.loads(re.search(r'id="beside-casts">(.*?)</script>', text, re.S)[1])
+    assert [cast["game"] for cast in casts] == [1, 1]
+    assert [cast["label"].partition(":")[0] for cast in casts] == ["tiny-agent", "random"]
+    assert "Side by side: game 1" in text and "firstDifference" in text
+    alone = write_report(played, tmp_path / "alone.html", [1], 1).read_text()
+    assert "Side by side" not in alone and "firstDifference" not in alone
+
+
+def test_results_without_a_game_in_common_have_no_side_by_side(played, tmp_path):
+    lite = tmp_path / "lite"
+    evaluate("random", "monk-lite-v1", episodes=1, workers=1, out=lite)
+    with pytest.raises(InputError, match=r"--beside .*lite: played monk-lite-v1, not smoke-v1"):
+        write_report(played, tmp_path / "page.html", [1], 1, beside=lite)
+    few = tmp_path / "few"
+    evaluate("random", SMOKE, episodes=1, workers=1, out=few)
+    with pytest.raises(InputError, match=r"--beside .*few: has none of the games 2; name one"):
+        write_report(played, tmp_path / "page.html", [2], 1, beside=few)
+
+
+def lines_of(tab, side: int) -> list[str]:
+    lines = tab.eval_on_selector_all(
+        f"#beside-screen-{side} > div", "lines => lines.map(l => l.textContent)"
+    )
+    return [line.rstrip() for line in lines]
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_two_games_move_by_one_slider_and_the_first_difference_is_marked(
+    view, played, other, tmp_path
+):
+    rows = [read_rows(folder)[1] for folder in (played, other)]
+    keys = [
+        results.read_trace(folder, 1)[-row["steps"] :]
+        for folder, row in zip((played, other), rows, strict=True)
+    ]
+    expected = next(i for i, (a, b) in enumerate(zip(*keys, strict=False), 1) if a != b)
+    seen = [screens(folder, row) for folder, row in zip((played, other), rows, strict=True)]
+    tab = view(write_report(played, tmp_path / "page.html", [1], 1, beside=other))
+    until(tab, lambda: tab.get_attribute("#beside", "data-ready") == "0-1")
+    assert tab.get_attribute("#beside", "data-first") == str(expected)
+    said = tab.text_content("#beside-first-difference")
+    assert f"First difference at step {expected}:" in said and "on the right" in said
+    tab.click("#beside-jump")
+    assert tab.get_attribute("#beside", "data-step") == str(expected)
+    assert "differs" in tab.get_attribute("#beside-status-0", "class")
+    for side in (0, 1):
+        assert lines_of(tab, side) == [line.rstrip() for line in seen[side][expected]], side
+    tab.eval_on_selector(
+        "#beside-seek", "(bar) => { bar.value = 3; bar.dispatchEvent(new Event('input')); }"
+    )
+    assert tab.text_content("#beside-step").startswith("Step 3 of ")
+    for side in (0, 1):
+        assert lines_of(tab, side) == [line.rstrip() for line in seen[side][3]], side
+    # The last step of the longer game: the other keeps its last screen and says how it ended.
+    tab.click("#beside-end")
+    for side, row in enumerate(rows):
+        assert asciicast.end_text(row) in tab.text_content(f"#beside-status-{side}")
+    # An agent beside itself does not differ.
+    tab.select_option("#beside-choice-1", "0")
+    until(tab, lambda: tab.get_attribute("#beside", "data-ready") == "0-0")
+    assert "No difference" in tab.text_content("#beside-first-difference")
+    assert tab.is_disabled("#beside-jump")
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_axe_finds_nothing_in_two_games(browser, played, other, tmp_path):
+    path = write_report(played, tmp_path / "page.html", [1], 1, beside=other)
+    tab = browser.new_page(bypass_csp=True)
+    tab.goto(path.as_uri())
+    until(tab, lambda: tab.get_attribute("#beside", "data-ready") == "0-1")
+    assert axe_violations(tab) == []
+    tab.close()
+
+
 @pytest.mark.browser
 def test_a_windowed_recording_counts_real_steps(view, played, tmp_path, monkeypatch):
     row = max(read_rows(played), key=lambda row: row["steps"])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nhzoo.cli.app import cli
-from nhzoo.cli.evaluate import _print_scores, _score_row
+from nhzoo.cli.evaluate import print_scores, score_row
 from nhzoo.cli.scaling import _show_fit
 from nhzoo.evaluation.results import read_result, summarize
 from nhzoo.evaluation.statistics import score_text
@@ -79,7 +79,7 @@ def command(*words: str):
 def result(name: str) -> None:
     said, _, rows = read_result(RESULTS / name / "monk-lite-v1")
     summary = summarize(rows) | {"env_steps_per_second": 12345.678}
-    _print_scores([_score_row(said | {"summary": summary}, rows)])
+    print_scores([score_row(said | {"summary": summary}, rows)])
 
 
 FIT = ROOT / "training" / "sweeps" / "iso1" / "fit.json"

@@ -93,6 +93,18 @@ class Recording {
     return frame <= head ? frame : tail[0] + frame - head - 1;
   }
 
+  /** The last frame at or before a step: of a step that is left out, the one before the gap. */
+  frameOf(step) {
+    const [[, head], tail] = this.info.windows;
+    const frame = step <= head ? step : !tail || step < tail[0] ? head : head + 1 + step - tail[0];
+    return Math.max(0, Math.min(this.last, frame));
+  }
+
+  /** Whether the screen after so many keys is in the recording. */
+  shows(step) {
+    return this.info.windows.some(([first, last]) => first <= step && step <= last);
+  }
+
   keyName(frame) {
     const key = this.keys[frame] ?? "";
     return key && (this.info.keys[key] ?? key);
@@ -108,50 +120,26 @@ class Recording {
   }
 }
 
-async function unpack(base64) {
-  const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Response(stream).text();
-}
+/** A terminal drawn into a <pre>, one <div> a line; only lines that changed are drawn again. */
+class Screen {
+  constructor(pre) {
+    this.lines = Array.from({ length: ROWS }, () => document.createElement("div"));
+    this.drawn = new Array(ROWS).fill("");
+    pre.replaceChildren(...this.lines);
+  }
 
-/** A recording in a file of its own: a script, since pages on a disk may load nothing else. */
-function load(src) {
-  return new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    globalThis.nhzooGame = resolve;
-    script.onerror = () => reject(new Error(`${src} cannot be read`));
-    script.src = src;
-    document.head.append(script);
-  });
-}
+  draw(terminal) {
+    for (let row = 0; row < ROWS; row++) this.drawLine(terminal, row);
+  }
 
-function startPlayer(player) {
-  const element = (id) => document.getElementById(id);
-  const casts = JSON.parse(element("casts").textContent);
-  const screen = element("screen");
-  const seek = element("seek");
-  const speed = element("speed");
-  const marks = element("marks");
-  const status = element("status");
-  const number = new Intl.NumberFormat("en");
-  const lines = Array.from({ length: ROWS }, () => document.createElement("div"));
-  const drawn = new Array(ROWS).fill("");
-  const recordings = new Map();
-  let recording = null;
-  let wanted = null;
-  let playing = false;
-  let before = 0;
-  let owed = 0;
-  screen.replaceChildren(...lines);
-
-  function drawLine(row) {
-    const { chars, inks, at } = recording.terminal;
+  drawLine(terminal, row) {
+    const { chars, inks, at } = terminal;
     const start = row * COLUMNS;
     const cursor = at >= start && at < start + COLUMNS ? at - start : -1;
-    const text = recording.terminal.line(row);
+    const text = terminal.line(row);
     const state = `${cursor} ${text}${inks.subarray(start, start + COLUMNS).join()}`;
-    if (drawn[row] === state) return;
-    drawn[row] = state;
+    if (this.drawn[row] === state) return;
+    this.drawn[row] = state;
     const runs = [];
     for (let from = 0; from < COLUMNS; ) {
       const ink = inks[start + from];
@@ -174,13 +162,52 @@ function startPlayer(player) {
       runs.push(run);
       from = to;
     }
-    lines[row].replaceChildren(...runs);
+    this.lines[row].replaceChildren(...runs);
   }
+}
+
+async function unpack(base64) {
+  const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Response(stream).text();
+}
+
+/** A recording in a file of its own: a script, since pages on a disk may load nothing else. */
+function load(src) {
+  return new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    globalThis.nhzooGame = resolve;
+    script.onerror = () => reject(new Error(`${src} cannot be read`));
+    script.src = src;
+    document.head.append(script);
+  });
+}
+
+/** The recording of a cast: its text, or packed, in the page or in a file. */
+async function read(cast) {
+  return new Recording(cast.text ?? (await unpack(cast.data ?? (await load(cast.src)))));
+}
+
+function startPlayer(player) {
+  const element = (id) => document.getElementById(id);
+  const casts = JSON.parse(element("casts").textContent);
+  const screen = new Screen(element("screen"));
+  const seek = element("seek");
+  const speed = element("speed");
+  const marks = element("marks");
+  const status = element("status");
+  const number = new Intl.NumberFormat("en");
+  const recordings = new Map();
+  let recording = null;
+  let wanted = null;
+  let playing = false;
+  let before = 0;
+  let owed = 0;
 
   function show(frame) {
     recording.seek(Math.max(0, Math.min(recording.last, frame)));
     const now = recording.frame;
-    for (let row = 0; row < ROWS; row++) drawLine(row);
+    screen.draw(recording.terminal);
     const step = `Step ${number.format(recording.step(now))} of ${number.format(recording.info.steps)}`;
     seek.value = now;
     seek.setAttribute("aria-valuetext", step);
@@ -245,11 +272,10 @@ function startPlayer(player) {
     const cast = casts.find((each) => each.game === game);
     if (!recordings.has(game)) {
       if (cast.src) status.textContent = "Loading the game…";
-      recordings.set(game, new Recording(cast.text ?? (await unpack(cast.data ?? (await load(cast.src))))));
+      recordings.set(game, await read(cast));
     }
     if (wanted !== game) return; // another one was chosen meanwhile
     recording = recordings.get(game);
-    drawn.fill("");
     seek.max = recording.last;
     element("about").textContent = cast.about;
     element("last").textContent = cast.died ? "Jump to death" : "Jump to the end";

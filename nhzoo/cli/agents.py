@@ -213,7 +213,7 @@ def watch(
 
     \b
     Example: nhzoo watch bc-lstm-1m --episode 3
-    Example: nhzoo watch bc-lstm-1m --beside scripted --episode 3
+             nhzoo watch bc-lstm-1m --beside scripted --episode 3
     """
     from nhzoo.agents.loading import load
     from nhzoo.cli.watch import watch as play

@@ -43,7 +43,7 @@ def compare(folders: tuple[Path, ...], no_worse: float | None, as_json: bool) ->
 
     \b
     Example: nhzoo compare results/mine results/theirs --no-worse 5%
-    Example: nhzoo compare results/mine results/theirs results/random
+             nhzoo compare results/mine results/theirs results/random
     """
     if len(folders) < 2:
         raise InputError("give two or more result folders to compare")

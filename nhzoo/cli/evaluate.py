@@ -379,7 +379,7 @@ def report(
 
     \b
     Example: nhzoo report results/bc-lstm-1m
-    Example: nhzoo report results/mine --beside results/theirs --game 3
+             nhzoo report results/mine --beside results/theirs --game 3
     """
     from nhzoo.publishing.report import write_report
 

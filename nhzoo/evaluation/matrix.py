@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from nhzoo.envs.protocols import Protocol
 from nhzoo.errors import InputError
 from nhzoo.evaluation import statistics
-from nhzoo.evaluation.comparison import Verdict, Wins, compare_scores, read_side
+from nhzoo.evaluation.comparison import ReadResult, Verdict, Wins, compare_scores, read_side
 from nhzoo.evaluation.statistics import Interval
 from nhzoo.runtime.console import ProgressCallback, no_progress
 
@@ -117,18 +118,25 @@ def compare_all(folders: Sequence[Path], progress: ProgressCallback = no_progres
                 f"{folders[0]} played {protocol.id} and {folder} {other.id}: scores of different "
                 "protocols cannot be compared; evaluate all agents under one"
             )
-    found = sorted((side for _, side in sides), key=lambda side: -side.mean_score.estimate)
+    found = [side for _, side in sides]
     names = [side.agent for side in found]
+    labels = [side.agent if names.count(side.agent) == 1 else str(side.folder) for side in found]
+    return compare_sides(protocol, found, labels, progress)
+
+
+def compare_sides(
+    protocol: Protocol,
+    sides: Sequence[ReadResult],
+    labels: Sequence[str],
+    progress: ProgressCallback = no_progress,
+) -> Matrix:
+    """The same of results that were read; `labels` are their agents' names in the matrix."""
+    known = [(side, label, side.mean_score) for side, label in zip(sides, labels, strict=True)]
+    known.sort(key=lambda one: -one[2].estimate)
+    found = [side for side, _, _ in known]
     agents = tuple(
-        MatrixAgent(
-            label=side.agent if names.count(side.agent) == 1 else str(side.folder),
-            folder=str(side.folder),
-            agent=side.agent,
-            revision=side.revision,
-            games=len(side.rows),
-            mean_score=side.mean_score,
-        )
-        for side in found
+        MatrixAgent(label, str(side.folder), side.agent, side.revision, len(side.rows), mean)
+        for side, label, mean in known
     )
     which = list(combinations(range(len(agents)), 2))
     compared = []

@@ -9,6 +9,7 @@ from nhzoo.envs.protocols import Protocol, get_protocol
 from nhzoo.leaderboard.board import RANKED, Board, BoardRow, ranked
 from nhzoo.leaderboard.site.documents import from_markdown
 from nhzoo.leaderboard.site.page import Page, board_table, reference_groups
+from nhzoo.leaderboard.site.pairs import Pairs
 from nhzoo.leaderboard.site.scaling import Laws, score_charts
 from nhzoo.publishing.html import count
 
@@ -72,8 +73,8 @@ def protocols_page(board: Board, document: str) -> Page:
     return Page("protocols.html", "protocols.html", values)
 
 
-def protocol_pages(board: Board, protocol: Protocol) -> list[Page]:
-    """The page of a protocol, and one for each role where it draws roles."""
+def protocol_pages(board: Board, protocol: Protocol, pairs: Pairs | None = None) -> list[Page]:
+    """The page of a protocol with its `pairs`, and one for each role where it draws roles."""
     rows = by_protocol(board.rows).get(protocol.id, [])
     # Of rows that were replayed: what others merely report may name any number of roles.
     roles = sorted({role for row in rows if row.rank is not None for role in row.roles})
@@ -85,6 +86,7 @@ def protocol_pages(board: Board, protocol: Protocol) -> list[Page]:
         "rows": rows,
         "table": board_table(f"Board of {protocol.id}", rows),
         "fixed": _fixed(protocol),
+        "pairs": pairs,
     }
     pages = [Page(f"protocols/{protocol.id}.html", "protocol.html", values)]
     for role, name in values["roles"].items():

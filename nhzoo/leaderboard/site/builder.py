@@ -26,6 +26,7 @@ from nhzoo.leaderboard.site.boards import index_page, protocol_pages, protocols_
 from nhzoo.leaderboard.site.documents import from_markdown
 from nhzoo.leaderboard.site.games import Recording, record, shown_games
 from nhzoo.leaderboard.site.page import SCRIPTS, Page, agent_path, style, templates
+from nhzoo.leaderboard.site.pairs import beside_page, best, pairs_of
 from nhzoo.leaderboard.site.scaling import Laws, read_laws, scaling_page
 from nhzoo.publishing.html import asset, single_file
 from nhzoo.publishing.report import read
@@ -92,11 +93,12 @@ def build_board(
     documents, laws = documents or {}, laws or Laws()
     _check_out(out)
     played = {row.id: read(row.folder) for row in board.rows}
+    compared = {row.id for one in PROTOCOLS.values() for row in best(board.rows, one)}
     shown = [
         game
         for row in board.rows
         if row.status not in ("removed", "altered")
-        for game in shown_games(row.id, played[row.id])
+        for game in shown_games(row.id, played[row.id], row.id in compared)
     ]
     recorded: dict[str, list[Recording]] = {row.id: [] for row in board.rows}
     for one in record(shown, out, workers, progress):
@@ -108,7 +110,10 @@ def build_board(
         on_board = len(ranked_rows(board.rows, row.protocol))
         pages.append(agent_page(row, played[row.id], recorded[row.id], others, on_board))
     for protocol in PROTOCOLS.values():
-        pages += protocol_pages(board, protocol)
+        pairs = pairs_of(board.rows, protocol, recorded)
+        pages += protocol_pages(board, protocol, pairs)
+        if (page := beside_page(board.rows, protocol, recorded)) is not None:
+            pages.append(page)
     written = {page.path: page.write() for page in pages}
     written["site.css"] = style().encode()
     written[PLAY_PAGE] = play_page().encode()

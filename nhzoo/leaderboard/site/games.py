@@ -30,6 +30,9 @@ RULE: Final = (
     "Chosen by a rule, not by hand: the best, the median and the worst game by score, and of the "
     "commonest way to die the game nearest to its median score."
 )
+SHARED: Final = 0
+"""The game that is shown of every agent of a board's best, to be seen beside others'."""
+
 PER_AGENT: Final = 4
 MAX_STEPS: Final = 20_000
 MAX_PACKED: Final = 600_000
@@ -69,13 +72,19 @@ class Recording:
     reason: str = ""
 
 
-def shown_games(row_id: str, result: Result) -> list[ShownGame]:
-    """The games of a result that are shown, by `RULE`; only those whose keys are there."""
+def shown_games(row_id: str, result: Result, shared: bool = False) -> list[ShownGame]:
+    """The games of a result that are shown, by `RULE`; only those whose keys are there.
+
+    With `shared` also game `SHARED`, which may be one of them.
+    """
     labels = choose_games(result.rows)
     labels |= _typical_death(result.rows, labels)
     rows = {row["index"]: row for row in result.rows}
-    there = [i for i in labels if results.trace_path(result.folder, i).is_file()]
-    return [ShownGame(row_id, labels[i], result, rows[i]) for i in there[:PER_AGENT]]
+    there = [i for i in labels if results.trace_path(result.folder, i).is_file()][:PER_AGENT]
+    if shared and SHARED not in there and rows.get(SHARED, {"steps": 0})["steps"] > 0:
+        there += [SHARED] if results.trace_path(result.folder, SHARED).is_file() else []
+        labels[SHARED] = f"Game {SHARED}, shown of every agent"
+    return [ShownGame(row_id, labels[i], result, rows[i]) for i in there]
 
 
 def _typical_death(rows: Sequence[Row], chosen: Collection[int]) -> dict[int, str]:

@@ -27,7 +27,7 @@ from nhzoo.publishing.html import asset
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 STYLES: Final = ("report.css", "site.css")
-SCRIPTS: Final = ("tables.js", "filter.js", "player.js", "copy.js")
+SCRIPTS: Final = ("tables.js", "filter.js", "player.js", "beside.js", "copy.js")
 NAVIGATION: Final = (
     ("index.html", "Leaderboard"),
     ("scaling.html", "Scaling"),

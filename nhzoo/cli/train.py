@@ -57,6 +57,13 @@ def _outcome(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+_LOADERS = click.option(
+    "--loaders",
+    type=click.IntRange(0, 1024),
+    help="Processes that read data (default: for a GPU one less than there are cores, else none).",
+)
+
+
 @click.group()
 def train() -> None:
     """Train one agent. Run again to resume."""
@@ -71,6 +78,7 @@ def train() -> None:
     help="Demonstrations to imitate.",
 )
 @config_options(BCConfig)
+@_LOADERS
 @_outcome
 @WORKERS
 @AS_JSON
@@ -83,6 +91,7 @@ def train_bc(
     out: Path,
     ledger: Path | None,
     workers: int | None,
+    loaders: int | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -122,6 +131,7 @@ def train_bc(
                 append=_appender(ledger),
                 progress=lambda report: bar.update(*_training_note(report)),
                 say=console.say,
+                loaders=loaders,
             )
     if row is None:
         return
@@ -141,6 +151,7 @@ def train_bc(
     help="Demonstrations to imitate.",
 )
 @config_options(BCConfig, without=("params", "flops", "minutes"))
+@_LOADERS
 @click.option("--command", help="Train it with this command of yours, as for sweep run.")
 @_outcome
 @WORKERS

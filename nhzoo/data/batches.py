@@ -57,7 +57,7 @@ class Streams:
     middle of one. Then each takes the next game of an order shuffled anew each epoch. With `shard`
     = (rank, world) the batches are those rows of the whole batch that are this process's: every
     process follows all streams and reads its own, so `world` processes together read what one
-    would.
+    would. `part` = (i, n) leaves the i-th of n parts, as equal as can be, of these rows.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Streams:
         view: View = "policy",
         shard: tuple[int, int] = (0, 1),
         starts: str = ANYWHERE,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         rank, world = shard
         if streams % batch:
@@ -82,16 +83,19 @@ class Streams:
         learnt = np.array([GameFrames(path).expert_from for path in games], np.int64)
         self._starts = np.maximum(0, learnt - _BEFORE) // time * time
         self._batch, self._time, self._seed, self._view = batch, time, seed, view
-        self._rows = slice(rank * batch // world, (rank + 1) * batch // world)
+        rows = batch // world
+        ends = [rank * rows + rows * (part[0] + end) // part[1] for end in (0, 1)]
+        self._rows = slice(*ends)
+        self._within = ends[0] - rank * rows  # of the first of them
         self._turn = 0
         self._taken = 0  # games handed to streams so far
         self._order: tuple[int, Array] = (-1, np.empty(0, np.int64))
         self._blocks = [np.zeros(-(-length // time), bool) for length in self._lengths]
-        ends = np.cumsum(self._lengths)
+        totals = np.cumsum(self._lengths)
         random = np.random.default_rng([seed, 1])
-        places = (random.permutation(streams) + random.random()) * (int(ends[-1]) / streams)
-        self._at = np.searchsorted(ends, places.astype(np.int64), side="right")  # streams' games
-        begins = ends[self._at] - self._lengths[self._at]
+        places = (random.permutation(streams) + random.random()) * (int(totals[-1]) / streams)
+        self._at = np.searchsorted(totals, places.astype(np.int64), side="right")  # streams' games
+        begins = totals[self._at] - self._lengths[self._at]
         self._position = (places.astype(np.int64) - begins) // time * time
         self._begin = self._position.copy()  # where each stream began to read its game
         self._fresh = np.ones(streams, bool)
@@ -105,20 +109,29 @@ class Streams:
         """How many different frames all processes have read so far (last blocks rounded up)."""
         return self._time * sum(int(np.count_nonzero(blocks)) for blocks in self._blocks)
 
-    def next(self) -> tuple[Batch, slice]:
-        """The next batch, and which streams its rows are."""
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Steps and rows of a batch."""
+        return self._time, self._rows.stop - self._rows.start
+
+    def next(self, into: tuple[Features, Array] | None = None) -> tuple[Batch, slice]:
+        """The next batch, and which streams its rows are.
+
+        `into`: features and actions [T, B, ...] of all rows, of which a part fills its own.
+        """
         rows, first = self._turn_to()
         readers = [self._reader(stream) for stream in range(rows.start, rows.stop)]
-        batch = _gather(readers, self._time, first, self._view)
+        batch = _gather(readers, self._time, first, self._view, into, self._within)
         self._move_on()
         return batch, rows
 
-    def skip(self) -> None:
-        """Stand behind the next batch without reading it."""
-        self._turn_to()
+    def skip(self) -> tuple[Array, slice]:
+        """Stand behind the next batch without reading it: its `first` and streams are given."""
+        rows, first = self._turn_to()
         start = self._turn * self._batch
         self._readers[start : start + self._batch] = [None] * self._batch
         self._move_on()
+        return first, rows
 
     def _turn_to(self) -> tuple[slice, Array]:
         """Give streams that have ended a game; which streams are read now, which start a game."""
@@ -263,13 +276,23 @@ def _need_keys(games: Sequence[Path]) -> None:
         raise InputError(f"{games[0]}: holds no key presses, so there is nothing to imitate")
 
 
-def _gather(readers: Sequence[_Reader | None], time: int, first: Array, view: View) -> Batch:
-    """Read `time` frames from each reader."""
-    rows = len(readers)
-    keys = np.zeros((time, rows), np.uint8)
+def _gather(
+    readers: Sequence[_Reader | None],
+    time: int,
+    first: Array,
+    view: View,
+    into: tuple[Features, Array] | None = None,
+    begin: int = 0,
+) -> Batch:
+    """Read `time` frames from each reader, into the rows from `begin` on of what there is."""
+    rows = begin + len(readers)
     kernel: Any
     out: tuple[Any, ...]
-    seen = Features.empty(time, rows) if view == "policy" else None
+    seen = None
+    if view == "policy":
+        seen, actions = into or (Features.empty(time, rows), np.empty((time, rows), np.int64))
+        rows = actions.shape[1]
+    keys = np.zeros((time, rows), np.uint8)
     if seen is not None:
         inputs = dict(vars(seen))
         out = np.zeros((4, memory.CELLS), np.int32), features.Frames(**inputs)
@@ -281,9 +304,10 @@ def _gather(readers: Sequence[_Reader | None], time: int, first: Array, view: Vi
         screen = (time, rows, ROWS, COLS)
         shaped = out[0].reshape(screen), out[1].view(np.int8).reshape(screen), out[2]
         inputs = dict(zip(TTY, shaped, strict=True)) | {"previous_key": previous}
-    actions = np.full((time, rows), -1, np.int64)
+        actions = np.empty((time, rows), np.int64)
+    actions[:, begin : begin + len(readers)] = -1
     valid = 0
-    for row, reader in enumerate(readers):
+    for row, reader in enumerate(readers, begin):
         if seen is None:
             previous[0, row] = reader.last_key if reader else 0
         begun = reader.frames.position if reader else 0

@@ -2,8 +2,8 @@
 
 In training each sum is a step of its own, with a backward. torch's `embedding_bag` spends most of
 its backward in sorting indices; a loop that adds a gradient row to the row it came from does only
-the additions, in a fixed order. The sums are the largest arrays of a small network, and memory is
-what they cost. In inference all tables of a screen are summed in one pass.
+the additions, on a CPU in a fixed order. The sums are the largest arrays of a small network, and
+memory is what they cost. In inference all tables of a screen are summed in one pass.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ _PATCH_WORDS = WINDOW_COLS // PATCH_COLS  # a patch's row of four cells as one n
 def table_sum(table: torch.Tensor, indices: torch.Tensor, relu: bool = False) -> torch.Tensor:
     """Sum the rows of `table` [rows, width] that `indices` [..., k] select: [..., width].
 
-    Index -1 adds nothing. On CPU in float32 by the loops below, elsewhere by torch.
+    Index -1 adds nothing; `indices` are int32 or int64. On CPU in float32 by the loops below,
+    elsewhere by torch.
     """
     if table.device.type != "cpu" or table.dtype != torch.float32:
-        return _by_torch(table, indices.long(), None, relu)
+        return _by_torch(table, indices, None, relu)
     chosen = _chosen_rows(indices.numpy().reshape(-1, indices.shape[-1]))
     result: torch.Tensor = _RowSum.apply(  # type: ignore[no-untyped-call]
         table, None, chosen, indices.shape[:-1], relu
@@ -62,7 +63,7 @@ def symbol_sum(
     """
     if table.device.type != "cpu" or table.dtype != torch.float32:
         at = symbols[..., places.long()].long()
-        indices = rows.long()[torch.arange(len(rows), device=rows.device), at]
+        indices = rows[torch.arange(len(rows), device=rows.device), at]
         return _by_torch(table, indices, bias, relu)
     flat = symbols.numpy().reshape(-1, symbols.shape[-1])
     chosen = _chosen_symbols(flat, places.numpy(), rows.numpy())
@@ -77,12 +78,44 @@ def _by_torch(
 ) -> torch.Tensor:
     """The same by torch's own operations, on any device."""
     flat = indices.reshape(-1, indices.shape[-1])
-    padded = torch.cat([table, table.new_zeros(1, table.shape[1])])
-    flat = torch.where(flat < 0, len(table), flat)
-    summed = torch.nn.functional.embedding_bag(flat, padded, mode="sum")
+    summed: torch.Tensor = _GatherSum.apply(table, flat)  # type: ignore[no-untyped-call]
     summed = summed.reshape(*indices.shape[:-1], table.shape[1])
     summed = summed if bias is None else summed + bias
     return torch.relu(summed) if relu else summed
+
+
+_BLANKS = 256
+"""Rows of zeros: additions to one row wait for one another, and most cells of a map are blank."""
+_AT_ONCE = 1 << 26
+"""Numbers of gradients that are laid out for one addition: 256 MB."""
+
+
+class _GatherSum(torch.autograd.Function):
+    """Sums of the rows of `table` that `indices` [n, k] select, -1 for none.
+
+    The backward of `embedding_bag` on CUDA sorts all indices, sums those of one row in one warp and
+    counts its threads in 32 bits, too few for a batch of maps. This adds rows by atomics.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        sums = torch.arange(len(indices), dtype=indices.dtype, device=indices.device)
+        blank = (len(table) + sums % _BLANKS)[:, None]
+        indices = torch.where(indices < 0, blank, indices)
+        ctx.save_for_backward(indices)
+        ctx.rows = len(table)
+        padded = torch.cat([table, table.new_zeros(_BLANKS, table.shape[1])])
+        return torch.nn.functional.embedding_bag(indices, padded, mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (indices,), grad = ctx.saved_tensors, grads[0]
+        sums, width = grad.shape
+        total = grad.new_zeros(ctx.rows + _BLANKS, width)
+        for places in indices.split(max(1, _AT_ONCE // max(1, grad.numel())), 1):
+            each = grad[:, None].expand(sums, places.shape[1], width)
+            total.index_add_(0, places.reshape(-1), each.reshape(-1, width))
+        return total[: ctx.rows], None
 
 
 class _RowSum(torch.autograd.Function):

@@ -162,6 +162,14 @@ def _finish(process: SpawnProcess, end: int | None, channel: Channel, folder: Pa
     scratch.remove(folder)
 
 
+def how_it_ended(exit_code: int) -> str:
+    """A process, in words."""
+    if exit_code < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-exit_code).name}"
+    return f"exit code {exit_code}"
+
+
 _thread = threading.local()
 _data_of_any = spawn.get_preparation_data
 

@@ -9,8 +9,9 @@ of the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from nhzoo.policy.config import PolicyConfig
 from nhzoo.policy.network import Policy
 from nhzoo.training import distributed
 from nhzoo.training.config import BCConfig, learning_rate
-from nhzoo.training.feed import DeviceBatch, Prefetcher
+from nhzoo.training.feed import DeviceBatch, Prefetcher, default_loaders
 from nhzoo.training.loop import Loop, RunCounters, TrainResult, run_in
 from nhzoo.training.run_state import (
     Progress,
@@ -63,8 +64,9 @@ def make_optimizer(policy: Policy, config: BCConfig) -> torch.optim.Optimizer:
 class Run:
     """A training run: its policy, optimizer, data position and counters.
 
-    `ahead`: how many batches a thread reads in advance, by default some for a GPU. It changes no
-    bit, nor where the run stands.
+    `ahead`: how many batches a thread reads in advance, by default some for a GPU. `loaders`: how
+    many processes read for it, by default those of `default_loaders`. Neither changes a bit, nor
+    where the run stands.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Run:
         folder: Path,
         say: Callable[[str], None] = lambda text: None,
         ahead: int | None = None,
+        loaders: int | None = None,
     ) -> None:
         torch.set_num_threads(config.threads)
         self.config, self.folder = config, folder
@@ -90,15 +93,13 @@ class Run:
         _check_horizon(config, games)
         shard = distributed.rank(), distributed.world()
         streams = config.open_streams
-        self.feed = Prefetcher(
-            lambda: Streams(
-                *(games, streams, config.batch, config.time, config.seed),
-                shard=shard,
-                starts=config.starts,
-            ),
-            self.device,
-            (_AHEAD if self.device.type == "cuda" else 0) if ahead is None else ahead,
-        )
+        if ahead is None:
+            ahead = 0 if self.device.type == "cpu" else _AHEAD
+        if loaders is None:
+            loaders = default_loaders(self.device, distributed.world() // distributed.machines())
+        order = games, streams, config.batch, config.time, config.seed
+        make = partial(Streams, *order, shard=shard, starts=config.starts)
+        self.feed = Prefetcher(make, self.device, ahead, loaders, say)
         self.state = self.policy.initial_state(streams)  # only this process's rows
         self._games = [path.stem for path in games]
         self._unread: list[tuple[int, torch.Tensor]] = []
@@ -193,7 +194,7 @@ class Run:
         return {}
 
     def close(self) -> None:
-        """End the thread that reads ahead."""
+        """End what reads ahead."""
         self.feed.close()
 
     def _whole(self, state: torch.Tensor) -> torch.Tensor:
@@ -243,13 +244,19 @@ def train_bc(
     progress: Callable[[Progress], None] = lambda progress: None,
     checkpoint: Callable[[BCResult], object] = lambda trained: None,
     say: Callable[[str], None] = lambda text: None,
+    loaders: int | None = None,
 ) -> BCResult:
     """Train to the end of the budget, or resume the run in `folder`.
 
     Process 0 alone writes, and calls `progress`, `checkpoint` (at each of `config.checkpoints`,
-    after measuring all of `validation_games`) and `say` (what a user should know).
+    after measuring all of `validation_games`) and `say` (what a user should know). `loaders`: see
+    `Run`.
     """
-    with run_in(folder, lambda _: Run(config, training_games, folder, say)) as (run, log, stopped):
+
+    def make(_: Sequence[int]) -> Run:
+        return Run(config, training_games, folder, say, loaders=loaders)
+
+    with run_in(folder, make) as (run, log, stopped):
 
         def validate() -> Loss | None:
             if run.counters.update % config.validate_every >= config.log_every:

@@ -302,6 +302,8 @@ class Loop(Generic[_Result]):
     def tick(self) -> None:
         """Take the time; turn a time budget into a number of updates once that can be done."""
         counters, minutes = self.counters, self.run.config.minutes
+        if counters.updates is None and counters.update in (_TIMED_FROM, _TIMED_TO):
+            self.run.check()  # waits for a GPU, which computes behind the clock
         counters.seconds = self.before + time.monotonic() - self.began
         if counters.update == _TIMED_FROM:
             self.timed = counters.seconds

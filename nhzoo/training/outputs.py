@@ -38,11 +38,13 @@ def train_and_publish(
     append: Callable[[LedgerRow], object] = lambda row: None,
     progress: Callable[[Progress], None] = lambda progress: None,
     say: Callable[[str], None] = lambda text: None,
+    loaders: int | None = None,
 ) -> LedgerRow | None:
     """Train in `folder` (or resume there), write the zoo entry, give each row to `append`.
 
     The rows are those of its checkpoints and, once the entry is written, that of the finished run.
     `entry.name` is their run's name. Returns the last row; None in all processes but the first.
+    `loaders`: see `bc.Run`.
     """
 
     def add(trained: BCResult) -> LedgerRow:
@@ -50,10 +52,10 @@ def train_and_publish(
         append(row)
         return row
 
-    trained = train_bc(config, training_games, validation_games, folder, progress, add, say)
+    games = training_games, validation_games
+    trained = train_bc(config, *games, folder, progress, add, say, loaders)
     if distributed.rank() != 0:
         return None
-    games = training_games, validation_games
     publish(trained, entry, *games, sampling, description, command, folder / "log.jsonl")
     return add(trained)
 

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.errors import InputError
-from nhzoo.policy import features, map_search, memory
+from nhzoo.policy import features, map_search, memory, table_sums
 from nhzoo.policy.config import (
     CHARS,
     COMPASS,
@@ -117,15 +117,21 @@ def test_table_sum_is_embedding_bag_forward_and_backward():
     (theirs * weights).sum().backward()
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(grad, table.grad)
-    double = table_sum(table.detach().double(), indices)  # the road that GPUs take
-    torch.testing.assert_close(double.float(), theirs)
+    wide = table.detach().double().requires_grad_()  # goes the road that GPUs take
+    for chosen in (indices, indices.long()):
+        double = table_sum(wide, chosen)
+        torch.testing.assert_close(double.float(), theirs)
+        (found,) = torch.autograd.grad((double * weights).sum(), wide)
+        torch.testing.assert_close(found.float(), table.grad)
 
 
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("width", [1, 5, 16, 46])  # less than a vector, one, some
 @pytest.mark.parametrize("layout", ["scattered", "map"])
-def test_symbol_sum_is_the_sum_of_the_rows_that_its_layout_says(layout, width, biased, relu):
+def test_symbol_sum_is_the_sum_of_the_rows_that_its_layout_says(
+    layout, width, biased, relu, monkeypatch
+):
     random = torch.Generator().manual_seed(width)
     if layout == "map":  # aligned fours, most of them blank
         places = torch.from_numpy(features.MAP_LAYOUT.places)
@@ -154,10 +160,14 @@ def test_symbol_sum_is_the_sum_of_the_rows_that_its_layout_says(layout, width, b
     theirs = torch.autograd.grad((expected * weights).sum(), leaves)
     for grad, other in zip(grads, theirs, strict=True):
         torch.testing.assert_close(grad, other, rtol=1e-4, atol=1e-5)
-    with torch.no_grad():  # the road that GPUs take
-        wide = None if bias is None else bias.double()
-        double = symbol_sum(table.double(), symbols, places, rows, wide, relu)
+    wide = [leaf.detach().double().requires_grad_() for leaf in leaves]  # the road that GPUs take
+    double = symbol_sum(wide[0], symbols, places, rows, wide[1] if biased else None, relu)
     torch.testing.assert_close(double.float(), expected)
+    for at_once in (1 << 26, 1):  # additions of all places together, and of each by itself
+        monkeypatch.setattr(table_sums, "_AT_ONCE", at_once)
+        found = torch.autograd.grad((double * weights).sum(), wide, retain_graph=True)
+        for grad, other in zip(found, theirs, strict=True):
+            torch.testing.assert_close(grad.float(), other, rtol=1e-4, atol=1e-5)
 
 
 @given(chars=SCREENS, colors=SCREENS, row=st.integers(0, 255), col=st.integers(0, 255))

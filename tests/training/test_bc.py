@@ -256,21 +256,38 @@ def test_batches_accumulate_to_the_update_of_a_larger_batch(games, tmp_path):
 
 
 @pytest.mark.slow
-def test_reading_ahead_changes_no_bit_and_resumes_exactly(games, tmp_path):
+@pytest.mark.parametrize(("loaders", "others"), [(0, 0), (2, 1)])
+def test_reading_ahead_changes_no_bit_and_resumes_exactly(games, tmp_path, loaders, others):
     plain = bc.Run(DEBUG, games[0], tmp_path / "plain")
-    ahead = bc.Run(DEBUG, games[0], tmp_path / "ahead", ahead=3)
+    ahead = bc.Run(DEBUG, games[0], tmp_path / "ahead", ahead=3, loaders=loaders)
     for run in (plain, ahead):
         for _ in range(17):
             run.step()
         run.save()
         run.close()
-    with closing(bc.Run(DEBUG, games[0], tmp_path / "ahead", ahead=2)) as again:
+    folder = tmp_path / "ahead"
+    with closing(bc.Run(DEBUG, games[0], folder, ahead=2, loaders=others)) as again:
         for run in (plain, again):
             for _ in range(40):
                 run.step()
         for name, tensor in plain.policy.state_dict().items():
             np.testing.assert_array_equal(tensor, again.policy.state_dict()[name])
         assert again.feed.streams.state() == plain.feed.streams.state()
+
+
+@pytest.mark.slow
+def test_loaders_that_are_killed_change_no_bit_of_a_training(games, tmp_path):
+    plain, said = bc.Run(DEBUG, games[0], tmp_path / "plain"), []
+    with closing(bc.Run(DEBUG, games[0], tmp_path / "killed", said.append, loaders=2)) as run:
+        for update in range(20):
+            if update == 7:
+                for loader in run.feed._pool._loaders:
+                    os.kill(loader.child.pid, signal.SIGKILL)
+            run.step()
+            plain.step()
+    assert len(said) == 2 and "another takes its place" in said[0]
+    for name, tensor in plain.policy.state_dict().items():
+        np.testing.assert_array_equal(tensor, run.policy.state_dict()[name])
 
 
 def test_what_goes_wrong_in_the_thread_that_reads_is_heard(games, tmp_path):

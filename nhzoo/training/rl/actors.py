@@ -7,7 +7,7 @@ played again, and end in the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -336,8 +336,12 @@ def most_started(config: ActorConfig, unrolls: int) -> int:
 
 def weights_of(policy: Policy) -> Array:
     """All parameters in order as one vector, float32."""
-    parts: Sequence[torch.Tensor] = [p.detach().reshape(-1).cpu() for p in policy.parameters()]
-    return np.asarray(torch.cat(list(parts)).numpy())
+    return np.asarray(flat_weights(policy).cpu().numpy())
+
+
+def flat_weights(policy: Policy) -> torch.Tensor:
+    """`weights_of` on the policy's device."""
+    return torch.cat([parameter.detach().reshape(-1) for parameter in policy.parameters()])
 
 
 def take_weights(policy: Policy, weights: Array) -> None:

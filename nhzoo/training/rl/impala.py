@@ -7,7 +7,6 @@ actors elsewhere it loses the unrolls that were in flight.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -25,12 +24,14 @@ from nhzoo.policy.config import PolicyConfig
 from nhzoo.policy.features import Features
 from nhzoo.policy.network import Policy
 from nhzoo.training import distributed
+from nhzoo.training.feed import to_device
 from nhzoo.training.loop import RunCounters
 from nhzoo.training.rl.actors import (
     ActorConfig,
     ActorPool,
     ActorState,
     InlineActorPool,
+    flat_weights,
     pack_states,
     unpack_states,
     weights_of,
@@ -120,7 +121,7 @@ class ImpalaRun:
             else None
         )
         self.scale = RewardScale(config.rewards, config.discount)
-        self.advantage = 0.0  # running mean square
+        self._advantage = torch.zeros((), dtype=torch.float64, device=self.device)
         self.counters, self.episodes = RunCounters(config.updates), 0
         self.recent: deque[Finished] = deque(maxlen=RECENT)
         self._since: list[Finished] = []  # the last report
@@ -147,6 +148,11 @@ class ImpalaRun:
         return run_flops(self.config, *self._sizes, self.counters.update)
 
     @property
+    def advantage(self) -> float:
+        """The running mean square of advantages."""
+        return float(self._advantage)
+
+    @property
     def scores(self) -> list[float]:
         """Of the latest games that the actors have finished, up to `RECENT`."""
         return [game.score for game in self.recent]
@@ -167,13 +173,20 @@ class ImpalaRun:
             self._sums["lag"].append(counters.update - unroll.version)
         arrays = joined(unrolls)
         self.pool.release()
-        batch = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+        batch = to_device(arrays, self.device)
         if config.phase(counters.update) == PLAY_IN:
+            learnt = torch.empty(0, device=self.device)
             if self.teacher:  # carries its state
                 self.teacher.logits(unrolls, self._inputs(batch), (~batch["first"]).float())
         else:
-            self._learn(batch, unrolls)
-        weights = weights_of(self.policy)
+            learnt = self._learn(batch, unrolls)
+        # The one wait for the device: actors are to play with the new weights.
+        read = torch.cat([learnt, flat_weights(self.policy)]).cpu().numpy()
+        values, weights = read[: len(learnt)].tolist(), read[len(learnt) :]
+        if values:
+            counters.add_loss(counters.update, values[0], values[1], self.folder)
+        for name, value in zip(_SUMS, values[2:], strict=bool(values)):
+            self._sums[name].append(value)
         if not np.isfinite(weights).all():
             raise CheckFailed(
                 f"update {counters.update}: weights are not finite any more; the state of before "
@@ -183,20 +196,17 @@ class ImpalaRun:
         counters.frames += int(arrays["valid"].sum())
         self.pool.publish(weights, counters.update)
 
-    def _learn(self, batch: Mapping[str, Tensor], unrolls: list[Unroll]) -> None:
-        """Move the parameters by the loss of a batch."""
+    def _learn(self, batch: Mapping[str, Tensor], unrolls: list[Unroll]) -> Tensor:
+        """Move the parameters by the loss of a batch: it, the gradient's norm, and `_SUMS`."""
         config, counters = self.config, self.counters
         self.optimizer.zero_grad(set_to_none=True)
         loss, parts = self._loss(batch, unrolls)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, config.clip)
-        total, norm_value, *values = torch.stack([loss.detach(), norm, *parts]).tolist()
-        counters.add_loss(counters.update, total, norm_value, self.folder)
-        for name, value in zip(_SUMS, values, strict=True):
-            self._sums[name].append(value)
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate(counters.update)
         self.optimizer.step()
+        return torch.stack([loss.detach(), norm, *parts])
 
     @staticmethod
     def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -229,7 +239,7 @@ class ImpalaRun:
         entropy = -((chances.exp() * chances).sum(-1) * valid).sum() / count
         advantages = traced.advantages
         if config.advantages == SCALED:
-            square = float((advantages.square() * valid).sum() / count)
+            square = (advantages.square() * valid).sum() / count
             advantages = advantages / self._advantage_scale(square)
         policy_loss = -(pressed * advantages * valid).sum() / count
         errors = (traced.targets - values[:-1]) * valid
@@ -247,19 +257,19 @@ class ImpalaRun:
         if self.demonstrations and not alone:
             cross_entropy = self.demonstrations.loss()
             loss = loss + self._faded(config.demonstration_cost) * cross_entropy
-        spread = traced.targets[counted].var()
-        explained = 1 - errors.detach()[counted].var() / spread.clamp(min=1e-12)
+        spread = _variance(traced.targets, valid)
+        explained = 1 - _variance(errors.detach(), valid) / spread.clamp(min=1e-12)
         parts = (policy_loss, value_loss, entropy, kl, cross_entropy, explained)
         return loss, [part.detach() for part in parts]
 
     def _faded(self, cost: float) -> float:
         return self.config.faded(cost, self.counters.frames, self.counters.update)
 
-    def _advantage_scale(self, mean_square: float) -> float:
+    def _advantage_scale(self, mean_square: Tensor) -> Tensor:
         """The running root mean square of advantages, with those of this batch."""
-        before, memory = self.advantage, min(self.counters.update + 1, _MEMORY)
-        self.advantage = before + (mean_square - before) / memory
-        return max(1e-6, math.sqrt(self.advantage))
+        before, memory = self._advantage, min(self.counters.update + 1, _MEMORY)
+        self._advantage = before + (mean_square.double() - before) / memory
+        return self._advantage.sqrt().clamp(min=1e-6)
 
     def check(self) -> None:
         """See `loop.Run`: every update is checked at once."""
@@ -355,12 +365,20 @@ class ImpalaRun:
                 self.demonstrations.restore(carried, saved["demonstrations"])
             self.counters.restore(saved)
             self.scale.restore(saved["scale"])
-            self.advantage, self.episodes = saved["advantage"], saved["episodes"]
+            self._advantage.fill_(saved["advantage"])
+            self.episodes = saved["episodes"]
             self._sums = saved["sums"]
             self.recent.extend(Finished(**game) for game in saved["recent"])
             self._since = [Finished(**game) for game in saved["since"]]
             actors = unpack_states(state.group("actors"), saved["actors"])
         return actors, self.counters.update * self.config.unrolls
+
+
+def _variance(values: Tensor, weights: Tensor) -> Tensor:
+    """Of the values whose weight is 1, the others' being 0."""
+    count = weights.sum()
+    off = (values - (values * weights).sum() / count) * weights
+    return off.square().sum() / (count - 1)
 
 
 def _played(entry: Entry) -> Policy:

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from nhzoo.data.batches import Streams
 from nhzoo.errors import InputError
-from nhzoo.policy.network import Policy
+from nhzoo.policy.network import Policy, scan
 from nhzoo.runtime import files
 from nhzoo.training.feed import Prefetcher
 from nhzoo.training.rl.rollouts import Unroll
@@ -74,11 +74,8 @@ def vtrace(
     following = torch.cat([values[1:], bootstrap[None]])
     delta = rho * (rewards + discounts * following - values)
     carry = discounts * c
-    corrections = torch.empty_like(values)
-    correction = torch.zeros_like(bootstrap)
-    for t in range(len(values) - 1, -1, -1):
-        correction = delta[t] + carry[t] * correction
-        corrections[t] = correction
+    last = torch.zeros_like(bootstrap)
+    corrections = scan(carry.flip(0), delta.flip(0), last).flip(0)  # from the last step back
     targets = values + corrections
     after = torch.cat([targets[1:], bootstrap[None]])
     return VTrace(targets, rho * (rewards + discounts * after - values))

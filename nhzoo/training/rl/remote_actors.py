@@ -31,7 +31,7 @@ import torch
 
 from nhzoo.errors import InputError, NhzooError, Stopped
 from nhzoo.runtime.channels import Channel
-from nhzoo.runtime.children import Child, wait
+from nhzoo.runtime.children import Child, how_it_ended, wait
 from nhzoo.training.rl.actors import Actor, ActorConfig, ActorState, most_started
 from nhzoo.training.rl.rollouts import Unroll, unroll_layout
 
@@ -245,7 +245,7 @@ class ProcessActorPool:
                 hand.heard = now
                 self._hear(hand, message)
             if ended:
-                self._replace(hand, f"has ended ({_reason(hand.child.exit_code)})")
+                self._replace(hand, f"has ended ({how_it_ended(hand.child.exit_code)})")
             elif (hand.pending or hand.telling) and now - hand.heard > hand.limit:
                 self._replace(hand, f"has said nothing for {hand.limit:g} s")
 
@@ -314,13 +314,6 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _reason(exit_code: int) -> str:
-    if exit_code < 0:
-        with contextlib.suppress(ValueError):
-            return f"killed by {signal.Signals(-exit_code).name}"
-    return f"exit code {exit_code}"
 
 
 def _serve(

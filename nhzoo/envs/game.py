@@ -54,6 +54,7 @@ class Game:
 
     `observation` maps each name to the array that NLE writes into: read it before the next step,
     copy to keep. `rows` gives NLE arrays of the caller's for some names: of its shapes, contiguous.
+    `faster=False` leaves NLE as it is: the same screens, at its own speed.
     Not thread-safe. Errors of the C side end the process: run it in a worker where that matters.
     """
 
@@ -64,8 +65,12 @@ class Game:
     """What NetHack itself knows of the game that was started."""
 
     def __init__(
-        self, observation_keys: Iterable[str] = TTY, rows: Mapping[str, Array] | None = None
+        self,
+        observation_keys: Iterable[str] = TTY,
+        rows: Mapping[str, Array] | None = None,
+        faster: bool = True,
     ) -> None:
+        self._faster = faster
         self._names = tuple(dict.fromkeys((*observation_keys, *_ACCOUNTING)))
         self._rows = dict(rows or {})
         self._nle: nethack.Nethack | None = None
@@ -89,7 +94,9 @@ class Game:
         nle.set_initial_seeds(spec.core, spec.disp, False, spec.lgen)
         with self._library.loading():
             nle._pynethack.reset()
-        self.flags = self._library.prepare(spec.ubirthday)
+        global _played
+        _played += len(self.keys)
+        self.flags = self._library.prepare(spec.ubirthday, _played)
         self.press = nle._pynethack.step
         self.spec = spec
         self.keys.clear()
@@ -202,12 +209,13 @@ class Game:
         self.observation = dict(zip(names, self._nle._obs, strict=True)) | self._rows
         if self._rows:  # it is one of many games
             self._nle._pynethack.set_buffers(**self.observation)
-        self._library = Library(self._nle.dlpath, share=bool(self._rows))
+        self._library = Library(self._nle.dlpath, bool(self._rows), self._faster)
         # Not a method of self, so that a forgotten Game is still closed when it is collected.
         self._finalizer = weakref.finalize(self, self._nle.close)
 
 
 _games: weakref.WeakSet[Game] = weakref.WeakSet()
+_played = 0  # steps of this process's earlier games
 
 
 def _after_fork() -> None:

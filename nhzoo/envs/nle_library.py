@@ -1,4 +1,4 @@
-"""NLE's C library in memory: fix its clock, read its flags, share its code.
+"""NLE's C library in memory: fix its clock, read its flags, share its code, draw faster.
 
 NLE loads a copy of libnethack.so for every game, and loads it anew at every reset.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import importlib
 import mmap
 import os
 import struct
@@ -60,12 +61,16 @@ class Flags:
 
 
 class Library:
-    """The library image of one game, loaded from `path`. A reset undoes all changes to it."""
+    """The library image of one game, loaded from `path`. A reset undoes all changes to it.
 
-    def __init__(self, path: str, share: bool = False) -> None:
+    With `share`, games run the same code; with `faster`, they draw by `nle_terminal` where it pays.
+    """
+
+    def __init__(self, path: str, share: bool = False, faster: bool = False) -> None:
         self._path = path
         self._code = _shared_code(path) if share else None
         self._at = 0
+        self._fits = None if faster else False  # our terminal; None: not asked yet
 
     def loading(self) -> contextlib.AbstractContextManager[None]:
         """For a reset, which loads the library: with `share`, where predictions are shared too."""
@@ -73,7 +78,7 @@ class Library:
             one_place_free(self._code.length, self._at) if self._code else contextlib.nullcontext()
         )
 
-    def prepare(self, ubirthday: int) -> Flags:
+    def prepare(self, ubirthday: int, played: int = 0) -> Flags:
         """Pin the clock, find the flags; with `share`, run the code that all such games run.
 
         The clock is the C variable `ubirthday`, which every reset sets to the time of day. It
@@ -81,6 +86,7 @@ class Library:
 
         Code is the same bytes in every copy, but caches hold it once for each: with 16 games in
         turns most of a step is waiting for code. RuntimeError when the library is not NLE 1.3's.
+        `played` is how many steps this process has played, see `nle_terminal`.
         """
         handle = _libc.dlopen(self._path.encode(), os.RTLD_LAZY | _RTLD_NOLOAD)
         try:
@@ -89,10 +95,27 @@ class Library:
             if self._code:
                 self._at = _base(handle)
                 self._code.remap(self._at)
+            self._draw_faster(handle, played)
         finally:  # or NLE's next reset would find the library still loaded, and exit
             if handle:
                 _libc.dlclose(handle)
         return found
+
+    def _draw_faster(self, handle: int, played: int) -> None:
+        """Replace NLE's terminal emulator where that pays: see `nle_terminal`."""
+        worth = "numba" in sys.modules or played >= _WORTH_AN_IMPORT
+        if not worth or self._fits is False:
+            return
+        terminal = importlib.import_module("nhzoo.envs.nle_terminal")  # with numba
+        base = _base(handle)
+        if self._fits is None:
+            self._fits = terminal.fits(base)
+        if self._fits:
+            terminal.install(base)
+
+
+_WORTH_AN_IMPORT = 100_000
+"""Steps after which a process imports numba to draw faster: it takes as long as they would save."""
 
 
 def _flags(handle: int) -> Flags:

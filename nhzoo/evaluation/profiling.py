@@ -206,7 +206,7 @@ class _Player:
     def raw_rate(self, names: Sequence[str]) -> float:
         """Keys a second of NLE alone, in the games that were played."""
         played = [(index, bytes(episode.game.keys)) for index, episode in self._task.games()]
-        game, pressed, seconds = Game(names), 0, 0.0
+        game, pressed, seconds = Game(names, faster=False), 0, 0.0
         for index, keys in [*played, *self._ended]:
             if pressed > _RAW_KEYS:
                 break

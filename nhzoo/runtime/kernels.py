@@ -70,7 +70,7 @@ def njit(**options: Any) -> Callable[[F], F]:
 
     def compiled(function: F) -> F:
         dispatcher = numba.njit(nogil=True, **options)(function)
-        _keep(dispatcher, function)
+        keep(dispatcher, function)
         return cast(F, dispatcher)
 
     return compiled
@@ -80,12 +80,13 @@ def adopt() -> None:
     """Have whatever says `cache=True` in this process, anybody's code, kept like ours."""
 
     def enable(self: Any) -> None:
-        _keep(self, self.py_func)
+        keep(self, self.py_func)
 
     setattr(Dispatcher, "enable_caching", enable)  # noqa: B010  (mypy wants no method assigned)
 
 
-def _keep(dispatcher: Any, function: Callable[..., Any]) -> None:
+def keep(dispatcher: Any, function: Callable[..., Any]) -> None:
+    """Keep the compiled code of numba's `dispatcher`, or of its `CFunc`, for `function`."""
     with contextlib.suppress(OSError):  # no source file: code that was typed in, or an archive's
         dispatcher._cache = _Kept(function)  # what numba's own option `cache` sets
 

@@ -1,14 +1,13 @@
-"""Commands about agents: `list`, `info`, `profile`, `doctor`, `watch`, `export`."""
+"""Commands about agents: `list`, `info`, `profile`, `doctor`, `watch`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from nhzoo.cli.options import AGENT, AS_JSON, ENTRY, FOLDER, PROTOCOL
+from nhzoo.cli.options import AGENT, AS_JSON, PROTOCOL
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.runtime import console
 
@@ -234,25 +233,3 @@ def watch(
     if beside is not None:
         where = f"differ from step {differs.step:,} on" if differs else "are the same"
         console.say(f"their keys {where}")
-
-
-@click.command()
-@click.argument("entry", type=ENTRY)
-@click.option("--as", "system", required=True, help="Target system: nethackers.")
-@click.option("--out", type=FOLDER, required=True, help="New folder for the bot.")
-@AS_JSON
-def export(entry: str, system: str, out: Path, as_json: bool) -> None:
-    """Write an entry as a bot of another system.
-
-    The bot is code that loads the entry, and the entry itself.
-
-    \b
-    Example: nhzoo export bc-lstm-1m --as nethackers --out build/bot
-    """
-    from nhzoo.agents.export import export_bot
-
-    written = export_bot(entry, system, out)
-    if as_json:
-        console.print_json({"folder": str(out), "system": system, "files": written})
-    else:
-        console.show(f"{entry} is a bot of {system} in {out}; its README.md says how to play it")

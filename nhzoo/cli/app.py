@@ -92,7 +92,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         scaling.grade_command,
         scaling.plot_command,
     ),
-    "Hub": (hub.push, hub.pull, hub.card, hub.publish, agents.export),
+    "Hub": (hub.push, hub.pull, hub.card, hub.publish, hub.export),
     "Leaderboard": (leaderboard.submit, leaderboard.leaderboard),
 }
 for _commands in _SECTIONS.values():

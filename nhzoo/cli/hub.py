@@ -1,10 +1,11 @@
-"""Commands about the hub: `push`, `pull`, `card`, `publish`."""
+"""Commands about the hub and other systems: `push`, `pull`, `card`, `publish`, `export`."""
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,7 @@ from nhzoo.runtime import console
 
 if TYPE_CHECKING:
     from nhzoo.hub.upload import Plan, Pushed
+    from nhzoo.publishing.records import Relationship
 
 RESULTS = click.option(
     "--results",
@@ -231,3 +233,100 @@ def _show_pushed(pushed: Pushed, as_json: bool) -> None:
     else:
         counts = f"{len(plan.added)} new, {len(plan.changed)} changed, {len(plan.removed)} removed"
         console.show(f"{pushed.ref}: one commit ({counts}): {pushed.url}")
+
+
+@click.command()
+@click.argument("source", type=ENTRY)
+@click.option(
+    "--as",
+    "system",
+    required=True,
+    type=click.Choice(["nethackers", "every-eval-ever", "minari", "parquet"]),
+    help="What to write; see above.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder or file to write."
+)
+@click.option("--games", type=click.IntRange(1), help="minari: only the first N games.")
+@click.option("--split", help="minari: only this split (train, validation).")
+@click.option(
+    "--evaluator", default="unknown", help="every-eval-ever: the organisation that evaluated."
+)
+@click.option(
+    "--relationship",
+    type=click.Choice(["first_party", "third_party", "collaborative", "other"]),
+    default="other",
+    show_default=True,
+    help="every-eval-ever: what it is to the agent's author.",
+)
+@AS_JSON
+def export(
+    source: str,
+    system: str,
+    out: Path,
+    games: int | None,
+    split: str | None,
+    evaluator: str,
+    relationship: Relationship,
+    as_json: bool,
+) -> None:
+    """Write an entry, a result, traces or runs for another system.
+
+    \b
+    nethackers       an entry as a bot: code that loads it, and the entry itself
+    every-eval-ever  a result folder as one JSON record of that schema
+    minari           a trace set or a result's games as a Minari dataset
+    parquet          the games of a result, or a table of runs, as Parquet
+
+    \b
+    Example: nhzoo export bc-lstm-1m --as nethackers --out build/bot
+             nhzoo export results/mine --as every-eval-ever --out build/mine.json
+             nhzoo export autoascend-monk-v1 --as minari --games 5 --out build/minari
+             nhzoo export training/runs.jsonl --as parquet --out build/runs.parquet
+    """
+    written: dict[str, Any]
+    if system == "nethackers":
+        from nhzoo.agents.export import export_bot
+
+        written = {"folder": str(out), "files": export_bot(source, system, out)}
+        said = f"{source} is a bot of {system} in {out}; its README.md says how to play it"
+    elif system == "every-eval-ever":
+        from nhzoo.publishing.records import evaluation_record
+        from nhzoo.runtime import files
+
+        record = evaluation_record(Path(source), evaluator, relationship)
+        files.atomic_write(out, files.dump_json(record))
+        written = {"file": str(out), "evaluation_id": record["evaluation_id"]}
+        said = f"{out}: a record of Every Eval Ever, schema {record['schema_version']}"
+    elif system == "minari":
+        from nhzoo.data.minari_export import export_minari
+
+        with console.LiveProgress(f"export {source}", "steps") as bar:
+            found = export_minari(source, out, games, split, bar.update)
+        written = asdict(found) | {"root": str(found.root)}
+        said = (
+            f"{found.games:,} games, {found.steps:,} steps. To read them, set "
+            f"MINARI_DATASETS_PATH={found.root} and call minari.load_dataset({found.name!r})"
+        )
+    else:
+        rows = _table(Path(source))
+        from nhzoo.publishing.records import write_parquet
+
+        write_parquet(rows, out)
+        written = {"file": str(out), "rows": len(rows)}
+        said = f"{out}: {len(rows):,} rows; pandas.read_parquet reads it"
+    if as_json:
+        console.print_json({"system": system, **written})
+    else:
+        console.show(said)
+
+
+def _table(source: Path) -> list[dict[str, Any]]:
+    """The rows of a result folder or of a table of runs."""
+    from nhzoo.publishing.records import game_rows
+
+    if source.is_dir():
+        return game_rows(source)
+    from nhzoo.training.run_table import read_runs
+
+    return [asdict(row) for row in read_runs(source)]

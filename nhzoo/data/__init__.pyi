@@ -2,6 +2,7 @@ from .batches import Batch as Batch
 from .batches import Streams as Streams
 from .batches import read_games as read_games
 from .catalog import add as add
+from .minari_export import export_minari as export_minari
 from .packing import pack as pack
 from .traces import Trace as Trace
 from .traces import TraceSet as TraceSet

@@ -2,6 +2,7 @@ from .auditing import audit as audit
 from .comparison import compare as compare
 from .evaluator import evaluate as evaluate
 from .expert import normalize_rows as normalize_rows
+from .matrix import compare_all as compare_all
 from .outcomes import breakdown as breakdown
 from .profiling import profile as profile
 from .recording import record as record

@@ -139,6 +139,24 @@ def test_an_agent_of_the_main_script_plays_wherever_that_script_is(way, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the kernel's client
+def test_an_agent_of_a_notebook_plays(tmp_path):
+    """In a real kernel, where nbclient and ipykernel are installed; both games are replayed."""
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    define, _, _ = SCRIPT.partition("print(")
+    play = """
+result = nhzoo.evaluate(Mine(), "smoke-v1", episodes=2, workers=2, out="result")
+print(result.result["agent"], nhzoo.verify("result", workers=2).ok)
+"""
+    cells = [nbformat.v4.new_code_cell(text) for text in (define, play)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbclient.NotebookClient(notebook, timeout=600).execute(cwd=str(tmp_path))
+    assert [one["text"] for one in notebook.cells[1].outputs] == ["mine True\n"]
+
+
+@pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     script = textwrap.dedent(
         f"""

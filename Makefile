@@ -15,7 +15,8 @@ JOBS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist worksteal
 
-.PHONY: setup demo test test-fast test-matrix test-lowest bench determinism publish report lint format clean
+.PHONY: setup demo test test-fast test-matrix test-lowest bench gpu-bundle determinism publish \
+	report lint format clean
 
 setup: $(STAMP)
 
@@ -52,6 +53,20 @@ test-lowest:
 bench: $(STAMP)
 	$(BIN)/pytest -q --timeout 0 -o faulthandler_timeout=0 tests/benchmarks/bench_*.py
 
+# For training/gpu_check.py: what a Python GPU_PYTHON that has torch lacks, in the versions of .venv.
+GPU_PYTHON ?= 3.12
+GPU_PLATFORMS := $(foreach n,28 27 17 12 5,--platform manylinux_2_$(n)_x86_64)
+gpu-bundle: $(STAMP)
+	rm -rf build/gpu-site
+	mkdir -p build .gpu
+	$(BIN)/pip freeze --exclude-editable > build/gpu-versions.txt
+	$(BIN)/pip install --quiet --no-deps --no-compile --only-binary=:all: --implementation cp \
+		--python-version $(GPU_PYTHON) $(GPU_PLATFORMS) --constraint build/gpu-versions.txt \
+		--requirement training/gpu_site.txt --target build/gpu-site
+	rm -rf build/gpu-site/zstandard/_cffi* build/gpu-site/bin  # of PyPy; of this machine
+	tar -C build/gpu-site -cJf .gpu/site.tar.xz .
+	ls -l .gpu/site.tar.xz
+
 determinism: $(STAMP)
 	$(BIN)/python -m tests.helpers.determinism
 
@@ -75,4 +90,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-* .gpu build dist .mypy_cache .ruff_cache .pytest_cache

@@ -157,9 +157,16 @@ def test_commands_that_are_mentioned_are_there_with_their_options():
         assert not unknown, f"{page} names {unknown}, which no command has"
 
 
-OTHERS = {"--max-restarts", "--nproc-per-node", "--nnodes", "--node-rank", "--standalone"}
-OTHERS |= {"--rdzv-", "--master-addr", "--help", "--debug"}
-"""Options of torchrun, and of `nhzoo` itself."""
+OTHERS = {
+    "--parts",
+    "--max-restarts",
+    "--nproc-per-node",
+    "--nnodes",
+    "--node-rank",
+    "--standalone",
+}
+OTHERS |= {"--rdzv-", "--master-addr", "--help", "--debug", "--parts"}
+"""Options of torchrun, of `nhzoo` itself, and of gpu_check.py."""
 
 WRITTEN = {"out", "run", "run_folder", "o", "to", "push_to", "ledger"}
 TRACKED = re.compile(r"(training|leaderboard/(results|forecasts)|agents)/[\w./-]+")

@@ -49,7 +49,7 @@ def whole(config, games, tmp_path_factory):
     return bc.train_bc(config, *games, tmp_path_factory.mktemp("whole"))
 
 
-def torchrun(processes, config, folder, restarts=0, **options):
+def torchrun(processes, config, folder, restarts=0, loaders=0, **options):
     """`train bc` under torchrun; `options` are environment variables."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
@@ -57,7 +57,7 @@ def torchrun(processes, config, folder, restarts=0, **options):
     for name in ("data", "params", "flops", "batch", "time", "streams", "save_every"):
         command += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
     command += ["--run-folder", str(folder), "--out", str(folder.parent / "agent")]
-    command += ["--ledger", str(folder.parent / "runs.jsonl")]
+    command += ["--ledger", str(folder.parent / "runs.jsonl"), "--loaders", str(loaders)]
     env = os.environ | {"OMP_NUM_THREADS": "1"} | options
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=env, text=True, **pipes)
@@ -96,7 +96,7 @@ def test_two_processes_train_as_one_and_go_on_where_one_was(config, games, whole
     for _ in range(40):
         alone.step()
     alone.save()
-    process = torchrun(2, config, folder)
+    process = torchrun(2, config, folder, loaders=2)
     out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert out.count("held-out loss") == 1  # one process speaks

@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/nhzoo demo bc-lstm-483k --protocol smoke-v1 --out build/demo
+	$(BIN)/nhzoo demo bc-lstm-483k --protocol monk-lite-v1 --episodes 6 --watch 60 --out build/demo
 
 test: lint
 	$(PYTEST)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -337,6 +339,29 @@ def test_the_tour_ends_with_a_verified_score_and_a_page(shared_entry, tmp_path):
         cli.commands[words[0]].make_context(words[0], words[1:])
     again = run("tour", shared_entry, "--out", tmp_path / "tour", "--workers", "2")
     assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.slow
+def test_the_demo_shows_an_agent_and_its_score_beside_baselines(shared_entry, tmp_path):
+    """On a terminal it plays while the games are played; without one, or in CI, it does not."""
+    out = tmp_path / "demo"
+    words = ("demo", shared_entry, "--episodes", "2", "--watch", "2", "--out", out)
+    plain = run(*words)
+    assert plain.returncode == 0, plain.stderr
+    assert "Dlvl:" not in plain.stdout
+    rows = {line.split("\t")[0]: line.split("\t") for line in plain.stdout.splitlines()}
+    assert rows["tiny-agent"][1] == rows["random"][1] == "2"
+    assert "AutoAscend (reference)" in rows and "nhzoo watch" in plain.stdout
+    if not shutil.which("script"):
+        return
+    shutil.rmtree(out)
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    command = shlex.join([sys.executable, "-m", "nhzoo", *map(str, words)])
+    script = ["script", "-qec", f"stty cols 100 rows 40; {command}", "/dev/null"]
+    done = subprocess.run(script, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout[-500:]
+    assert "Dlvl:" in done.stdout and "That was the beginning of game 0" in done.stdout
+    assert (out / "tiny-agent" / "result.json").is_file()
 
 
 @pytest.mark.slow

@@ -6,8 +6,6 @@ import ast
 import json
 import re
 import shlex
-import subprocess
-import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -237,19 +235,6 @@ NOT_LINKED = {"README.md", "training/REPORT.in.md"}  # itself, and what REPORT.m
 NOT_LINKED |= {"nhzoo/data/bundled/README.md", "training/recordings/README.md"}  # linked further on
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "nhzoo/envs/README.md"])
-def test_python_of_these_pages_runs(page, tmp_path):
-    for number, block in enumerate(fenced(TEXTS[page], "python")):
-        script = tmp_path / f"block{number}.py"
-        script.write_text(block)
-        done = subprocess.run(
-            [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
-        assert page != "README.md" or done.stdout.endswith("\nTrue\n")
-
-
 @pytest.mark.parametrize("page", TEXTS)
 def test_links_of_the_documents_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", TEXTS[page]):
@@ -284,20 +269,6 @@ def run(line: str, cwd: Path, monkeypatch) -> click.testing.Result:
 @pytest.mark.parametrize("line", CHEAP)
 def test_cheap_commands_run(line, tmp_path, monkeypatch):
     assert run(line, tmp_path, monkeypatch).output
-
-
-@pytest.mark.slow
-def test_the_page_on_scaling_runs_as_it_stands(tmp_path, monkeypatch):
-    """Plan, fit, forecast and grade of training/SCALING.md, each after the other."""
-    (block,) = fenced(TEXTS["training/SCALING.md"], "sh")[:1]
-    lines = [line for line in lines_of(block) if line]
-    assert [words_of(line)[0] for line in lines] == ["sweep", "fit", "plot", "forecast", "grade"]
-    for line in lines:
-        if " plot " in line:
-            continue  # what it draws is tested with the report's figures
-        few = " --resamples 50 --holdout 1" if " fit " in line else ""
-        run(line + few, tmp_path, monkeypatch)
-    assert json.loads((tmp_path / "forecast.json").read_text())["flops"] == 5e13
 
 
 # Figures

@@ -141,14 +141,14 @@ class PolicyAgent:
         }
 
     def initial_state(self, batch: int) -> tuple[Array, ...]:
-        """The layers' states, float32 [batch, hidden], and recalls, uint16 [batch, 1912]."""
+        """The layers' states, float32 [batch, hidden], and recalls, uint16 [batch, 1945]."""
         from nhzoo.policy import features
         from nhzoo.policy.config import LAYERS
 
         self._batch = max(self._batch, batch)
         shape = batch, self.entry.policy.config.hidden
         layers = (np.zeros(shape, np.float32) for _ in range(LAYERS))
-        return *layers, features.no_recall(batch)
+        return *layers, features.no_recall(batch, self.entry.policy.config.preprocessing)
 
     def act(
         self, observation: Mapping[str, Array], state: Any, uniform: Array

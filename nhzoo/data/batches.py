@@ -19,7 +19,7 @@ from nhzoo.data.frames import FrameReader, GameFrames, apply, frames_in
 from nhzoo.envs.actions import ACTION_OF_KEY, TTY
 from nhzoo.errors import InputError
 from nhzoo.policy import features, memory
-from nhzoo.policy.config import COLS, ROWS
+from nhzoo.policy.config import COLS, PREPROCESSING, ROWS
 from nhzoo.policy.features import Features
 from nhzoo.runtime import kernels
 
@@ -58,6 +58,7 @@ class Streams:
     = (rank, world) the batches are those rows of the whole batch that are this process's: every
     process follows all streams and reads its own, so `world` processes together read what one
     would. `part` = (i, n) leaves the i-th of n parts, as equal as can be, of these rows.
+    `version` is that of the features.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Streams:
         shard: tuple[int, int] = (0, 1),
         starts: str = ANYWHERE,
         part: tuple[int, int] = (0, 1),
+        version: int = PREPROCESSING,
     ) -> None:
         rank, world = shard
         if streams % batch:
@@ -83,6 +85,7 @@ class Streams:
         learnt = np.array([GameFrames(path).expert_from for path in games], np.int64)
         self._starts = np.maximum(0, learnt - _BEFORE) // time * time
         self._batch, self._time, self._seed, self._view = batch, time, seed, view
+        self._version = version
         rows = batch // world
         ends = [rank * rows + rows * (part[0] + end) // part[1] for end in (0, 1)]
         self._rows = slice(*ends)
@@ -190,7 +193,9 @@ class Streams:
         reader = self._readers[stream]
         if reader is None:
             path, begin = self._games[self._at[stream]], int(self._begin[stream])
-            reader = self._readers[stream] = _Reader(path, begin, remembers=self._view == "policy")
+            remembers = self._view == "policy"
+            reader = _Reader(path, begin, remembers=remembers, version=self._version)
+            self._readers[stream] = reader
             reader.skip(int(self._position[stream]) - begin)  # restored: what it has read before
         return reader
 
@@ -207,6 +212,7 @@ def read_games(
     time: int,
     limit: int | None = None,
     view: View = "policy",
+    version: int = PREPROCESSING,
 ) -> Iterator[tuple[Batch, Array]]:
     """Every frame of `games` once (the first `limit` of each), for measuring.
 
@@ -222,7 +228,9 @@ def read_games(
             reader = readers[row]
             if reader is None or reader.left == 0:
                 at[row] = next(queue, -1)
-                readers[row] = None if at[row] < 0 else _Reader(games[at[row]], 0, limit)
+                readers[row] = (
+                    None if at[row] < 0 else _Reader(games[at[row]], 0, limit, version=version)
+                )
                 first[row] = True
         if all(reader is None for reader in readers):
             return
@@ -233,10 +241,15 @@ class _Reader:
     """A game read forward, and what is recalled of it from where reading began."""
 
     def __init__(
-        self, path: Path, begin: int, limit: int | None = None, remembers: bool = True
+        self,
+        path: Path,
+        begin: int,
+        limit: int | None = None,
+        remembers: bool = True,
+        version: int = PREPROCESSING,
     ) -> None:
         self.frames = FrameReader(GameFrames(path), begin)
-        self.recall = features.no_recall(1)[0]
+        self.recall = features.no_recall(1, version)[0]
         self._remembers = remembers
         self._end = min(self.frames.game.length, limit or self.frames.game.length)
         fields: Any = self.frames.game.layout.fields

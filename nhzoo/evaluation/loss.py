@@ -167,7 +167,9 @@ def measure_sums(
     frames = unscored = 0
     policy.eval()
     screens = read_games(games, batch, TIME, max_frames, "screens") if questions else None
-    for part, rows in read_games(games, batch, TIME, max_frames):
+    for part, rows in read_games(
+        games, batch, TIME, max_frames, version=policy.config.preprocessing
+    ):
         state = zero_first(state, part.first)
         begin[part.first] = 0
         inputs = {name: tensor.to(device) for name, tensor in tensors_of(part).items()}

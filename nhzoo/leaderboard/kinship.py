@@ -206,7 +206,7 @@ def _columns(head: Array) -> Array:
 @torch.no_grad()
 def _logits(policy: Policy, screens: Screens) -> Array:
     chars, colors, cursor, previous = (part[:, None] for part in screens)
-    encoded = features.encode_games(chars, colors, cursor, previous)
+    encoded = features.encode_games(chars, colors, cursor, previous, policy.config.preprocessing)
     time = len(previous)
     logits, _ = policy(to_tensors(encoded, time, 1), policy.initial_state(1))
     found = logits.numpy().astype(float)

@@ -24,7 +24,7 @@ import torch
 from nhzoo.envs.actions import ACTION_KEYS
 from nhzoo.errors import InputError
 from nhzoo.policy import arithmetic, features
-from nhzoo.policy.config import ARCHITECTURE, LAYERS, PREPROCESSING, PolicyConfig
+from nhzoo.policy.config import ARCHITECTURE, LAYERS, READABLE, PolicyConfig
 from nhzoo.policy.inference import Inference
 from nhzoo.policy.network import Policy, to_tensors
 from nhzoo.runtime import files
@@ -96,7 +96,7 @@ def save_entry(
         "params": policy.config.params,
         "train_flops_per_frame": policy.config.train_flops,
         "policy": policy.config.to_dict(),
-        "preprocessing_version": PREPROCESSING,
+        "preprocessing_version": policy.config.preprocessing,
         "action_table_sha256": ACTION_TABLE,
         "sampling": asdict(sampling),
         "training": dict(training),
@@ -120,18 +120,18 @@ def load_entry(folder: Path) -> Entry:
     where = folder / "config.json"
     config = files.read_json(files.inside(folder, "config.json"))
     for field, wanted in (
-        ("schema_version", SCHEMA),
-        ("architecture", ARCHITECTURE),
-        ("preprocessing_version", PREPROCESSING),
-        ("action_table_sha256", ACTION_TABLE),
+        ("schema_version", (SCHEMA,)),
+        ("architecture", (ARCHITECTURE,)),
+        ("preprocessing_version", READABLE),
+        ("action_table_sha256", (ACTION_TABLE,)),
     ):
-        if config.get(field) != wanted:
+        if config.get(field) not in wanted or isinstance(config.get(field), bool):
             raise InputError(
                 f"{where}: {field} is {config.get(field)!r:.80}, this version of nhzoo reads "
-                f"{wanted!r}"
+                f"{' or '.join(map(repr, wanted))}"
             )
     try:
-        shape = PolicyConfig.from_dict(config.get("policy"))
+        shape = PolicyConfig.from_dict(config.get("policy"), config["preprocessing_version"])
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     if config.get("params") != shape.params:
@@ -255,15 +255,20 @@ def _self_test(policy: Policy, path: Path, numerics: str) -> None:
 @torch.no_grad()
 def _probe(policy: Policy, probe: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     time, batch = probe["previous"].shape
-    encoded = features.encode_games(*(probe[name] for name in _PARITY_INPUT))
+    encoded = _features(policy, probe)
     logits, _ = policy(to_tensors(encoded, time, batch), policy.initial_state(batch))
     return np.ascontiguousarray(logits.numpy())
+
+
+def _features(policy: Policy, probe: Mapping[str, np.ndarray[Any, Any]]) -> features.Features:
+    chars, colors, cursor, previous = (probe[name] for name in _PARITY_INPUT)
+    return features.encode_games(chars, colors, cursor, previous, policy.config.preprocessing)
 
 
 def _play(policy: Policy, probe: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     """Logits of the same input, float32 [T, B, 121], by the code that plays."""
     time, batch = probe["previous"].shape
-    encoded = vars(features.encode_games(*(probe[name] for name in _PARITY_INPUT)))
+    encoded = vars(_features(policy, probe))
     player = Inference(policy, batch)
     states = [np.zeros((batch, policy.config.hidden), np.float32)] * LAYERS
     logits = []

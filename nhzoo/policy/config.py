@@ -57,8 +57,13 @@ HERE_OF_MAP = 5
 HERE_OF_MEMORY = 4
 """Symbols: age of what was killed on the hero's cell; hunger; time since a prayer; health."""
 
-PREPROCESSING = 3
-"""Version of what is read of a screen; a checkpoint names the one it was trained with."""
+PREPROCESSING = 4
+"""Version of what is read of a screen; a checkpoint names the one it was trained with.
+
+From 4 on a corpse has the age of the kill of its name, and peaceful creatures are told apart.
+"""
+READABLE = (3, 4)
+"""Versions with which checkpoints still play."""
 
 CROP = 11  # cells on a side, the cursor in the middle
 PATCH_ROWS, PATCH_COLS = 3, 4  # cells of one patch of the map
@@ -88,7 +93,10 @@ _ENCODER = ("crop", "map", "join")
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """Widths of every layer. `hidden` is the core's; the rest follow from it in `for_params`."""
+    """Widths of every layer. `hidden` is the core's; the rest follow from it in `for_params`.
+
+    `preprocessing` is no width: the version of the features that are read. `to_dict` leaves it out.
+    """
 
     hidden: int
     cell: int
@@ -104,6 +112,7 @@ class PolicyConfig:
     recent: int
     compass: int
     here: int
+    preprocessing: int = PREPROCESSING
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -265,15 +274,17 @@ class PolicyConfig:
 
     def to_dict(self) -> dict[str, int]:
         """The widths as plain JSON."""
-        return asdict(self)
+        widths = asdict(self)
+        del widths["preprocessing"]
+        return widths
 
     @classmethod
-    def from_dict(cls, values: object) -> PolicyConfig:
+    def from_dict(cls, values: object, preprocessing: int = PREPROCESSING) -> PolicyConfig:
         """The inverse of `to_dict`, for untrusted input."""
-        names = {field.name for field in fields(cls)}
+        names = {field.name for field in fields(cls)} - {"preprocessing"}
         if not isinstance(values, Mapping) or set(values) != names:
             raise InputError(f"policy config: needs exactly the fields {sorted(names)}")
-        return cls(**values)
+        return cls(**values, preprocessing=preprocessing)
 
 
 def flop_model() -> str:

@@ -1,4 +1,4 @@
-"""Features of a screen: small integer symbols that select rows of tables. Preprocessing v3.
+"""Features of a screen: small integer symbols that select rows of tables. Preprocessing v4.
 
 Only what a terminal shows goes in (characters, colours, cursor) and the keys that were pressed, so
 recorded ttyrecs, replays and live games are one input. What earlier screens showed comes in through
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from nhzoo.envs.actions import ACTION_KEYS
-from nhzoo.policy import map_search, memory
+from nhzoo.policy import map_search, memory, peaceful
 from nhzoo.policy.config import (
     CHARS,
     COLORS,
@@ -42,6 +42,7 @@ from nhzoo.policy.config import (
     PATCH_COLS,
     PATCH_ROWS,
     PATCHES,
+    PREPROCESSING,
     ROWS,
     STATUS_CELLS,
     STATUS_SYMBOLS,
@@ -186,9 +187,14 @@ RECENT_LAYOUT, COMPASS_LAYOUT, HERE_LAYOUT = _recent_layout(), _compass_layout()
 CHOICES_LAYOUT = _choices_layout()
 
 
-def no_recall(n: int) -> Array:
-    """The memory of n games before their first screen: uint16 [n, 1912]."""
-    return np.zeros((n, memory.RECALL), np.uint16)
+def no_recall(n: int, version: int = PREPROCESSING) -> Array:
+    """The memory of n games before their first screen: uint16 [n, 1945].
+
+    `version` is that of the features that are to be made, 3 or 4.
+    """
+    recall = np.zeros((n, memory.RECALL), np.uint16)
+    recall[:, memory.VERSION] = version
+    return recall
 
 
 def encode(
@@ -196,7 +202,7 @@ def encode(
 ) -> Features:
     """Encode n screens of n games: characters and colours [n, 24, 80], cursors [n, 2].
 
-    `recall` uint16 [n, 1912] is brought up to these screens in place; what is pressed next is for
+    `recall` uint16 [n, 1945] is brought up to these screens in place; what is pressed next is for
     `memory.push_key` to tell it. `out`: contiguous arrays of n frames to write into.
     """
     n = len(chars)
@@ -218,12 +224,18 @@ def encode(
     return features
 
 
-def encode_games(chars: Array, colors: Array, cursor: Array, previous_keys: Array) -> Features:
+def encode_games(
+    chars: Array,
+    colors: Array,
+    cursor: Array,
+    previous_keys: Array,
+    version: int = PREPROCESSING,
+) -> Features:
     """Encode T screens of B games from their start, [T, B, ...]; features are [T, B, ...] too.
 
     `previous_keys` uint8 [T, B]: what was pressed before each screen, 0 for nothing.
     """
-    recall = no_recall(chars.shape[1])
+    recall = no_recall(chars.shape[1], version)
     steps = []
     for t in range(len(chars)):
         for game, key in enumerate(previous_keys[t]):
@@ -290,6 +302,12 @@ def encode_place(
     memory.note(chars, turn, recall)
     on_hero = memory.remember(chars, row, col, level, turn, recall)
     encode_crop(chars, colors, row, col, frame.crop)
+    if recall[memory.VERSION] >= memory.NAMED:
+        memory.look(chars, on_hero, recall)
+        peaceful.note_list(chars, recall)
+        if on_hero:
+            peaceful.follow(chars, recall)
+            _mark(chars, row, col, recall, frame.crop[1])
     memory.footprints(recall, row, col, CROP, frame.crop[2])
     encode_map(chars, row, col, frame.map)
     if on_hero:
@@ -303,11 +321,31 @@ def encode_place(
 
 
 @kernels.njit()
+def _mark(chars: Array, row: int, col: int, recall: Array, colors: Array) -> None:
+    """Give peaceful and tame creatures the colour of nothing in the crop, where none has it."""
+    for k in range(memory.MOST_FRIENDS):
+        cell = int(recall[memory.FRIENDS + 3 * k])
+        if not cell:
+            continue
+        y, x = memory.position(cell)
+        if chars[y * COLS + x] != recall[memory.FRIENDS + 3 * k + 1] & 0xFF:
+            continue
+        down, right = y - row + CROP // 2, x - col + CROP // 2
+        if 0 <= down < CROP and 0 <= right < CROP:
+            colors[down * CROP + right] = 1
+
+
+@kernels.njit()
 def recall_screen(chars: Array, row: int, col: int, recall: Array) -> None:
     """Bring `recall` up to one screen, uint8 [1920], as `encode_place` does."""
     level, turn, _, _, _ = bottom_line(chars)
     memory.note(chars, turn, recall)
-    memory.remember(chars, row, col, level, turn, recall)
+    on_hero = memory.remember(chars, row, col, level, turn, recall)
+    if recall[memory.VERSION] >= memory.NAMED:
+        memory.look(chars, on_hero, recall)
+        peaceful.note_list(chars, recall)
+        if on_hero:
+            peaceful.follow(chars, recall)
 
 
 @kernels.njit()

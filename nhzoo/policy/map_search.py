@@ -16,9 +16,11 @@ from nhzoo.policy.memory import (
     BOTTOM,
     COL_STEP,
     DIRECTION,
+    FRIENDS,
     KEYS,
     KILLS,
     MEMORIES,
+    MOST_FRIENDS,
     ROW_STEP,
     SPENT,
     STEP,
@@ -46,6 +48,7 @@ _FRESH = 30  # turns for which a corpse is surely safe
 _OPEN, _DOOR, _ROCK, _WALL, _THING, _BEING, _SHUT = 1, 2, 4, 8, 16, 32, 64
 _BROWN = 3
 _KIND_BITS = 24  # where a kind begins in `survey`'s grid
+_TAME = 0x100  # see `peaceful`
 _NOT_YET = 1 << 16  # the distance of a cell that is not reached yet
 _BLANKS = np.uint64(0x2020202020202020)
 _NO_WAY = (2, 6, 10, 14)  # colours of "#" that is a tree or iron bars
@@ -130,6 +133,11 @@ def direction_features(
     """
     grid, distance, ways, queue = scratch[0], scratch[1], scratch[2], scratch[3]
     survey(chars, colors, grid, distance)
+    for k in range(MOST_FRIENDS):
+        friend = int(recall[FRIENDS + 3 * k])
+        if friend and grid[friend] >> _KIND_BITS & _BEING:
+            stays = 0 if recall[FRIENDS + 3 * k + 1] >= _TAME else _SHUT  # pets give way
+            grid[friend] = grid[friend] & 0xFFFFFF | (_OPEN | stays) << _KIND_BITS
     found_at = np.full(TARGETS, -1, np.int64)
     found = np.zeros(TARGETS, np.int64)
     start = np.uint64(place(row, col))
@@ -239,6 +247,8 @@ def _beside(
         next_to = _AROUND[d, DIRECTIONS]
         out[0] = near[next_to]
         out[1] = (colors[y * COLS + x] & 15) + 1 if near[next_to] else 0
+        if near[next_to] and _is_friend(recall, place(y, x), near[next_to]):
+            out[1] = 1
         out[2] = near[_NEAR * _NEAR + next_to]
         for r in range(RING):
             out[3 + r] = near[_AROUND[d, r]]
@@ -256,6 +266,15 @@ def _beside(
         if latest >= 0:
             turns[3] = 1 + ((d - latest) & 7)
         turns[4], turns[5] = 1 + d % 2, 1 + d
+
+
+@kernels.njit()
+def _is_friend(recall: Array, cell: int, char: int) -> bool:
+    """Whether a peaceful or tame creature of this letter, 1 + printable, is known on a cell."""
+    for k in range(MOST_FRIENDS):
+        if recall[FRIENDS + 3 * k] == cell:
+            return bool((recall[FRIENDS + 3 * k + 1] & 0xFF) - 31 == char)
+    return False
 
 
 @kernels.njit()

@@ -15,7 +15,7 @@ import numba
 import numpy as np
 
 from nhzoo.policy.config import COLS, DIRECTIONS, HISTORY
-from nhzoo.policy.screen_text import has
+from nhzoo.policy.screen_text import begins, find, has
 from nhzoo.runtime import kernels
 
 Array = np.ndarray[Any, Any]
@@ -30,15 +30,26 @@ LEVEL, TURN, PLACE, KEYS = CELLS, CELLS + 1, CELLS + 2, CELLS + 3
 KILLS = KEYS + HISTORY
 PRAYED = KILLS + 2 * MEMORIES
 SHOWN, STILL = PRAYED + 1, PRAYED + 2
-RECALL = PRAYED + 3
-"""uint16 [1912], what is carried of a game: cells, level, turn, the hero's cell, the latest keys,
-the latest kills (cell and turn of each), the turn of the last prayer, and the turn that was shown
-last and for how many screens it has been no other.
+NAMES = PRAYED + 3
+CORPSE, CORPSE_PLACE = NAMES + MEMORIES, NAMES + MEMORIES + 1
+FRIENDS = CORPSE_PLACE + 1
+MOST_FRIENDS = 8
+VERSION = FRIENDS + 3 * MOST_FRIENDS
+RECALL = VERSION + 1
+"""uint16 [1945], what is carried of a game: cells, level, turn, the hero's cell, the latest keys,
+the latest kills (cell and turn of each), the turn of the last prayer, the turn that was shown
+last and for how many screens it has been no other; hashes of the names of what was killed, and of
+the corpse that lies where the hero stands, with that cell; cell, letter and turn of each peaceful
+or tame creature, see `peaceful`; and the version of the features that are made of all this.
 
 A cell holds the turns spent on it (15 bits) and whether the hero has stood on it or beside it.
 """
 _BESIDE, SPENT = 0x8000, 0x7FFF
 _MOST_TURNS = 20  # that one key adds
+_TOP_LINES = 3  # where it is said what lies here
+_PENDING = 0xFFFF  # as a corpse's cell: where the hero will be seen next
+NAMED = 4
+"""Version of the features from which on kills have names and creatures may be peaceful."""
 
 MOVES = "kulnjbhy"
 """The keys of the eight directions, north first, clockwise."""
@@ -51,6 +62,13 @@ THINGS = ')[="(%!?/+$*'
 THING = np.isin(np.arange(256), np.frombuffer(THINGS.encode(), np.uint8))
 _KILL = np.frombuffer(b"You kill ", np.uint8)
 _PRAYER = np.frombuffer(b"You begin praying", np.uint8)
+_THE, _EATEN, _CORPSE, _SEE, _EAT, _THERE, _THINGS, _END, _NOTHING, _EATING = (
+    np.frombuffer(text, np.uint8)
+    for text in (
+        *(b"the ", b"partly eaten ", b" corpse", b"You see here a", b"eat it?", b"There is a"),
+        *(b"Things that are here:", b"(end)", b"You see no objects here", b"You finish eating"),
+    )
+)
 _MISSILE = 10  # cells that one flies
 _MOST = 1 << 12  # turns that are told apart
 
@@ -94,10 +112,15 @@ def push_key(recall: Array, key: int) -> None:
 
 
 def push_keys(recall: Array, keys: Array) -> None:
-    """`push_key` for n games: recall [n, 1912], keys [n]."""
+    """`push_key` for n games: recall [n, 1945], keys [n]."""
     last = KEYS + HISTORY - 1
     recall[:, KEYS + 1 : last + 1] = recall[:, KEYS:last].copy()
     recall[:, KEYS] = keys
+
+
+def forget(recall: Array) -> None:
+    """Begin games anew: recall [n, 1945] as before the first screen, of the version that it was."""
+    recall[..., :VERSION] = 0
 
 
 @kernels.njit()
@@ -114,6 +137,7 @@ def remember(chars: Array, row: int, col: int, level: int, turn: int, recall: Ar
     if level != recall[LEVEL]:
         recall[:CELLS] = 0
         recall[KILLS : KILLS + 2 * MEMORIES] = 0
+        recall[CORPSE_PLACE:VERSION] = 0
         recall[LEVEL], recall[TURN], recall[PLACE] = level, turn & 0xFFFF, cell
     passed = min(_MOST_TURNS, (turn - int(recall[TURN])) & 0xFFFF)
     before = int(recall[PLACE])
@@ -167,11 +191,122 @@ def note(chars: Array, turn: int, recall: Array) -> None:
             break
     if direction < 0 or recall[PLACE] == 0:
         return
-    cell = _fallen(chars, int(recall[PLACE]), direction)
-    if recall[KILLS] != cell:
+    named = recall[VERSION] >= NAMED
+    if not named or _thrown(recall):
+        cell = _fallen(chars, int(recall[PLACE]), direction)
+    else:
+        cell = int(recall[PLACE] + np.int64(STEP[direction]))
+    name = _name(message, find(message, _KILL) + len(_KILL))
+    if recall[KILLS] != cell or (named and recall[NAMES] != name):
         for k in range(2 * MEMORIES - 1, 1, -1):
             recall[KILLS + k] = recall[KILLS + k - 2]
+        for k in range(MEMORIES - 1, 0, -1):
+            recall[NAMES + k] = recall[NAMES + k - 1]
+    elif named:
+        return  # a second corpse of the kind: the first may be the one that is found
     recall[KILLS], recall[KILLS + 1] = cell & 0xFFFF, turn & 0xFFFF
+    recall[NAMES] = name
+
+
+@numba.njit(nogil=True)
+def _thrown(recall: Array) -> bool:
+    """Whether the key that gave the latest direction was for a missile: "t", item, direction."""
+    for k in range(4):
+        if DIRECTION[recall[KEYS + k]] >= 0:
+            return bool(recall[KEYS + k + 2] == 116 or recall[KEYS + k + 1] == 102)
+    return False
+
+
+@numba.njit(nogil=True)
+def _name(line: Array, at: int) -> int:
+    """A hash, 1 to 65535, of the name at a place of a line: to a "!", "." or " corpse"."""
+    if begins(line, at, _THE):
+        at += len(_THE)
+    if begins(line, at, _EATEN):
+        at += len(_EATEN)
+    value = 0x811C
+    while at < len(line) and line[at] != 33 and line[at] != 46 and not begins(line, at, _CORPSE):
+        value = ((value ^ int(line[at])) * 0x0193) & 0xFFFFFF
+        at += 1
+    return max(1, (value ^ value >> 16) & 0xFFFF)
+
+
+@kernels.njit()
+def look(chars: Array, on_hero: bool, recall: Array) -> None:
+    """Update `recall` from what a screen, uint8 [1920], says of a corpse where the hero stands."""
+    found = -1
+    for row in range(_TOP_LINES):  # behind "There is a doorway here.", say
+        line = chars[row * COLS : (row + 1) * COLS]
+        at = find(line, _SEE)
+        if at >= 0:
+            found = _corpse(line, at + len(_SEE))
+            break
+        if row == 0 and begins(line, 0, _THERE) and has(line, _EAT):
+            found = _corpse(line, len(_THERE))
+            break
+        at = find(line, _THINGS)
+        if at >= 0:
+            found = _listed(chars, row + 1, at)
+            break
+    if found >= 0 or has(chars[:COLS], _NOTHING):
+        recall[CORPSE] = max(0, found)
+        recall[CORPSE_PLACE] = recall[PLACE] if on_hero else _PENDING
+    elif on_hero and recall[CORPSE_PLACE] == _PENDING:
+        recall[CORPSE_PLACE] = recall[PLACE]
+    elif on_hero and recall[CORPSE_PLACE] != recall[PLACE]:
+        recall[CORPSE] = 0
+    if recall[CORPSE] and has(chars[:COLS], _EATING):
+        for k in range(MEMORIES):
+            if recall[KILLS + 2 * k] == recall[PLACE] and recall[NAMES + k] == recall[CORPSE]:
+                recall[KILLS + 2 * k] = 0
+        recall[CORPSE] = 0
+
+
+@numba.njit(nogil=True)
+def _listed(chars: Array, row: int, column: int) -> int:
+    """The hash of the first corpse in a list of things, from a row and column on; 0 for none."""
+    while row < BOTTOM:
+        line = chars[row * COLS : (row + 1) * COLS]
+        if begins(line, column, _END):
+            break
+        if line[column] == 97 and (line[column + 1] == 32 or line[column + 1] == 110):  # "a", "an"
+            found = _corpse(line, column + 1)
+            if found:
+                return found
+        row += 1
+    return 0
+
+
+@numba.njit(nogil=True)
+def _corpse(line: Array, at: int) -> int:
+    """The hash of the corpse's name behind the "a" of "a newt corpse"; 0 when it is no corpse."""
+    at += 2 if line[at] == 110 else 1
+    stop = at
+    while stop < len(line) and line[stop] != 46 and line[stop] != 40:  # "." and "("
+        if begins(line, stop, _CORPSE):
+            return _name(line, at)
+        stop += 1
+    return 0
+
+
+@numba.njit(nogil=True)
+def _age_here(turn: int, recall: Array) -> int:
+    """The symbol for a corpse where the hero stands: its age, 8 when unknown, 9 for a kill alone.
+
+    A corpse is as old as the kill of its name there, the oldest of several: AutoAscend eats none
+    that it has not seen fall, and not the newest of two.
+    """
+    there = recall[CORPSE_PLACE] == recall[PLACE] or recall[CORPSE_PLACE] == _PENDING
+    named = recall[CORPSE] > 0 and there
+    symbol = 8 if named else 0
+    for k in range(MEMORIES):
+        if recall[KILLS + 2 * k] != recall[PLACE] or not recall[PLACE]:
+            continue
+        if named and recall[NAMES + k] == recall[CORPSE]:
+            symbol = int(_AGE[min(255, since(turn, recall[KILLS + 2 * k + 1]))])
+        elif not named:
+            symbol = 9
+    return symbol
 
 
 @numba.njit(nogil=True)
@@ -198,7 +333,9 @@ def vitals(turn: int, health: int, most: int, hunger: int, recall: Array, here: 
     here[2] = here[3] = 0
     if turn < 0:
         return
-    for k in range(MEMORIES):
+    if recall[VERSION] >= NAMED:
+        here[0] = _age_here(turn, recall)
+    for k in range(MEMORIES if recall[VERSION] < NAMED else 0):
         if recall[KILLS + 2 * k] == recall[PLACE] and recall[PLACE]:
             here[0] = _AGE[min(255, since(turn, recall[KILLS + 2 * k + 1]))]
             break

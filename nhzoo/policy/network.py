@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from nhzoo.envs.actions import ACTION_KEYS, TTY
 from nhzoo.policy import features as seen
 from nhzoo.policy import memory
-from nhzoo.policy.config import GATES, LAYERS, TABLES, PolicyConfig
+from nhzoo.policy.config import GATES, LAYERS, PREPROCESSING, TABLES, PolicyConfig
 from nhzoo.policy.features import Features
 from nhzoo.policy.table_sums import symbol_sum, table_sum
 from nhzoo.runtime import kernels
@@ -306,11 +306,12 @@ class Policy(nn.Module):
 class ScreenReader:
     """What a policy reads of `games` games that go on side by side, for training of your own.
 
-    Call `read` with every screen, `press` with every key, and `restart` where a game has begun.
+    Call `read` with every screen, `press` with every key, and `restart` where a game has begun. For
+    the network of a loaded agent give its `config.preprocessing`.
     """
 
-    def __init__(self, games: int) -> None:
-        self._recall = seen.no_recall(games)
+    def __init__(self, games: int, preprocessing: int = PREPROCESSING) -> None:
+        self._recall = seen.no_recall(games, preprocessing)
 
     def read(self, observation: Mapping[str, Array]) -> dict[str, Tensor]:
         """The input of `Policy.forward`, [1, games, ...], of NLE's observations [games, ...]."""
@@ -324,7 +325,7 @@ class ScreenReader:
 
     def restart(self, games: Array) -> None:
         """Forget the games that bool [games] marks: read next are their first screens."""
-        self._recall[games] = 0
+        self._recall[games, : memory.VERSION] = 0
 
 
 def to_tensors(features: Features, time: int, batch: int) -> dict[str, Tensor]:

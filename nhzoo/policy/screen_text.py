@@ -56,6 +56,36 @@ def has(line: Array, text: Array) -> bool:
     return False
 
 
+@kernels.njit()
+def begins(line: Array, at: int, text: Array) -> bool:
+    """Whether a text stands at a place of a line of characters; both uint8."""
+    if at + len(text) > len(line):
+        return False
+    same = True
+    for k in range(len(text)):
+        same &= line[at + k] == text[k]
+    return same
+
+
+@kernels.njit()
+def find(line: Array, text: Array) -> int:
+    """Where a text begins in a line of characters; -1 for nowhere. Both uint8."""
+    for at in range(len(line) - len(text) + 1):
+        if line[at] == text[0] and begins(line, at, text):
+            return at
+    return -1
+
+
+@kernels.njit()
+def number(line: Array, at: int) -> int:
+    """The number whose first digit stands at a place of a line, uint8; 0 for none."""
+    value = 0
+    while at < len(line) and 48 <= line[at] <= 57 and value < 1 << 24:
+        value = value * 10 + int(line[at]) - 48
+        at += 1
+    return value
+
+
 @numba.njit(nogil=True)
 def _number(chars: Array, at: int) -> int:
     value = 0

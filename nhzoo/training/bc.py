@@ -207,7 +207,9 @@ class Run:
     def _open(self, say: Callable[[str], None]) -> None:
         state = None
         if distributed.rank() == 0:
-            check_config(self.folder, asdict(self.config) | {"device": self.device.type})
+            reads = self.policy.config.preprocessing
+            about = {"device": self.device.type, "preprocessing": reads}
+            check_config(self.folder, asdict(self.config) | about)
             state = read_state(self.folder, say)
         state = distributed.from_first(state)
         if state is not None:

@@ -220,7 +220,7 @@ def test_a_cursor_that_is_not_on_the_hero_is_nothing_to_remember(row, col):
     chars, _, _, _ = screen("..@")
     recall = features.no_recall(1)[0]
     assert not remember(chars, row, col, recall)
-    assert not recall.any()
+    assert not recall[: memory.VERSION].any()
 
 
 def test_keys_are_recalled_latest_first_and_turn_the_compass():

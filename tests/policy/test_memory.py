@@ -62,15 +62,17 @@ def test_any_bottom_line_is_read(text):
     assert all(-1 <= number < 10 << 24 for number in bottom_line(chars))
 
 
-def test_a_kill_is_remembered_by_place_and_turn_and_ages():
-    recall = features.no_recall(1)
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_kill_is_remembered_by_place_and_turn_and_ages(version):
+    recall = features.no_recall(1, version)
     see(recall, turn=100)
     memory.push_key(recall[0], ord("l"))
     _, fresh = see(recall, top="You kill the newt!", turn=101, things=[(5, 6, "%")])
     assert [memory.MOVES[d] for d in np.flatnonzero(fresh)] == ["l"]
     assert fresh.max() == 1  # next to it
     for turn, age in ((102, 1), (110, 2), (125, 3), (140, 4), (150, 5), (190, 6), (220, 7)):
-        here, fresh = see(recall, turn=turn, hero=(5, 6))
+        top = "You see here a newt corpse." if turn == 102 else ""
+        here, fresh = see(recall, top=top, turn=turn, hero=(5, 6))
         assert here[AGE] == age
         assert not fresh.any()  # it is here
     _, fresh = see(recall, turn=130, hero=(5, 9), things=[(5, 6, "%")])
@@ -87,7 +89,83 @@ def test_what_was_killed_with_a_missile_fell_where_a_thing_lies():
         memory.push_key(recall[0], key)
     _, fresh = see(recall, top="You kill the jackal!", turn=101, things=[(5, 9, ")")])
     assert fresh[memory.MOVES.index("l")] == 4  # cells
-    assert see(recall, turn=104, hero=(5, 9))[0][AGE] == 1
+    top = "There is a doorway here.  You see here a jackal corpse."
+    assert see(recall, top=top, turn=104, hero=(5, 9))[0][AGE] == 1
+
+
+def killed(recall, name, turn, key="l"):
+    """The hero at (5, 5) kills something beside him."""
+    memory.push_key(recall[0], ord(key))
+    see(recall, top=f"You kill the {name}!", turn=turn, things=[(5, 6, "%")])
+
+
+def test_an_old_corpse_is_not_as_young_as_what_was_killed_on_it():
+    """Grid bugs leave nothing: who eats the newt below, killed 80 turns before, is poisoned."""
+    recall = features.no_recall(1)
+    see(recall, turn=100)
+    killed(recall, "newt", 101)
+    killed(recall, "grid bug", 180)
+    top = "You see here a newt corpse."
+    assert see(recall, top=top, turn=181, hero=(5, 6))[0][AGE] == 6
+    assert see(recall, turn=182, hero=(5, 6))[0][AGE] == 6  # known as long as he stands there
+    v3 = features.no_recall(1, 3)
+    see(v3, turn=100)
+    killed(v3, "newt", 101)
+    killed(v3, "grid bug", 180)
+    assert see(v3, top=top, turn=181, hero=(5, 6))[0][AGE] == 1
+
+
+def test_of_two_of_a_kind_the_older_counts():
+    recall = features.no_recall(1)
+    see(recall, turn=100)
+    killed(recall, "jackal", 101)
+    killed(recall, "jackal", 150)
+    top = "You see here a jackal corpse."
+    assert see(recall, top=top, turn=151, hero=(5, 6))[0][AGE] == 5
+
+
+@pytest.mark.parametrize(
+    ("top", "age"),
+    [
+        ("You see here a jackal corpse.", 8),  # nobody knows how old it is
+        ("You see here a partly eaten newt corpse.", 1),
+        ("You see here 2 newt corpses.", 9),
+        ("You see here a newt.", 9),
+        ("You see here an arrow.", 9),
+        ("You see no objects here.", 9),
+        ("The little dog eats a newt corpse.", 9),
+        ("", 9),
+        ("There is an altar here.", 9),
+    ],
+)
+def test_what_lies_here_is_told_by_its_name(top, age):
+    recall = features.no_recall(1)
+    see(recall, turn=100)
+    killed(recall, "newt", 101)
+    assert see(recall, top=top, turn=103, hero=(5, 6))[0][AGE] == age
+
+
+def test_a_corpse_in_a_list_of_things_is_found():
+    recall = features.no_recall(1)
+    see(recall, turn=100)
+    killed(recall, "acid blob", 101)
+    chars, colors, _ = screen(turn=102, hero=(5, 6))
+    for row, text in enumerate(
+        ["There is a doorway here.", "", "Things that are here:", "a dagger", "an acid blob corpse"]
+    ):
+        chars[0, row, 41 : 41 + len(text)] = np.frombuffer(text.encode(), np.uint8)
+    features.encode(chars, colors, np.array([[6, 49]], np.uint8), recall)
+    assert see(recall, turn=102, hero=(5, 6))[0][AGE] == 1
+
+
+def test_what_is_eaten_is_gone():
+    recall = features.no_recall(1)
+    see(recall, turn=100)
+    killed(recall, "newt", 101)
+    see(recall, top="You see here a newt corpse.", turn=102, hero=(5, 6))
+    see(recall, top="You finish eating the newt corpse.", turn=104, hero=(5, 6))
+    top = "You see here a newt corpse."
+    assert see(recall, top=top, turn=105, hero=(5, 6))[0][AGE] == 8  # another
 
 
 def test_a_question_hides_the_hero_and_not_what_is_known_of_his_cell():
@@ -95,7 +173,7 @@ def test_a_question_hides_the_hero_and_not_what_is_known_of_his_cell():
     see(recall, turn=100)
     memory.push_key(recall[0], ord("l"))
     see(recall, top="You kill the newt!", turn=101)
-    see(recall, turn=102, hero=(5, 6))
+    see(recall, top="You see here a newt corpse.", turn=102, hero=(5, 6))
     chars, colors, _ = screen(top="There is a newt corpse here; eat it? [ynq] (n)", turn=102)
     found = features.encode(chars, colors, np.array([[0, 47]], np.uint8), recall)
     assert found.here[0, :HERE_OF_MAP].tolist() == [0] * HERE_OF_MAP

@@ -98,7 +98,7 @@ class ActorState:
     """Where an actor stands between two unrolls.
 
     Of each game: its number, the actions so far, whether it was cut short. `core` float32
-    [3, B, hidden] and `recall` uint16 [B, 1910] are those of before the frame `frame`.
+    [3, B, hidden] and `recall` uint16 [B, 1945] are those of before the frame `frame`.
     """
 
     started: int
@@ -177,7 +177,7 @@ class Actor:
         self._random = np.random.default_rng([config.seed, number, self._started])
         if state is None or not state.numbers:
             self._layers = [np.zeros((games, config.policy.hidden), np.float32)] * LAYERS
-            self._recall = features.no_recall(games)
+            self._recall = features.no_recall(games, config.policy.preprocessing)
             self._first = np.ones(games, bool)
             for i in range(games):
                 self._begin(i)
@@ -220,7 +220,7 @@ class Actor:
                     finished.append(world.finished())
                     first[i] = out.died[t, i] = world.terminated
             if first.any():
-                self._recall[first] = 0
+                self._recall[first, : memory.VERSION] = 0
                 for layer in layers:
                     layer[first] = 0.0
                 for i in np.flatnonzero(first).tolist():
@@ -268,7 +268,7 @@ class Actor:
                 self._begin(i)
         if again.any():
             self._first |= again
-            self._recall[again] = 0
+            self._recall[again, : memory.VERSION] = 0
             recall, self._recall = self._recall, self._recall.copy()
             fresh = self._encode(None)
             self._recall = np.where(again[:, None], self._recall, recall)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nhzoo.errors import CheckFailed
+from nhzoo.errors import CheckFailed, InputError
 from nhzoo.policy.checkpoint import Entry
 from nhzoo.policy.config import PolicyConfig
 from nhzoo.policy.features import Features
@@ -87,6 +87,8 @@ class ImpalaRun:
         generator = torch.Generator().manual_seed(config.seed)
         start, teacher = warm_start.start, warm_start.teacher
         shape = start.policy.config if start else PolicyConfig.for_params(config.params)
+        if teacher:
+            shape = _reading_like(teacher, shape, bool(start))
         self.policy = Policy(shape, generator)
         self.critic = Critic(shape.hidden, config.critic_hidden, generator)
         if start:
@@ -132,7 +134,8 @@ class ImpalaRun:
             "start_revision": start.revision if start else None,
             "teacher_revision": teacher.revision if teacher else None,
         }
-        check_config(folder, asdict(config) | {"device": self.device.type} | revisions, config.free)
+        reads = {"device": self.device.type, "preprocessing": shape.preprocessing}
+        check_config(folder, asdict(config) | reads | revisions, config.free)
         state = read_state(folder, say)
         actors, turn = self._load(state) if state else ({}, 0)
         self.pool = self._make_pool(actors, turn, stop, say)
@@ -379,6 +382,17 @@ def _variance(values: Tensor, weights: Tensor) -> Tensor:
     count = weights.sum()
     off = (values - (values * weights).sum() / count) * weights
     return off.square().sum() / (count - 1)
+
+
+def _reading_like(teacher: Entry, shape: PolicyConfig, started: bool) -> PolicyConfig:
+    """The student's shape, with the teacher's features: one set of them is made for both."""
+    version = teacher.policy.config.preprocessing
+    if started and shape.preprocessing != version:
+        raise InputError(
+            f"teacher {teacher.name} reads features of version {version}, the agent to start from "
+            f"those of version {shape.preprocessing}: give two agents that read the same"
+        )
+    return replace(shape, preprocessing=version)
 
 
 def _played(entry: Entry) -> Policy:

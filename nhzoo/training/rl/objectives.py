@@ -199,7 +199,7 @@ class Demonstrations:
         self._policy, self._games = policy, [path.stem for path in games]
         streams = batch * _STREAMS
         self._feed = Prefetcher(
-            lambda: Streams(games, streams, batch, time, seed),
+            lambda: Streams(games, streams, batch, time, seed, version=policy.config.preprocessing),
             device,
             2 if device.type == "cuda" else 0,
         )

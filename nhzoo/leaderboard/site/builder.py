@@ -2,8 +2,9 @@
 
 What is built depends on the board's files alone: the same files give the same bytes.
 
-`play.html?entry=org/name` is a page for the Space that plays any entry's recording. It fetches
-`replay.cast` from the hub and from nowhere else; what comes is shown as text only.
+`play.html?entry=org/name` is a page for the Space that plays any entry's recording, with
+`&beside=org/name` another's on the same game beside it. It fetches `replay.cast` from the hub and
+from nowhere else; what comes is shown as text only.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PLAY_PAGE: Final = "play.html"
 def play_page(hub: str = HUB_URL) -> str:
     """The page. It asks `hub` alone, and where that keeps its files."""
     hosts = f"{hub} https://*.hf.co https://*.huggingface.co"
-    values = single_file("player.js", "play.js", connect=hosts)
+    values = single_file("player.js", "beside.js", "play.js", connect=hosts)
     return templates().get_template(PLAY_PAGE).render(values, hub=hub)
 
 

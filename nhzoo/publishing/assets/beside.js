@@ -17,6 +17,9 @@ function startBeside(root) {
   const screens = [0, 1].map((side) => new Screen(element(`screen-${side}`)));
   const choices = [0, 1].map((side) => element(`choice-${side}`));
   const seek = element("seek");
+  choices.forEach((choice, side) => {
+    choice.replaceChildren(...casts.map((cast, i) => new Option(cast.label, i, i === side, i === side)));
+  });
   const recordings = new Map();
   let shown = null;
   let first = 0;
@@ -122,4 +125,4 @@ function startBeside(root) {
 }
 
 const beside = document.getElementById("beside");
-if (beside) startBeside(beside);
+if (beside && !beside.hidden) startBeside(beside);

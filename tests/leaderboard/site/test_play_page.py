@@ -11,14 +11,17 @@ from nhzoo.leaderboard.site.builder import play_page
 from tests.publishing.test_report import browser, drawn, frame, until  # noqa: F401
 
 
-def recording(title: str = "mine on smoke-v1, game 3") -> bytes:
+def recording(
+    title: str = "mine on smoke-v1, game 3", agent: str = "mine", game: int = 3, key: str = "j"
+) -> bytes:
     """Two screens of a made-up game, in the form that nhzoo records."""
-    about = {"agent": "mine", "protocol": "smoke-v1", "game": 3, "steps": 1, "windows": [[0, 1]]}
-    about |= {"steps_per_second": 8, "end": "<b>died</b>", "scores": [[0, 0]], "keys": {"j": "j"}}
+    about = {"agent": agent, "protocol": "smoke-v1", "game": game, "steps": 1}
+    about |= {"windows": [[0, 1]]}
+    about |= {"steps_per_second": 8, "end": "<b>died</b>", "scores": [[0, 0]], "keys": {key: key}}
     head = {"version": 2, "width": 80, "height": 24, "title": title, "nhzoo": about}
     events = [
         [0, "o", "\x1b[2J\x1b[1;1Hhello \x1b[0;31mworld"],
-        [0.125, "i", "j"],
+        [0.125, "i", key],
         [0.125, "o", "\x1b[2;1Hsecond"],
         [0.125, "m", "<i>the end</i>"],
     ]
@@ -56,5 +59,32 @@ def test_a_game_is_played_from_the_hub(browser, hub, tmp_path):  # noqa: F811
     for query in ("?entry=you/none", "?entry=you/broken", "?entry=../../x", "?entry=//evil/x", ""):
         tab.goto(path.as_uri() + query)
         until(tab, lambda: "There is no game to show" in tab.inner_text("#status"))
+    assert complaints == []
+    tab.close()
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_two_entries_are_played_side_by_side(browser, hub, tmp_path):  # noqa: F811
+    hub.add("you/mine", {"replay.cast": recording()})
+    hub.add("you/other", {"replay.cast": recording("<b>other</b>", "<i>other</i>", key="k")})
+    hub.add("you/elsewhere", {"replay.cast": recording(game=4)})
+    path = tmp_path / "play.html"
+    path.write_text(play_page(hub.url))
+    complaints = []
+    tab = browser.new_page(reduced_motion="reduce")
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.goto(path.as_uri() + "?entry=you/mine&beside=you/other")
+    until(tab, lambda: tab.get_attribute("#beside", "data-ready") == "0-1")
+    said = tab.inner_text("#beside-first-difference")
+    assert said == "First difference at step 1: j on the left, k on the right."
+    assert not tab.is_visible("#player") and tab.is_visible("#beside")
+    assert tab.inner_text("h1") == "mine on smoke-v1, game 3 · <b>other</b>"
+    assert "<i>other</i>" in tab.inner_text("#beside-choice-1")
+    tab.goto(path.as_uri() + "?entry=you/mine&beside=you/elsewhere")
+    until(tab, lambda: "There is no game to show" in tab.inner_text("#status"))
+    assert "the one is of game 3 of smoke-v1, the other of game 4" in tab.inner_text("#status")
+    tab.goto(path.as_uri() + "?entry=you/mine&beside=../x")
+    until(tab, lambda: "There is no game to show" in tab.inner_text("#status"))
     assert complaints == []
     tab.close()

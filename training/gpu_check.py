@@ -251,10 +251,13 @@ def sizes(check: Check) -> Found:
 
 def feed(check: Check) -> Found:
     """Batches on the device a second, by the number of processes that read."""
+    import torch
+
     from nhzoo.data.batches import Streams
     from nhzoo.training.distributed import pick_device
     from nhzoo.training.feed import Prefetcher
 
+    torch.set_num_threads(1)  # as a training does
     games, plan, device = check.games("train"), check.plan, pick_device(check.device)
     make = functools.partial(Streams, games, plan.batch, plan.batch, plan.time)
     for count in plan.loaders:

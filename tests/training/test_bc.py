@@ -21,7 +21,7 @@ from nhzoo.evaluation.loss import measure_agent, measure_loss
 from nhzoo.policy.checkpoint import Sampling
 from nhzoo.policy.config import LAYERS, PolicyConfig
 from nhzoo.runtime import files
-from nhzoo.training import bc, loop, outputs, run_table
+from nhzoo.training import bc, feed, loop, outputs, run_table
 from nhzoo.training.config import BCConfig, checkpoint_fractions, learning_rate
 from nhzoo.training.loop import UPDATES, DivergenceDetector
 
@@ -288,6 +288,26 @@ def test_loaders_that_are_killed_change_no_bit_of_a_training(games, tmp_path):
     assert len(said) == 2 and "another takes its place" in said[0]
     for name, tensor in plain.policy.state_dict().items():
         np.testing.assert_array_equal(tensor, run.policy.state_dict()[name])
+
+
+def test_a_gpu_has_a_loader_for_each_core_that_is_left(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(16))
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    found = [feed.default_loaders(gpu, trainers) for trainers in (1, 2, 8, 16, 32)]
+    assert found == [15, 7, 1, 1, 1]
+    assert feed.default_loaders(cpu, 1) == 0
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(128))
+    assert feed.default_loaders(gpu, 1) == feed.MOST_LOADERS
+
+
+def test_a_time_budget_is_measured_when_the_device_has_done_its_work(games, tmp_path):
+    config = replace(DEBUG, flops=None, minutes=1e-6, log_every=1_000, save_every=1_000)
+    seen = []
+    with closing(bc.Run(config, games[0], tmp_path)) as run:
+        run.check = lambda: seen.append(run.counters.update)
+        loop.Loop(run, None, print, print, print).go([])
+    assert run.counters.update == run.counters.updates == 50
+    assert [seen.count(update) for update in (9, 10, 11)] == [1, 2, 1]  # each update, and the clock
 
 
 def test_what_goes_wrong_in_the_thread_that_reads_is_heard(games, tmp_path):

@@ -92,10 +92,11 @@ def traits(agent: object, loaded_by: str | None = None) -> AgentTraits:
     )
 
 
-def cumulative(logits: Array, temperature: float) -> Array:
+def cumulative(logits: Array, temperature: float, min_p: float = 0.0) -> Array:
     """Cumulative probabilities in action order, float64 like `logits` [B, actions]."""
     scaled = logits.astype(np.float64) / temperature
     weights = np.exp(scaled - scaled.max(-1, keepdims=True))
+    weights[weights < min_p] = 0.0
     return np.asarray(np.cumsum(weights / weights.sum(-1, keepdims=True), axis=-1))
 
 
@@ -164,7 +165,7 @@ class PolicyAgent:
             still = reached[-1][:, memory.STILL, None].astype(np.float32)
             logits /= 1 + still // sampling.patience
         self.last_logits = logits
-        actions = inference.choose(logits, uniform, sampling.temperature)
+        actions = inference.choose(logits, uniform, sampling.temperature, sampling.min_p)
         memory.push_keys(reached[-1], ACTION_KEYS[actions])
         return actions, reached
 

@@ -85,7 +85,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         agents.doctor,
     ),
     "Data": (data.data,),
-    "Training": (train.train, sweep.sweep),
+    "Training": (train.train, evaluate.tune, sweep.sweep),
     "Scaling": (
         scaling.fit_command,
         scaling.forecast_command,

@@ -233,6 +233,84 @@ def _print_loss_by_step(found: Mapping[str, LossSums]) -> None:
     )
 
 
+@click.command()
+@click.argument("agent", type=AGENT)
+@click.option(
+    "--temperature", "temperatures", type=float, multiple=True, help="To try. Repeatable."
+)
+@click.option("--min-p", "cut_offs", type=float, multiple=True, help="To try. Repeatable.")
+@click.option("--patience", "patiences", type=int, multiple=True, help="To try. Repeatable.")
+@click.option("--games", type=int, default=256, show_default=True, help="Games for each.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of results. Run again to resume.")
+@WORKERS
+@AS_JSON
+def tune(
+    agent: str,
+    temperatures: tuple[float, ...],
+    cut_offs: tuple[float, ...],
+    patiences: tuple[int, ...],
+    games: int,
+    out: Path,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Try ways of sampling, on games of no protocol.
+
+    Every combination of the values given plays the same games, which belong to no protocol; what is
+    not given stays as the entry has it. The entry's own way comes first, and the others are
+    compared with it. Publish the one that wins with `train bc --temperature --min-p --patience`:
+    run again, a finished run writes its entry anew.
+
+    \b
+    Example: nhzoo tune bc-lstm-1m --temperature 0.5 --temperature 0.65 --min-p 0.05 --out tuned
+    """
+    from nhzoo.agents.loading import load
+    from nhzoo.evaluation import tuning
+    from nhzoo.evaluation.evaluator import Progress
+    from nhzoo.policy.checkpoint import Sampling
+
+    entry = getattr(load(agent), "entry", None)
+    own = entry.sampling if entry else Sampling()
+    samplings = [own] + [
+        found
+        for temperature in temperatures or (own.temperature,)
+        for min_p in cut_offs or (own.min_p,)
+        for patience in patiences or (own.patience,)
+        if (found := Sampling(temperature, patience, min_p)) != own
+    ]
+
+    def note(sampling: Sampling, state: Progress) -> None:
+        before = samplings.index(sampling) * games
+        mean = f"{sum(state.scores) / len(state.scores):,.1f}" if state.scores else "-"
+        text = f"{tuning.label(sampling)}: mean score {mean}"
+        bar.update(before + state.done, len(samplings) * games, text)
+
+    with console.LiveProgress(f"tune {agent}", "games") as bar:
+        found = tuning.tune(agent, samplings, games, out, workers, note)
+    if as_json:
+        console.print_json({"agent": agent, "games": games, "tuned": [asdict(t) for t in found]})
+        return
+    head = ("temperature", "min-p", "patience", "mean score [95 %]", "ahead of the first [95 %]")
+    console.print_table(
+        (*head, "median", "steps", "stalled", "most frequent ends"),
+        [
+            (
+                f"{one.sampling.temperature:g}",
+                f"{one.sampling.min_p:g}",
+                one.sampling.patience,
+                interval_text(one.mean_score),
+                interval_text(one.ahead) if one.ahead else None,
+                one.median_score,
+                one.mean_steps,
+                one.stalled,
+                ", ".join(f"{cause.cause} {cause.share:.0%}" for cause in one.causes[:4]),
+            )
+            for one in found
+        ],
+        ("median", "steps"),
+    )
+
+
 _SCORES = ("games", "mean score [95 %]", "of AutoAscend's", "median", "progression %", "turns")
 _SCORE_HEAD = ("agent", "protocol", *_SCORES, "steps/s", "crashed", "voided")
 _OPTIONAL = ("median", "turns", "steps/s")

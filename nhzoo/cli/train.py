@@ -47,6 +47,12 @@ def _outcome(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Double the temperature after this many screens without a game turn; 0: never.",
         ),
         click.option(
+            "--min-p",
+            default=0.0,
+            show_default=True,
+            help="Never choose actions less probable than this times the most probable one.",
+        ),
+        click.option(
             "--temperature",
             default=1.0,
             show_default=True,
@@ -85,6 +91,7 @@ def train() -> None:
 def train_bc(
     data: str,
     temperature: float,
+    min_p: float,
     patience: int,
     description: str,
     folder: Path,
@@ -110,7 +117,7 @@ def train_bc(
 
     with distributed.joined():
         config = BCConfig(data=data, **options)
-        sampling = Sampling(temperature, patience)
+        sampling = Sampling(temperature, patience, min_p)
         games, held_out = distributed.local_first(
             lambda: (
                 packed_games(data, "train", workers),
@@ -212,6 +219,7 @@ def _train_with(command: str, forecast: Forecast, options: dict[str, Any]) -> No
 def train_impala(
     demonstrations: str,
     temperature: float,
+    min_p: float,
     patience: int,
     description: str,
     folder: Path,
@@ -233,7 +241,7 @@ def train_impala(
     from nhzoo.training.rl.training import train_and_publish
 
     config = ImpalaConfig(demonstrations=demonstrations, **options)
-    sampling = Sampling(temperature, patience)
+    sampling = Sampling(temperature, patience, min_p)
     games = packed_games(demonstrations, "train", workers) if demonstrations else []
     with _progress(out.name) as bar:
         row = train_and_publish(

@@ -181,10 +181,10 @@ def _near(agent: PolicyAgent, slot: int, uniform: float, key: int) -> bool:
     assert agent.last_logits is not None
     logits = agent.last_logits[slot]
     presses = np.flatnonzero(key == ACTION_KEYS)
-    temperature = agent.entry.sampling.temperature
-    if temperature == 0:
+    sampling = agent.entry.sampling
+    if sampling.temperature == 0:
         return bool(logits[presses].max(initial=-np.inf) >= logits.max() - TOLERANCE)
-    upper = cumulative(logits[None], temperature)[0]
+    upper = cumulative(logits[None], sampling.temperature, sampling.min_p)[0]
     lower = np.concatenate([[0.0], upper[:-1]])
     reached = (lower[presses] - TOLERANCE <= uniform) & (uniform <= upper[presses] + TOLERANCE)
     return bool(reached.any())

@@ -165,6 +165,7 @@ def _identity(agent: Agent, about: AgentTraits, protocol: Protocol, batch: int) 
         "params": entry.policy.config.params if entry else None,
         "temperature": entry.sampling.temperature if entry else None,
         "patience": (entry.sampling.patience or None) if entry else None,
+        "min_p": (entry.sampling.min_p or None) if entry else None,
         "protocol": protocol.id,
         "device": "cpu",
         "batch": batch,

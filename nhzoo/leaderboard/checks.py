@@ -315,6 +315,8 @@ def config_problems(candidate: Candidate, config: Mapping[str, Any]) -> list[str
         found.append("was played at another temperature than the entry's")
     if (result.get("patience") or 0) != sampling.get("patience", 0):
         found.append("was played with another patience than the entry's")
+    if (result.get("min_p") or 0) != sampling.get("min_p", 0):
+        found.append("was played with another min_p than the entry's")
     if result.get("params") != config.get("params"):
         found.append("has another number of parameters than the entry")
     if candidate.manifest is not None:

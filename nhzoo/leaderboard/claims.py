@@ -43,7 +43,17 @@ def skeleton(name: str) -> str:
 _ROW_FIELDS = set(results.ROW_FIELDS)
 _RESULT_FIELDS = {
     *("schema_version", "agent", "revision", "source", "weights_sha256", "params", "temperature"),
-    *("patience", "protocol", "device", "batch", "limits", "versions", "machine", "system"),
+    *(
+        "patience",
+        "min_p",
+        "protocol",
+        "device",
+        "batch",
+        "limits",
+        "versions",
+        "machine",
+        "system",
+    ),
     *("numerics", "cpu_capability", "exempt", "shard", "workers", "summary"),
 }
 

@@ -51,17 +51,22 @@ class Sampling:
 
     With `patience` n > 0, the temperature is doubled when the game turn has not changed for n
     screens, tripled after 2 n, and so on: a network outside the demonstrated states could repeat
-    one action for ever.
+    one action for ever. Actions less than `min_p` times as probable as the most probable one, at
+    that temperature, are never chosen (min-p sampling, arXiv 2407.01082): in a game of 15,000
+    decisions even the least probable key is pressed.
     """
 
     temperature: float = 1.0
     patience: int = 0
+    min_p: float = 0.0
 
     def __post_init__(self) -> None:
         if self.temperature != 0 and not 1e-3 <= self.temperature <= 100:
             raise InputError(f"temperature {self.temperature}: give 0, or 0.001 to 100")
         if not 0 <= self.patience <= 100_000:
             raise InputError(f"patience {self.patience}: give 0 (for ever) to 100,000 screens")
+        if not 0 <= self.min_p <= 1:
+            raise InputError(f"min_p {self.min_p}: give 0 (all actions) to 1 (the most probable)")
 
 
 @dataclass(frozen=True)
@@ -150,18 +155,23 @@ def load_entry(folder: Path) -> Entry:
 
 
 def _sampling(value: object, where: Path) -> Sampling:
-    temperature = value.get("temperature") if isinstance(value, dict) else None
-    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
+    if not isinstance(value, dict) or not _is_number(value.get("temperature")):
         raise InputError(f"{where}: sampling needs a temperature")
-    patience = value.get("patience", 0) if isinstance(value, dict) else 0
+    patience, min_p = value.get("patience", 0), value.get("min_p", 0.0)
     if isinstance(patience, bool) or not isinstance(patience, int):
         raise InputError(f"{where}: sampling's patience is a whole number")
+    if not _is_number(min_p):
+        raise InputError(f"{where}: sampling's min_p is a number")
     try:
-        return Sampling(float(temperature), patience)
+        return Sampling(float(value["temperature"]), patience, float(min_p))
     except OverflowError:  # an integer of hundreds of digits
         raise InputError(f"{where}: the temperature is too large") from None
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _numerics(value: object, where: Path) -> str:

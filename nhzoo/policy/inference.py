@@ -162,18 +162,19 @@ class Inference:
         )
 
 
-def choose(logits: Array, uniform: Array, temperature: float) -> Array:
+def choose(logits: Array, uniform: Array, temperature: float, min_p: float = 0.0) -> Array:
     """Per row the first action whose cumulative probability exceeds `uniform`; int64 [B].
 
     Softmax and cumulative sum are float64, in action order; temperature 0 takes the largest logit.
-    ValueError when a logit is not finite.
+    Actions less than `min_p` times as probable as the most probable one are left out. ValueError
+    when a logit is not finite.
     """
     if temperature == 0:
         if not np.isfinite(logits).all():
             raise ValueError("the agent's logits are not finite")
         return np.asarray(logits.argmax(-1))
     weights = np.empty(logits.shape)
-    if not _weigh(logits, temperature, weights):
+    if not _weigh(logits, temperature, min_p, weights):
         raise ValueError("the agent's logits are not finite")
     chosen = np.empty(len(logits), np.int64)
     _draw(weights, uniform, chosen)
@@ -293,8 +294,8 @@ def _finish(
 
 
 @kernels.njit()
-def _weigh(logits: Array, temperature: float, weights: Array) -> bool:
-    """Softmax without its sum, float64; False when a logit is not finite."""
+def _weigh(logits: Array, temperature: float, min_p: float, weights: Array) -> bool:
+    """Softmax without its sum, the largest weight 1, float64; False when a logit is not finite."""
     for i in range(np.uint64(len(logits))):
         largest = -np.inf
         for d in range(np.uint64(logits.shape[1])):
@@ -304,7 +305,8 @@ def _weigh(logits: Array, temperature: float, weights: Array) -> bool:
             weights[i, d] = value
             largest = max(largest, value)
         for d in range(np.uint64(logits.shape[1])):
-            weights[i, d] = exp64(weights[i, d] - largest)
+            weight = exp64(weights[i, d] - largest)
+            weights[i, d] = weight if weight >= min_p else 0.0
     return True
 
 

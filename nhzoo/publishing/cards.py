@@ -220,6 +220,8 @@ def _setting(score: Score) -> str:
     sampling = "greedy" if temperature == 0 else f"sampled at temperature {_number(temperature)}"
     if result.get("patience"):
         sampling += f", patience {_integer(result['patience'])}"
+    if result.get("min_p"):
+        sampling += f", min-p {_number(result['min_p'])}"
     return (
         f"{_plain(protocol.character)}, at most {protocol.step_cap:,} steps, {sampling}, NLE "
         f"{_word(versions.get('nle'))} on {_word(result.get('machine'))}"

@@ -118,7 +118,17 @@ def _metric(
     }
     if unit == "proportion":
         config |= {"score_type": "continuous", "min_score": 0.0, "max_score": 1.0}
-    more = ("device", "batch", "patience", "limits", "machine", "numerics", "exempt", "shard")
+    more = (
+        "device",
+        "batch",
+        "patience",
+        "min_p",
+        "limits",
+        "machine",
+        "numerics",
+        "exempt",
+        "shard",
+    )
     generation: dict[str, Any] = {
         "additional_details": _texts({key: result.get(key) for key in more})
     }

@@ -215,6 +215,7 @@ def facts_list(result: Result, replayed_games: int) -> list[tuple[str, str]]:
         ("Parameters", claims.get("params")),
         ("Temperature", claims.get("temperature")),
         ("Patience, screens", claims.get("patience")),
+        ("Least share of the best action", claims.get("min_p")),
         (
             "Protocol",
             f"{protocol.id}: {protocol.character}, {protocol.games:,} games, "

@@ -140,6 +140,7 @@ def _card(config: dict[str, Any]) -> list[tuple[str, str]]:
         ("Held-out accuracy, as said", loss.get("accuracy")),
         ("Temperature", sampling.get("temperature")),
         ("Patience, screens", sampling.get("patience")),
+        ("Least share of the best action", sampling.get("min_p")),
         ("Began as, as said", files.as_object(training.get("start")).get("entry")),
         ("Held to, as said", files.as_object(training.get("teacher")).get("entry")),
     ]

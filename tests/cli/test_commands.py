@@ -125,7 +125,7 @@ def test_help_and_list_answer_at_once_without_torch():
         (("info", "nobody"), 2, "is no entry"),
         (("export", "nobody", "--as", "nethackers", "--out", "x"), 2, "is no entry"),
         (("export", "random", "--as", "nethackers", "--out", "x"), 2, "is code"),
-        (("export", "bc-lstm-100k", "--as", "minihack", "--out", "x"), 2, "known is nethackers"),
+        (("export", "bc-lstm-100k", "--as", "minihack", "--out", "x"), 2, "is not one of"),
         (("loss", "random", "--data", "nowhere"), 2, "no dataset"),
         (("loss", "random", "--data", "autoascend-monk-v1", "--split", "x"), 2, "no usable game"),
         (("loss", "random", "--data", "nowhere", "--plot", "loss.jpg"), 2, "svg, .png or .pdf"),

@@ -17,6 +17,7 @@ from nhzoo.cli.evaluate import print_scores, score_row
 from nhzoo.cli.scaling import _show_fit
 from nhzoo.evaluation.results import read_result, summarize
 from nhzoo.evaluation.statistics import score_text
+from nhzoo.publishing.facts import facts_of
 from nhzoo.runtime import console
 from nhzoo.scaling import fitting
 from tests import ROOT
@@ -86,10 +87,13 @@ FIT = ROOT / "training" / "sweeps" / "iso1" / "fit.json"
 FORECAST = ROOT / "leaderboard" / "forecasts" / "once-5e13" / "forecast.json"
 CALLS = {
     "list": command("list"),
-    "info": command("info", "bc-lstm-1m"),
     "data list": command("data", "list"),
     "compare": command(
         "compare", str(RESULTS / "bc-lstm-1m/monk-lite-v1"), str(RESULTS / "random/monk-lite-v1")
+    ),
+    "compare many": command(
+        "compare",
+        *(f"{RESULTS}/{name}/monk-lite-v1" for name in ("scripted", "random", "bc-lstm-1m")),
     ),
     "evaluate": lambda: [result(name) for name in ("autoascend", "bc-lstm-483k", "random")],
     "fit": lambda: _show_fit(fitting.fit(runs(Truth(), 0.01), resamples=50)),
@@ -100,6 +104,21 @@ CALLS = {
         "sweep", "plan", "--budgets", "3e11:1e13:5", "--center", "100000@1e12", "--unique", "1e6"
     ),
 }
+
+
+def test_facts_in_groups_are_whole_at_any_width_and_commands_are_one_line(capsys, monkeypatch):
+    found = facts_of("bc-lstm-1m")
+    monkeypatch.setattr(console, "_on_terminal", lambda: True)
+    rows = [[console._text(v) for v in facts.values()] for facts in found.groups.values()]
+    for width in WIDTHS:
+        monkeypatch.setenv("COLUMNS", str(width))
+        capsys.readouterr()
+        console.print_groups(found.groups, found.commands)
+        out = capsys.readouterr().out
+        facts, _, commands = out.partition("Reproduce it")
+        check(facts, rows, width)
+        lines = commands.splitlines()
+        assert all(f"    {command}" in lines for command in found.commands.values())
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -15,8 +15,8 @@ JOBS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist worksteal
 
-.PHONY: setup demo test test-fast test-matrix test-lowest bench gpu-bundle determinism publish \
-	report lint format clean
+.PHONY: setup demo scaling-demo test test-fast test-matrix test-lowest bench gpu-bundle \
+	determinism publish report lint format clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,10 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 
 demo: $(STAMP)
 	$(BIN)/nhzoo demo bc-lstm-483k --protocol monk-lite-v1 --episodes 6 --watch 60 --out build/demo
+
+# Plan, sweep, fit, forecast, train, grade, and a page, in minutes on two cores.
+scaling-demo: $(STAMP)
+	$(BIN)/python training/scaling_demo.py --out build/scaling-demo --jobs $(JOBS)
 
 test: lint
 	$(PYTEST)

@@ -10,19 +10,8 @@ from typing import Any
 import click
 
 from nhzoo import __version__
-from nhzoo.cli import (
-    agents,
-    compare,
-    data,
-    evaluate,
-    hub,
-    leaderboard,
-    scaling,
-    site,
-    sweep,
-    tour,
-    train,
-)
+from nhzoo.cli import agents, compare, data, evaluate, hub, leaderboard, site, tour, train
+from nhzoo.cli.scaling import fit, forecast, sweep
 from nhzoo.errors import NhzooError, refusal
 from nhzoo.runtime import console
 
@@ -87,10 +76,10 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Data": (data.data,),
     "Training": (train.train, evaluate.tune, sweep.sweep),
     "Scaling": (
-        scaling.fit_command,
-        scaling.forecast_command,
-        scaling.grade_command,
-        scaling.plot_command,
+        fit.fit_command,
+        forecast.forecast_command,
+        forecast.grade_command,
+        forecast.plot_command,
     ),
     "Hub": (hub.push, hub.pull, hub.card, hub.publish, hub.export),
     "Leaderboard": (leaderboard.submit, leaderboard.leaderboard),

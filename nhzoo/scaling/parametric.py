@@ -282,35 +282,71 @@ def _covariance(
     alpha, beta = exponents
     size = linear[1] * np.exp(-alpha * problem.u) / problem.loss
     data = linear[2] * np.exp(-beta * problem.v) / problem.loss
-    slopes = np.stack(
-        [
-            1 / problem.loss,
-            size,
-            data,
-            -alpha * (problem.u + shift_n) * size,
-            -beta * (problem.v + shift_d) * data,
-        ],
-        1,
-    )
-    low, high = EXPONENTS
-    free = [
-        True,
-        bool(linear[1] > 0),
-        bool(linear[2] > 0),
-        bool(linear[1] > 0 and low * 1.001 < alpha < high / 1.001),
-        bool(linear[2] > 0 and low * 1.001 < beta < high / 1.001),
-    ]
-    result = np.zeros((5, 5))
     if dof < 1:
         return np.full((5, 5), np.nan)
+    pull = _pull(
+        1 / problem.loss, size, data, problem.u + shift_n, problem.v + shift_d, alpha, beta, given
+    )
+    return _variance(relative, given, huber, dof) * pull @ pull.T
+
+
+def _variance(relative: Array, given: Array, huber: Array, dof: int) -> float:
+    """Of one relative residual: outliers counted for less."""
     influence = huber * relative
     inliers = float((given * (huber >= 1)).sum() / given.sum())
-    variance = float((given * influence**2).sum()) / dof / max(inliers, 0.1) ** 2
-    part = slopes[:, free] * np.sqrt(given)[:, None]
+    return float((given * influence**2).sum()) / max(1, dof) / max(inliers, 0.1) ** 2
+
+
+def slopes(floor: Array, size: Array, data: Array, ln_n: Array, ln_d: Array, theta: Array) -> Array:
+    """How the relative loss of rows moves with theta: [n, 5].
+
+    `floor`, `size` and `data` [n] are 1, A N^-alpha and B D^-beta over the loss.
+    """
+    alpha, beta = np.exp(theta[3:])
+    return np.stack([floor, size, data, -alpha * ln_n * size, -beta * ln_d * data], 1)
+
+
+def _pull(
+    floor: Array,
+    size: Array,
+    data: Array,
+    ln_n: Array,
+    ln_d: Array,
+    alpha: float,
+    beta: float,
+    given: Array,
+) -> Array:
+    """How theta moves with the relative error of each row, [5, n]: least squares' influence."""
+    theta = np.array([0.0, 0.0, 0.0, np.log(alpha), np.log(beta)])
+    low, high = EXPONENTS
+    grows, falls = bool((size > 0).any()), bool((data > 0).any())
+    free = [
+        True,
+        grows,
+        falls,
+        bool(grows and low * 1.001 < alpha < high / 1.001),
+        bool(falls and low * 1.001 < beta < high / 1.001),
+    ]
+    part = slopes(floor, size, data, ln_n, ln_d, theta)[:, free] * np.sqrt(given)[:, None]
     norms = np.sqrt((part**2).sum(0)) + 1e-300
     inverse = np.linalg.pinv((part / norms).T @ (part / norms), rcond=1e-14, hermitian=True)
-    result[np.ix_(free, free)] = variance * inverse / np.outer(norms, norms)
-    return result
+    pull = np.zeros((5, len(size)))
+    pull[free] = (inverse @ (part / norms).T) / norms[:, None]
+    return pull
+
+
+def influence(surface: Surface, params: Array, samples: Array, loss: Array) -> tuple[Array, float]:
+    """How theta moves with the relative error of each row, [5, n], and that error's variance.
+
+    Their product over rows, pull @ pull.T x variance, is the surface's covariance; of two surfaces
+    whose rows share errors it is what the surfaces share.
+    """
+    ln_n, ln_d = np.log(params), np.log(samples)
+    size = surface.a * np.exp(-surface.alpha * ln_n) / loss
+    data = surface.b * np.exp(-surface.beta * ln_d) / loss
+    given = np.ones(len(loss))
+    pull = _pull(1 / loss, size, data, ln_n, ln_d, surface.alpha, surface.beta, given)
+    return pull, _variance(surface.residuals, given, surface.weights, surface.dof)
 
 
 def condition(surface: Surface, params: Array, samples: Array, loss: Array) -> float:

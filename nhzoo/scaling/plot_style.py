@@ -171,6 +171,14 @@ def diamond(axis: Any, x: float, y: float, interval: LawInterval) -> None:
     )
 
 
+def star(axis: Any, x: float | None, y: float | None) -> None:
+    """A run that was trained after its forecast; nothing where it has no such value."""
+    if x is not None and y is not None:
+        axis.plot(
+            [x], [y], "*", color=PURPLE, mec="black", mew=0.6, ms=13, zorder=7, label="trained"
+        )
+
+
 def unique_legend(axis: Any, place: str) -> Any:
     """A legend with every label once."""
     handles, labels = axis.get_legend_handles_labels()

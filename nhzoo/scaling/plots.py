@@ -35,20 +35,25 @@ from nhzoo.scaling.plot_style import (
     sci,
     shade,
     shades,
+    star,
     ticks,
     unique_legend,
 )
 
 if TYPE_CHECKING:
     from nhzoo.evaluation.loss import LossSums
+    from nhzoo.training.run_table import RunRow
 
 Array = npt.NDArray[np.float64]
 
 
-def plot_fit(fit: Fit, folder: Path, forecasts: Sequence[Forecast] = ()) -> list[Path]:
+def plot_fit(
+    fit: Fit, folder: Path, forecasts: Sequence[Forecast] = (), trained: Sequence[RunRow] = ()
+) -> list[Path]:
     """Draw the figures that the fit has data for; returns the files, an SVG and a PNG of each.
 
-    InputError when matplotlib is not installed (it is the extra `plots`).
+    `trained`: runs that were trained after their forecasts, as stars. InputError when matplotlib
+    is not installed (it is the extra `plots`).
     """
     plots = matplotlib()
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,6 +76,9 @@ def plot_fit(fit: Fit, folder: Path, forecasts: Sequence[Forecast] = ()) -> list
             for axis in axes:
                 axis.set_xscale("log")
                 axis.set_yscale("linear" if name == "residuals" else "log")
+            for run in trained:
+                for axis, (x, y) in zip(axes, _STARS.get(name, ()), strict=False):
+                    star(axis, getattr(run, x), getattr(run, y))
             draw(fit, axes, forecasts)
             for kind in ("svg", "png"):
                 path = folder / f"{name}.{kind}"
@@ -80,6 +88,17 @@ def plot_fit(fit: Fit, folder: Path, forecasts: Sequence[Forecast] = ()) -> list
                     figure.savefig(path, dpi=150, **extra)
                 written.append(path)
     return written
+
+
+_STARS = {
+    "isoflop": (("params", "loss"),),
+    "optimum": (("flops", "params"), ("flops", "samples")),
+    "loss": (("flops", "loss"),),
+    "return": (("flops", "mean_return"),),
+    "loss-return": (("loss", "mean_return"),),
+    "surface": (("params", "samples"),),
+}
+"""Columns of a run that the panels of a figure are of."""
 
 
 def plot_loss_by_step(found: Mapping[str, LossSums], path: Path) -> None:

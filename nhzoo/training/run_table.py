@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, fields
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,45 @@ def read_runs(
     With a list `incomplete`, rows that lack a needed value are left out, and said there; `notes`
     takes what else a reader should know.
     """
+    return [row for _, row in _rows(path, incomplete, notes)]
+
+
+def read_arms(
+    path: Path,
+    column: str,
+    only: str = "*",
+    incomplete: list[str] | None = None,
+    notes: list[str] | None = None,
+) -> dict[str, list[RunRow]]:
+    """The rows of `read_runs` whose run_id is like `only`, by their value in any `column`.
+
+    InputError where the table has no such column, or a row has no value there.
+    """
+    found: dict[str, list[RunRow]] = {}
+    columns: set[str] = set()
+    for cells, row in _rows(path, incomplete, notes):
+        columns |= cells.cells.keys()
+        if not fnmatchcase(row.run_id, only):
+            continue
+        value = cells.cells.get(column)
+        if is_missing(value) and column in columns:
+            raise InputError(
+                f"{cells.where}, column {column}: is missing; name the arm of each row, or leave "
+                "rows out with --only"
+            )
+        found.setdefault(str(value).strip(), []).append(row)
+    if column not in columns:
+        near = difflib.get_close_matches(column, sorted(columns), 1, 0.6)
+        hint = f"; is {near[0]!r} meant?" if near else f"; it has {', '.join(sorted(columns))}"
+        raise InputError(f"{path}: has no column {column!r}{hint}")
+    if not found:
+        raise InputError(f"{path}: no run_id is like {only!r}; give another pattern with --only")
+    return found
+
+
+def _rows(
+    path: Path, incomplete: list[str] | None, notes: list[str] | None
+) -> list[tuple[table_reader.TableRow, RunRow]]:
     rows = table_reader.read_table(path, _COLUMNS, _TEXT, notes)
     _check_columns(rows, path)
     found = []
@@ -118,7 +158,7 @@ def read_runs(
         if incomplete is not None and empty:
             incomplete.append(f"{row.where}, column {empty[0]}: is missing")
             continue
-        found.append(parse_row(row.cells, row.where))
+        found.append((row, parse_row(row.cells, row.where)))
     if not found:
         first = (incomplete or [str(path)])[0]
         raise InputError(f"{first}, and no row is complete; give each {', '.join(_needed({}))}")

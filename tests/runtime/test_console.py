@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nhzoo.cli.app import cli
 from nhzoo.cli.evaluate import print_scores, score_row
-from nhzoo.cli.scaling import _show_fit
+from nhzoo.cli.scaling.fit import _show_fit
 from nhzoo.evaluation.results import read_result, summarize
 from nhzoo.evaluation.statistics import score_text
 from nhzoo.publishing.facts import facts_of

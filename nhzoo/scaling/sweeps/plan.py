@@ -30,8 +30,9 @@ SIZES = (10_000, 500_000_000)
 LEAST_UPDATES = 500
 SAMPLES_PER_UPDATE = 256
 
-_SEEDED_BUDGETS = 2  # of which one cell is trained with three seeds
-_SEEDS = 3
+SEEDS = 3
+"""Of one cell of two budgets, which tell what seeds differ by."""
+_SEEDED_BUDGETS = 2
 
 
 @dataclass(frozen=True)
@@ -118,21 +119,23 @@ def plan_sweep(
     prefix: str = "sweep",
     rates: Sequence[float] = (),
     any_size: bool = False,
+    seeds: int = SEEDS,
 ) -> Plan:
     """Plan `sizes` sizes, a factor `step` apart, around center(flops) at each budget.
 
     `rows`: a ledger, for the speed of its latest machine. `rates`: each cell is trained at so many
     times the learning rate of the rule for its size. `any_size`: they are not nhzoo's networks, so
     its limits of sizes and updates do not count. The most central cell of the lowest
-    and of the middle budget gets three seeds. InputError when no cell is left.
+    and of the middle budget gets so many `seeds`. InputError when no cell is left.
     """
     budgets = sorted(set(budgets))
     if not budgets or not all(math.isfinite(c) and c > 0 for c in budgets):
         raise InputError("--budgets: give FLOPs larger than zero")
     if not (1 <= sizes <= 99 and 1.05 <= step <= 100):
         raise InputError("--sizes must be 1 to 99 and --step 1.05 to 100")
-    if not files.is_plain_name(prefix, 64):
-        raise InputError(f"--prefix {prefix!r}: letters, digits, '.', '_' and '-' only")
+    if not 1 <= seeds <= 99:
+        raise InputError(f"--seeds {seeds}: must be 1 to 99")
+    checked_prefix(prefix)
     if not all(math.isfinite(rate) and 0 < rate <= 1_000 for rate in rates):
         raise InputError("--rates: give factors of the rule's learning rate, such as 0.5,1,2")
     rate, speed = _speed(rows)
@@ -144,20 +147,20 @@ def plan_sweep(
         if not (math.isfinite(middle) and 0 < middle < 1e18):
             raise InputError(f"--center {center_name}: gives no size at {flops:.3g} FLOPs")
         for i in range(sizes):
-            params = _round(middle * step ** (i - (sizes - 1) / 2))
+            params = rounded(middle * step ** (i - (sizes - 1) / 2))
             samples = float(cost.samples(flops, max(1, params)))
             epochs = None if unique_samples is None else samples / unique_samples
-            reason = _reason(params, samples, epochs, any_size)
+            reason = reason_against(params, samples, epochs, any_size)
             if reason:
                 dropped.append(Dropped(params, flops, reason))
                 continue
-            name = f"{prefix}-{_short(flops)}-{params}-s0"
+            name = f"{prefix}-{short(flops)}-{params}-s0"
             seconds = flops / rate(params) if rate else None
             kept.append(Cell(name, params, flops, int(samples), 0, epochs, seconds))
         cells += _at_rates(kept, rates)
         if kept and flops in seeded:
             central = min(kept, key=lambda cell: abs(math.log(cell.params / middle)))
-            for seed in range(1, _SEEDS):
+            for seed in range(1, seeds):
                 again = replace(central, run_id=f"{central.run_id[:-1]}{seed}", seed=seed)
                 cells += _at_rates([again], rates)
     if not cells:
@@ -210,7 +213,7 @@ def center_of_text(text: str) -> Callable[[float], float]:
     return lambda at: float(np.exp(min(700.0, math.log(n) + a * math.log(at / c))))
 
 
-def parse_budgets(text: str) -> list[float]:
+def parse_budgets(text: str, option: str = "--budgets") -> list[float]:
     """A list, 1e12,3e12,1e13, or a range, 1e12:1e14:5: five, evenly spaced in logs."""
     try:
         if ":" in text:
@@ -221,7 +224,7 @@ def parse_budgets(text: str) -> list[float]:
             return [float(f"{c:.3g}") for c in np.geomspace(float(low), float(high), places)]
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"--budgets {text}: give 1e12,3e12,1e13 or 1e12:1e14:5") from None
+        raise InputError(f"{option} {text}: give 1e12,3e12,1e13 or 1e12:1e14:5") from None
 
 
 def parse_rates(text: str) -> list[float]:
@@ -230,6 +233,12 @@ def parse_rates(text: str) -> list[float]:
         return [float(part) for part in text.split(",")] if text else []
     except ValueError:
         raise InputError(f"--rates {text}: give factors, such as 0.5,1,2") from None
+
+
+def checked_prefix(prefix: str) -> None:
+    """InputError for what cannot begin the name of a run."""
+    if not files.is_plain_name(prefix, 64):
+        raise InputError(f"--prefix {prefix!r}: letters, digits, '.', '_' and '-' only")
 
 
 def write_plan(path: Path, plan: Plan) -> None:
@@ -275,7 +284,8 @@ def _cell(values: dict[str, Any]) -> Cell:
     return cell
 
 
-def _reason(params: int, samples: float, epochs: float | None, any_size: bool) -> str:
+def reason_against(params: int, samples: float, epochs: float | None, any_size: bool) -> str:
+    """Why a cell is not trained; "" for one that is."""
     if params < 1 or samples < 1:
         return "is less than one parameter or one sample"
     if not any_size and not SIZES[0] <= params <= SIZES[1]:
@@ -287,12 +297,13 @@ def _reason(params: int, samples: float, epochs: float | None, any_size: bool) -
     return ""
 
 
-def _round(value: float) -> int:
+def rounded(value: float) -> int:
+    """A size in three digits."""
     power: int = 10 ** max(0, math.floor(math.log10(max(value, 1))) - 2)
     return round(value / power) * power
 
 
-def _short(flops: float) -> str:
+def short(flops: float) -> str:
     """1e12, 3.16e13: fit for a name."""
     mantissa, _, exponent = f"{flops:.2e}".partition("e")
     return f"{float(mantissa):g}e{int(exponent)}"

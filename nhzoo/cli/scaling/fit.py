@@ -1,4 +1,4 @@
-"""Commands of scaling laws: `fit`, `forecast`, `grade`, `plot`."""
+"""The command `fit`: laws of a table of runs, and of its arms."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from nhzoo.errors import InputError
 from nhzoo.runtime import console
 
 if TYPE_CHECKING:
+    from nhzoo.scaling.arms.comparing import ArmAt
     from nhzoo.scaling.cost import Cost
     from nhzoo.scaling.fitting import Fit
     from nhzoo.scaling.intervals import LawInterval
@@ -72,6 +73,10 @@ FILE = click.Path(path_type=Path)
     help="Number of top budgets to hold out and forecast.",
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 if a diagnostic is an error.")
+@click.option("--by", help="Compare the arms that this column names, such as the architecture.")
+@click.option("--baseline", help="With --by: arm to compare with (default: the table's first).")
+@click.option("--at", help="With --by: budgets to compare at, such as 1e13,1e14.")
+@click.option("--figure", type=FILE, help="With --by: figure to draw (.svg, .png or .pdf).")
 @AS_JSON
 def fit_command(
     runs: Path,
@@ -80,26 +85,38 @@ def fit_command(
     cost: str,
     skip_incomplete: bool,
     strict: bool,
+    by: str | None,
+    baseline: str | None,
+    at: str | None,
+    figure: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Fit scaling laws to a table of runs.
 
     The table is CSV, JSON or JSON Lines. The fit has intervals, hold-outs and named diagnostics.
+    With --by, a law is fitted to each arm, and the arms are compared at some budgets: which is
+    best, by how much, and how much more compute the baseline would need.
 
     \b
     Example: nhzoo fit training/runs.jsonl --only 'iso1*' -o fit.json
+             nhzoo fit runs.csv --by architecture --at 1e15 --figure arms.svg
     """
     from nhzoo.scaling import fitting
     from nhzoo.training import run_table
 
     incomplete: list[str] | None = [] if skip_incomplete else None
     notes: list[str] = []
+    if by is not None:
+        tables = run_table.read_arms(runs, by, options["only"], incomplete, notes)
+        _say_rows(notes, incomplete)
+        shown = (by, baseline, at, figure)
+        _compare(runs, tables, cost, out, as_json, *shown, options)
+        return
+    if baseline or at or figure:
+        raise InputError("--baseline, --at and --figure go with --by, which names the arms")
     rows = run_table.read_runs(runs, incomplete, notes)
-    for line in notes:
-        console.say(f"note: {line}")
-    for line in incomplete or ():
-        console.say(f"left out: {line}")
+    _say_rows(notes, incomplete)
     only, model = options["only"], options["flop_model"]
 
     def matches(row: RunRow) -> bool:
@@ -127,199 +144,83 @@ def fit_command(
         sys.exit(1)
 
 
-@click.command("forecast")
-@click.argument("fit_file", metavar="FIT", type=FILE)
-@click.option("--flops", type=float, help="Budget in training FLOPs, for example 1e15.")
-@click.option(
-    "--return", "target", type=float, help="Forecast the compute that reaches this score instead."
-)
-@click.option("-o", "--out", type=FILE, help="File to freeze the forecast in, under its hash.")
-@click.option(
-    "--params", type=click.IntRange(1), help="Number of parameters (default: the optimal one)."
-)
-@click.option(
-    "--data-limit", type=float, help="Unique samples available (default: the largest of the rows)."
-)
-@click.option(
-    "--epochs", type=float, help="Most epochs over the data; beyond them, the size grows instead."
-)
-@click.option(
-    "--force",
-    is_flag=True,
-    help="Forecast beyond 100 times the data, and with any number of epochs.",
-)
-@AS_JSON
-def forecast_command(
-    fit_file: Path,
-    flops: float | None,
-    target: float | None,
+def _say_rows(notes: list[str], incomplete: list[str] | None) -> None:
+    for line in notes:
+        console.say(f"note: {line}")
+    for line in incomplete or ():
+        console.say(f"left out: {line}")
+
+
+def _compare(
+    runs: Path,
+    tables: dict[str, list[RunRow]],
+    cost: str,
     out: Path | None,
-    params: int | None,
-    data_limit: float | None,
-    epochs: float | None,
-    force: bool,
     as_json: bool,
+    by: str,
+    baseline: str | None,
+    at: str | None,
+    figure: Path | None,
+    options: dict[str, Any],
 ) -> None:
-    """Forecast the size, data, loss and return of a budget.
+    from nhzoo.runtime import files
+    from nhzoo.scaling.arms.comparing import compare_arms
+    from nhzoo.scaling.sweeps.plan import parse_budgets
 
-    Each has an interval; -o freezes the forecast before training. With --return, it forecasts the
-    compute at which the law of the return reaches a score. Beyond 100 times the largest budget
-    fitted, both are refused.
+    if figure is not None:
+        from nhzoo.scaling.plots import check_figure
 
-    \b
-    Example: nhzoo forecast fit.json --flops 5e13 -o forecast.json
-             nhzoo forecast fit.json --return 4000
-    """
-    from nhzoo.scaling.fitting import read_fit
-    from nhzoo.scaling.forecasting import forecast, write_forecast
-
-    if (flops is None) == (target is None):
-        raise InputError("give either --flops or --return")
-    if flops is None or target is not None:
-        if out or params or data_limit is not None or epochs is not None:
-            raise InputError("--return goes with FIT, --force and --json alone")
-        assert target is not None
-        _show_reach(fit_file, target, force, as_json)
-        return
-    said = forecast(
-        read_fit(fit_file),
-        flops,
-        params=params,
-        data_limit=data_limit,
-        epochs=epochs,
-        force=force,
+        check_figure(figure)
+    names = ("window", "duplicates", "flop_model", "checkpoints", "metric", "interval", "seed")
+    found = compare_arms(
+        tables,
+        column=by,
+        baseline=baseline,
+        budgets=parse_budgets(at, "--at") if at else (),
+        cost=lambda rows: named_cost(cost, list(rows)),
+        source=str(runs),
+        **{name: options[name] for name in names},
     )
     if out is not None:
-        write_forecast(out, said)
-    if as_json:
-        console.print_json(said.as_json())
-        return
-    head = ("", "forecast", f"{said.interval:.0%} interval")
-    rows = [
-        ("params", f"{said.params:,}", _ends(said.params_interval)),
-        ("samples", f"{said.samples:,}", _ends(said.samples_interval)),
-        ("loss", f"{said.loss.value:.4g}", _ends(said.loss)),
-    ]
-    if said.ret is not None:
-        rows.append(("return", f"{said.ret.value:,.4g}", _ends(said.ret)))
-    console.print_table(head, rows)
-    console.show(
-        f"{said.flops:.3g} FLOPs, {said.extrapolation:.3g} times the largest budget fitted"
-    )
-    if said.data_limit is not None:
-        console.show(
-            f"{said.data_limit.epochs:.2f} epochs of {said.data_limit.unique_samples:,.0f} samples"
-        )
-    for warning in said.warnings:
-        console.say(f"warning: {warning}")
+        files.atomic_write(out, files.dump_json(found.as_json()))
+    if figure is not None:
+        from nhzoo.scaling.arms.figures import plot_arms
 
-
-def _show_reach(fit_file: Path, target: float, force: bool, as_json: bool) -> None:
-    from nhzoo.scaling.fitting import read_fit
-    from nhzoo.scaling.forecasting import compute_for
-
-    said = compute_for(read_fit(fit_file), target, force=force)
-    if as_json:
-        console.print_json(said.as_json())
-        return
-    head = ("", "forecast", f"{said.interval:.0%} interval")
-    high = "no upper end" if said.high is None else f"{said.high:.3g}"
-    rows = [("flops", f"{said.flops:.3g}", f"[{said.low:.3g}, {high}]")]
-    if said.params is not None:
-        rows.append(("params", f"{said.params:.3g}", "-"))
-    console.print_table(head, rows)
-    console.show(
-        f"for a mean return of {said.target:,.0f}, {said.beyond:.3g} times the largest fitted; "
-        f"{said.extrapolation:.3g} times its FLOPs"
-    )
-    for warning in said.warnings:
-        console.say(f"warning: {warning}")
-
-
-@click.command("grade")
-@click.argument("forecast_file", metavar="FORECAST", type=FILE)
-@click.argument("run")
-@click.option(
-    "--result", type=FILE, help="Result folder of the trained agent, to grade the return."
-)
-@click.option("-o", "--out", type=FILE, help="File for the grade, for example grade.json.")
-@click.option("--strict", is_flag=True, help="Exit with 1 if an interval was missed.")
-@AS_JSON
-def grade_command(
-    forecast_file: Path,
-    run: str,
-    result: Path | None,
-    out: Path | None,
-    strict: bool,
-    as_json: bool,
-) -> None:
-    """Grade a frozen forecast against the trained run.
-
-    RUN is TABLE:RUN_ID, a table with one row, or a zoo entry.
-
-    \b
-    Example: nhzoo grade forecast.json training/runs.jsonl:bc-lstm-1410k
-    """
-    from nhzoo.scaling import grading
-    from nhzoo.scaling.forecasting import read_forecast
-    from nhzoo.scaling.grading import write_grade
-
-    said = read_forecast(forecast_file)
-    found = grading.grade(said, grading.find_run(run, said.flops), result)
-    if out is not None:
-        write_grade(out, found)
+        plot_arms(found, figure)
+    for note in found.notes:
+        console.say(f"note: {note}")
     if as_json:
         console.print_json(found.as_json())
-    else:
-        outcomes = [("loss", found.loss)] + ([("return", found.ret)] if found.ret else [])
+        return
+    for flops, lines in found.at.items():
+        console.show(f"at {flops:.3g} FLOPs, {found.interval:.0%} intervals:")
         console.print_table(
-            ("", "forecast", f"{said.interval:.0%} interval", "observed", "error", "hit"),
+            (by, "rows", "N ~ C^", "loss", f"against {found.baseline}", "P(best)", "compute gain"),
             [
                 (
-                    name,
-                    f"{o.forecast:,.4g}",
-                    f"[{o.low:,.4g}, {o.high:,.4g}]",
-                    f"{o.observed:,.4g}",
-                    f"{o.error:+.1%}",
-                    o.hit,
+                    *(line.arm, found.rows[line.arm]),
+                    _interval(found.exponents[line.arm], ".2f"),
+                    _interval(line.loss, ".4g"),
+                    _interval(line.difference, "+.2%"),
+                    f"{line.best:.0%}",
+                    "-" if line.difference is None else _gain(line),
                 )
-                for name, o in outcomes
+                for line in lines
             ],
         )
-        console.print_table(
-            ("baseline", "loss", "error", "forecast is nearer"),
-            [
-                (name.replace("_", " "), f"{r.forecast:.4g}", f"{r.error:+.1%}", r.beaten)
-                for name, r in found.baselines.items()
-            ],
+    for pairing in found.pairings:
+        console.show(
+            f"{' and '.join(pairing.arms)}: {pairing.pairs} paired runs, whose errors correlate "
+            f"by {pairing.correlation:.2f}"
         )
-        console.show(f"forecast of {found.forecast_created}, {found.forecast_sha256[:16]}")
-        for warning in found.warnings:
-            console.say(f"warning: {warning}")
-    if strict and not found.hit:
-        sys.exit(1)
 
 
-@click.command("plot")
-@click.argument("fit_file", metavar="FIT", type=FILE)
-@click.option(
-    "--forecast", "forecasts", type=FILE, multiple=True, help="Forecast to draw. Repeatable."
-)
-@click.option("--out", type=FILE, required=True, help="Folder for the figures.")
-def plot_command(fit_file: Path, forecasts: tuple[Path, ...], out: Path) -> None:
-    """Draw the figures of a fit, as SVG and PNG.
-
-    They show profiles, optima, frontiers and residuals.
-
-    \b
-    Example: nhzoo plot fit.json --forecast forecast.json --out figures
-    """
-    from nhzoo.scaling.fitting import read_fit
-    from nhzoo.scaling.forecasting import read_forecast
-    from nhzoo.scaling.plots import plot_fit
-
-    for path in plot_fit(read_fit(fit_file), out, [read_forecast(f) for f in forecasts]):
-        console.show(str(path))
+def _gain(line: ArmAt) -> str:
+    """x1.5 [1.2, 1.9]; words where the baseline may never reach the loss."""
+    low = "0" if line.gain_low is None else f"{line.gain_low:.3g}"
+    high = "no end" if line.gain_high is None else f"{line.gain_high:.3g}"
+    value = "never reached" if line.gain is None else f"x{line.gain:.3g}"
+    return f"{value} [{low}, {high}]"
 
 
 def policy_cost_of(rows: list[RunRow]) -> Cost:
@@ -452,7 +353,3 @@ def _interval(value: LawInterval | None, form: str) -> str:
     if value is None:
         return "-"
     return f"{value.value:{form}} [{value.low:{form}}, {value.high:{form}}]"
-
-
-def _ends(interval: LawInterval) -> str:
-    return f"[{interval.low:,.4g}, {interval.high:,.4g}]"

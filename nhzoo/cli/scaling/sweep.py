@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from nhzoo.cli.options import AS_JSON, DATASET, FOLDER, WORKERS
-from nhzoo.cli.scaling import FILE, named_cost, policy_cost_of
+from nhzoo.cli.scaling.fit import FILE, named_cost, policy_cost_of
 from nhzoo.errors import InputError
 from nhzoo.runtime import console
 
@@ -50,6 +50,9 @@ def sweep() -> None:
 @click.option(
     "--rates", default="", help="Train each cell at so many times its learning rate: 0.5,1,2."
 )
+@click.option(
+    "--seeds", default=3, show_default=True, help="Seeds of the central size of two budgets."
+)
 @click.option("--ledger", type=FILE, help="Table of runs to estimate the speed from.")
 @click.option("--prefix", default="sweep", show_default=True, help="Prefix of the run ids.")
 @click.option("-o", "--out", type=FILE, help="File for the plan.")
@@ -63,6 +66,7 @@ def sweep_plan(
     unique: float | None,
     cost: str,
     rates: str,
+    seeds: int,
     ledger: Path | None,
     prefix: str,
     out: Path | None,
@@ -93,6 +97,7 @@ def sweep_plan(
         rows=rows,
         prefix=prefix,
         rates=plans.parse_rates(rates),
+        seeds=seeds,
     )
     if out is not None:
         plans.write_plan(out, planned)
@@ -355,6 +360,121 @@ def sweep_rates(
         if found
     )
     console.show(f"lr ~ {text}; the cells are {law.rms:.1%} about it")
+
+
+@sweep.command("next")
+@click.argument("fit_file", metavar="FIT", type=FILE)
+@click.option("--flops", type=float, required=True, help="FLOPs to spend on the runs in all.")
+@click.option("--runs", default=12, show_default=True, help="Most runs.")
+@click.option(
+    "--target", type=float, help="Budget of the forecast (default: 10 times the largest fitted)."
+)
+@click.option(
+    "--tighten",
+    default="both",
+    show_default=True,
+    help="What of the forecast to tighten: size, loss or both.",
+)
+@click.option("--budgets", default="", help="Budgets that may be added, as for sweep plan.")
+@click.option("--prefix", default="next", show_default=True, help="Prefix of the run ids.")
+@click.option("-o", "--out", type=FILE, help="File for the plan, which sweep run trains.")
+@AS_JSON
+def sweep_next(
+    fit_file: Path,
+    flops: float,
+    runs: int,
+    target: float | None,
+    tighten: str,
+    budgets: str,
+    prefix: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Plan the runs that tighten a forecast most for their FLOPs.
+
+    Train them with sweep run, into the table of the fit's own runs, and fit again.
+
+    \b
+    Example: nhzoo sweep next fit.json --flops 2e13 -o next.json
+    """
+    from nhzoo.scaling.fitting import read_fit
+    from nhzoo.scaling.sweeps import designs, plan
+
+    fitted = read_fit(fit_file)
+    found = designs.next_runs(
+        fitted,
+        flops,
+        target=target,
+        runs=runs,
+        tighten=tighten,
+        budgets=plan.parse_budgets(budgets) if budgets else (),
+        prefix=prefix,
+    )
+    if out is not None:
+        plan.write_plan(out, found.plan)
+    if as_json:
+        steps = {"now": asdict(found.now), "after": [asdict(step) for step in found.after]}
+        console.print_json({"plan": found.plan.as_json(), "expected": steps})
+        return
+    console.print_table(
+        ("run", "params", "FLOPs", "samples", "seed"),
+        [(c.run_id, c.params, f"{c.flops:.3g}", c.samples, c.seed) for c in found.plan.cells],
+    )
+    end = found.after[-1]
+    console.show(
+        f"{len(found.plan.cells)} runs, {found.plan.flops:.3g} FLOPs; the forecast's standard "
+        f"errors at {end.flops:.3g} FLOPs: size {found.now.size:.1%} now, {end.size:.1%} with them,"
+        f" loss {found.now.loss:.2%} now, {end.loss:.2%} with them"
+    )
+    console.say(
+        f"note: fit again with --window {2 * fitted.options['window']:g}, so that sizes far from "
+        "the best count when the best one moves"
+    )
+
+
+@sweep.command("score")
+@click.argument("plan_file", metavar="PLAN", type=FILE)
+@click.argument("fit_file", metavar="FIT", type=FILE)
+@click.option(
+    "--target", type=float, help="Budget of the forecast (default: 10 times the largest fitted)."
+)
+@AS_JSON
+def sweep_score(plan_file: Path, fit_file: Path, target: float | None, as_json: bool) -> None:
+    """Say what a plan would do for a forecast before it is run.
+
+    FIT gives the surface, the scatter of runs and the runs there are. The errors are of the
+    surface's forecast, as far as its form is right.
+
+    \b
+    Example: nhzoo sweep score plan.json fit.json
+    """
+    from nhzoo.scaling.fitting import read_fit
+    from nhzoo.scaling.sweeps import designs, plan
+
+    found = designs.score(plan.read_plan(plan_file), read_fit(fit_file), target)
+    if as_json:
+        console.print_json(asdict(found))
+        return
+    lines = {
+        "the fit now": found.now,
+        "with this plan": found.after,
+        "this plan alone": found.alone,
+        "with the runs of sweep next": found.best,
+    }
+    console.print_table(
+        ("forecast by", "error of the size", "error of the loss"),
+        [
+            (name, f"{line.size:.1%}", f"{line.loss:.2%}") if line else (name, None, None)
+            for name, line in lines.items()
+        ],
+    )
+    console.show(
+        f"{found.runs} runs, {found.spent:.3g} FLOPs; standard errors at {found.now.flops:.3g}"
+    )
+    if found.alone is None:
+        console.say(
+            "note: the plan alone carries no surface, which takes 3 budgets and 3 sizes at least"
+        )
 
 
 def _frames(data: str) -> float:

@@ -1,0 +1,1 @@
+"""Commands of scaling laws: fit, forecast, grade, plot, and sweeps."""

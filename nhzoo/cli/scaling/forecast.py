@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nhzoo.cli.scaling.fit import FILE
 from nhzoo.cli.options import AS_JSON
+from nhzoo.cli.scaling.fit import FILE
 from nhzoo.errors import InputError
 from nhzoo.runtime import console
 

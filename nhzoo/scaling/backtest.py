@@ -7,7 +7,7 @@ widened to the worst error seen at its factor or nearer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from nhzoo.scaling import isoflop
 from nhzoo.scaling.cost import Cost
+from nhzoo.scaling.families.predicting import predict
 from nhzoo.scaling.intervals import LawInterval
 from nhzoo.scaling.isoflop import bare_power_law
-from nhzoo.scaling.laws import LEAST_BUDGETS, Law, fit_laws, predict, surface_of
+from nhzoo.scaling.laws import DEFAULT_METHODS, LEAST_BUDGETS, Law, fit_laws, surface_of
 from nhzoo.scaling.runs import Points
 
 Array = npt.NDArray[np.float64]
@@ -48,10 +49,33 @@ class Holdout:
     last_size_error: float | None
     power_law_error: float | None
     last_loss_error: float | None
+    coupled_error: float | None = None
+
+
+CHOSEN = {"vp": "surface_error", "frontier": "frontier_error", "coupled": "coupled_error"}
+"""Methods that give a loss, and where their errors on held-out budgets are."""
+
+
+def chosen_loss(
+    tests: Sequence[Holdout], losses: Mapping[str, LawInterval], loss: LawInterval
+) -> LawInterval:
+    """`loss` with the value of the method that did best on the budgets held out, of `losses`."""
+    names = [name for name in CHOSEN if name in losses]
+    known = [t for t in tests if all(getattr(t, CHOSEN[n]) is not None for n in names)]
+    if not known or len(names) < 2:
+        return loss
+    off = {name: sum(abs(getattr(t, CHOSEN[name])) for t in known) for name in names}
+    best = min(names, key=lambda name: (off[name], name != "frontier"))
+    return LawInterval(losses[best].value, loss.low, loss.high)
 
 
 def rolling(
-    points: Points, cost: Cost, most: int, level: float, seed: int = 0
+    points: Points,
+    cost: Cost,
+    most: int,
+    level: float,
+    seed: int = 0,
+    methods: Sequence[str] = DEFAULT_METHODS,
 ) -> tuple[Holdout, ...]:
     """Forecast up to `most` of the top budgets, each from all below it and from fewer."""
     labels, budget = np.unique(points.budget, return_inverse=True)
@@ -61,7 +85,7 @@ def rolling(
     result = []
     for left_out in range(1, min(most, len(labels) - LEAST_BUDGETS) + 1):
         kept = points.take(budget < len(labels) - left_out)
-        laws = fit_laws(kept, resamples=_RESAMPLES, seed=seed)
+        laws = fit_laws(kept, methods=methods, resamples=_RESAMPLES, seed=seed)
         known = np.isfinite(seen.vertex[0]) & np.isfinite(seen.vertex_var)
         below = known & (np.arange(len(labels)) < len(labels) - left_out)
         for k in range(len(labels) - left_out, len(labels)):
@@ -94,6 +118,7 @@ def rolling(
                     last_size_error=_off(naive.last_size, loss),
                     power_law_error=_off(naive.power_law, loss),
                     last_loss_error=_off(naive.last_loss, loss),
+                    coupled_error=_error(predicted.losses.get("coupled"), loss),
                 )
             )
     return tuple(result)

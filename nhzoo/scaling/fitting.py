@@ -275,7 +275,8 @@ def fit(
         returns = tuple(law for law in returns if law.of == "compute")
     performance, refusal = _intrinsic(chosen, interval, resamples, seed)
     floor, unknown_floor = _floor(points, found, shown, interval)
-    tests = rolling(points, shown, holdout, interval, seed) if chosen.profiles else ()
+    held_out = (*DEFAULT_METHODS, *(name for name in ("coupled",) if name in methods))
+    tests = rolling(points, shown, holdout, interval, seed, held_out) if chosen.profiles else ()
     checks = law_checks.check(chosen, found, shown, tests, returns, cost is not None)
     surface = found.surface
     outliers = points.row[surface.weights < 0.3] if surface is not None else np.empty(0)

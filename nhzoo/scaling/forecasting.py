@@ -23,11 +23,12 @@ import numpy as np
 from nhzoo import __version__
 from nhzoo.errors import CheckFailed, InputError
 from nhzoo.runtime import files
-from nhzoo.scaling.backtest import Baselines, baselines, worst_error
+from nhzoo.scaling.backtest import Baselines, baselines, chosen_loss, worst_error
 from nhzoo.scaling.diagnostics import MANY_EPOCHS, MOST_EPOCHS
+from nhzoo.scaling.families.predicting import best_size, predict, regret
 from nhzoo.scaling.fitting import Fit, fit_json
 from nhzoo.scaling.intervals import LawInterval, union
-from nhzoo.scaling.laws import best_size, predict, surface_of
+from nhzoo.scaling.laws import surface_of
 from nhzoo.scaling.returns import ReturnLaw
 
 SCHEMA = 1
@@ -59,7 +60,9 @@ class Forecast:
     """Size, data, loss and return of a run of `flops`. Intervals are 90 %, or `interval`.
 
     `loss` is a prediction interval of one run: the union of the methods', widened to the worst
-    hold-out. `sizes`, `losses`: what each method says. `baselines`: what less thought would say.
+    hold-out; `mean_loss` that of the mean of such runs, without their scatter. `regret` is the
+    share of the FLOPs that this size wastes against the best one. `sizes`, `losses`: what each
+    method says. `baselines`: what less thought would say.
     """
 
     flops: float
@@ -87,6 +90,8 @@ class Forecast:
     created: str
     version: str = __version__
     sha256: str = ""
+    mean_loss: LawInterval | None = None
+    regret: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As one JSON object; `sha256` of the rest comes last."""
@@ -162,16 +167,24 @@ def forecast(
     samples = float(fit.cost.samples(flops, size))
     if samples < 1:
         raise CheckFailed(f"no forecast: {flops:.3g} FLOPs buy less than one sample of that size")
-    chosen_loss = _by_holdouts(fit, predicted.losses, predicted.loss)
-    loss, penalty = _off_optimum(fit, chosen_loss, predicted.size.value, size, flops)
+    chosen = chosen_loss(fit.holdouts, predicted.losses, predicted.loss)
+    loss, penalty = _off_optimum(fit, chosen, predicted.size.value, size, flops)
     optimal = size == _rounded(predicted.size.value) or 1 / 1.001 <= penalty <= 1.001
     if surface_of(fit.laws) is None:
         optimal = predicted.size.low <= size <= predicted.size.high
+    wasted = None
+    if (surface := surface_of(fit.laws)) is not None:
+        wasted = regret(surface, flops, size, fit.cost)
     if not optimal and penalty > 1.001:
+        lost = "" if wasted is None else f", as {wasted:.0%} fewer FLOPs would at the best size"
         warnings.append(
             f"size: {size:,} parameters instead of {predicted.size.value:,.0f} raise the loss by "
-            f"{penalty - 1:.1%}, says the surface"
+            f"{penalty - 1:.1%}{lost}, says the surface"
         )
+    mean = None
+    if predicted.mean is not None:
+        low, high = (end * penalty for end in (predicted.mean.low, predicted.mean.high))
+        mean = LawInterval(loss.value, min(low, loss.value), max(high, loss.value))
     worst = worst_error(fit.holdouts, factor)
     loss = union(
         [loss, LawInterval(loss.value, loss.value / (1 + worst), loss.value * (1 + worst))],
@@ -241,6 +254,8 @@ def forecast(
         data_sha256=fit.data_sha256,
         fit_sha256=str(fit_json(fit)["sha256"]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        mean_loss=mean,
+        regret=wasted,
     )
     return _of_json(result.as_json())
 
@@ -251,18 +266,6 @@ def _rounded(size: float) -> int:
         return 0
     power: int = 10 ** max(0, math.floor(math.log10(size)) - 2)
     return round(size / power) * int(power)
-
-
-def _by_holdouts(fit: Fit, losses_said: dict[str, LawInterval], loss: LawInterval) -> LawInterval:
-    """The union with the value of the method that did better on the budgets held out."""
-    tests = [
-        h for h in fit.holdouts if h.surface_error is not None and h.frontier_error is not None
-    ]
-    surface = sum(abs(h.surface_error or 0.0) for h in tests)
-    frontier = sum(abs(h.frontier_error or 0.0) for h in tests)
-    if tests and surface < frontier and "vp" in losses_said:
-        return LawInterval(losses_said["vp"].value, loss.low, loss.high)
-    return loss
 
 
 def _off_optimum(
@@ -395,6 +398,8 @@ def _of_json(value: dict[str, Any]) -> Forecast:
         created=str(value["created"]),
         version=str(value["nhzoo"]),
         sha256=str(value["sha256"]),
+        mean_loss=LawInterval(**value["mean_loss"]) if value.get("mean_loss") else None,
+        regret=value.get("regret"),  # forecasts of before have neither
     )
 
 

@@ -111,6 +111,45 @@ def parabolas(
     )
 
 
+LEAST_CUBIC = 5
+"""Sizes of a profile that a cubic needs."""
+
+
+def cubics(params: Array, loss: Array, budget: Labels) -> tuple[Array, Array, float, int]:
+    """The minima of cubics of ln L in ln N: ln N [m], variances [m], residual sd and its dof.
+
+    A cubic follows a lopsided profile, whose parabola's vertex is biased; it needs five sizes, and
+    less noise. NaN where a profile has fewer, or no minimum near its sizes.
+    """
+    x, y = np.log(params), np.log(loss)
+    m = int(budget.max()) + 1
+    vertex, spread = np.full(m, np.nan), np.full(m, np.nan)
+    square, dof = 0.0, 0
+    for k in range(m):
+        mine = budget == k
+        centre = x[mine].mean()
+        z = x[mine] - centre
+        if len(np.unique(np.round(z, 2))) < LEAST_CUBIC:
+            continue
+        design = np.stack([z**i for i in range(4)], 1)
+        p, *_ = np.linalg.lstsq(design, y[mine])
+        square += float(((y[mine] - design @ p) ** 2).sum())
+        dof += len(z) - 4
+        turns = np.roots([3 * p[3], 2 * p[2], p[1]])
+        turns = np.real(turns[np.abs(np.imag(turns)) < 1e-9])
+        reach = _BEYOND * np.ptp(z)
+        bends = 2 * p[2] + 6 * p[3] * turns
+        good = (bends > 0) & (turns >= z.min() - reach) & (turns <= z.max() + reach)
+        if not good.any():
+            continue
+        top, bend = float(turns[good][0]), float(bends[good][0])
+        slope = -np.array([0.0, 1.0, 2 * top, 3 * top**2]) / bend
+        vertex[k] = top + centre
+        spread[k] = slope @ np.linalg.inv(design.T @ design) @ slope
+    variance = square / dof if dof > 0 else np.nan
+    return vertex, spread * variance, float(np.sqrt(variance)), max(1, dof)
+
+
 def power_law(
     compute: Array, values: Array, variances: Array, weighted: bool = False
 ) -> tuple[Array, Array, float]:

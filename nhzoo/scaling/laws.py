@@ -5,9 +5,8 @@ Methods: `vp` (variable projection of the surface, the default), `huber` (Hoffma
 sizes that did best; for reproduction only). `frontier` is L_opt(C) = E + k C^-g through the
 parabolas' minima; a bare power law for the loss is too optimistic and only a baseline.
 
-`predict` says what a set of laws says of a budget, beside naive baselines. The surface is wrong
-where size and data interact, the parabola where profiles are lopsided; they err in different
-directions, so a forecast states the union of their intervals.
+`families.predicting` says what a set of laws says of a budget. `cubic` (profiles of third order)
+and `coupled` (a surface whose terms interact) are further opinions, on request.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ import numpy.typing as npt
 
 from nhzoo.scaling import intervals, isoflop
 from nhzoo.scaling.cost import Cost
+from nhzoo.scaling.families import coupled
 from nhzoo.scaling.intervals import (
     RESAMPLES,
     CommonError,
@@ -32,7 +32,6 @@ from nhzoo.scaling.intervals import (
     exponential,
     resampled_pairs,
     resampled_runs,
-    union,
 )
 from nhzoo.scaling.isoflop import Profiles
 from nhzoo.scaling.parametric import (
@@ -47,7 +46,7 @@ from nhzoo.scaling.runs import Points, floats
 
 Array = npt.NDArray[np.float64]
 
-METHODS = ("vp", "parabola", "huber", "joint", "argmin")
+METHODS = ("vp", "parabola", "cubic", "coupled", "huber", "joint", "argmin")
 DEFAULT_METHODS = ("vp", "parabola")
 LEAST_BUDGETS = 3
 FRONTIER_BUDGETS = 4
@@ -176,6 +175,28 @@ class SurfaceLaw(SizeLaw, LossLaw):
 
 
 @dataclass(frozen=True)
+class CoupledLaw(SizeLaw, LossLaw):
+    """L(N, D) = E + (u^p + v^p)^(1/p): see `families.coupled`; all but E are logarithms."""
+
+    form = "coupled"
+    parameters = ("E", "A", "B", "alpha", "beta", "p")
+
+    def ln_size(self, theta: Array, flops: float, cost: Cost) -> Array:
+        """See `SizeLaw`."""
+        return optimum(coupled.as_surface(theta), flops, cost)
+
+    def exponent(self, theta: Array, flops: float, cost: Cost) -> Array:
+        """See `SizeLaw`."""
+        high, low = (self.ln_size(theta, flops * factor, cost) for factor in (3.0, 1 / 3.0))
+        return np.asarray((high - low) / (2 * np.log(3.0)))
+
+    def ln_loss(self, theta: Array, flops: float, cost: Cost) -> Array:
+        """See `LossLaw`."""
+        size = np.exp(np.clip(self.ln_size(theta, flops, cost), -600, 600))
+        return np.asarray(np.log(coupled.coupled_losses(theta, size, cost.samples(flops, size))))
+
+
+@dataclass(frozen=True)
 class LineLaw(SizeLaw):
     """ln N_opt on ln C: a line through ln N at ln C = `centre`, its slope the exponent."""
 
@@ -231,7 +252,9 @@ def law_from_json(value: dict[str, Any]) -> Law:
     )
 
 
-_FORMS: dict[str, type[Law]] = {law.form: law for law in (SurfaceLaw, LineLaw, FrontierLaw)}
+_FORMS: dict[str, type[Law]] = {
+    law.form: law for law in (SurfaceLaw, CoupledLaw, LineLaw, FrontierLaw)
+}
 
 
 def surface_of(laws: Iterable[Law]) -> SurfaceLaw | None:
@@ -315,10 +338,15 @@ def fit_laws(
     surface = None
     enough = len(points) >= LEAST_POINTS and (not profiles or len(labels) >= LEAST_BUDGETS)
     enough = enough and min(np.ptp(np.log(points.params)), np.ptp(np.log(points.samples))) > 0.7
-    if enough and {"vp", "huber"} & set(methods):
+    if enough and {"vp", "huber", "coupled"} & set(methods):
         surface = variable_projection(points.params, points.samples, points.loss)
         if "vp" in methods:
             found.append(_surface_law("vp", surface, points, weights[1:], clustered, dof))
+        if "coupled" in methods and not clustered:
+            third = coupled.fit_coupled(points.params, points.samples, points.loss, surface)
+            if third is not None:
+                estimate = Estimate(third.theta, third.dof, covariance=third.covariance)
+                found.append(CoupledLaw("coupled", estimate, third.rms, len(points)))
         if "huber" in methods:
             fit = parametric(points.params, points.samples, points.loss)
             found.append(_surface_law("huber", fit, points, weights[1:], True, dof))
@@ -389,6 +417,12 @@ def _lines(
             if clustered and drawn:
                 estimate = _with_draws(theta, dof)
             found.append(LineLaw("parabola", estimate, fitted.sd, len(points), centre))
+    if "cubic" in methods and not clustered:
+        tops, spread, sd, free = isoflop.cubics(points.params, points.loss, budget)
+        if np.isfinite(tops).sum() >= LEAST_BUDGETS:
+            theta, covariance, _ = isoflop.power_law(fitted.compute, tops[None], spread)
+            estimate = Estimate(theta[0], free, covariance=covariance)
+            found.append(LineLaw("cubic", estimate, sd, len(points), centre))
     if "joint" in methods:
         both, x0 = isoflop.joint(points.params, points.loss, points.flops, budget, weights)
         if np.isfinite(both[0]).all():
@@ -431,58 +465,3 @@ def _argmin_line(
     middle = np.array([np.log(points.flops[budget == k]).mean() for k in np.unique(budget)]).mean()
     slope, level = np.polyfit(spent - middle, sizes, 1)
     return np.array([level, slope])
-
-
-SIZE_METHODS = ("vp", "parabola")
-LOSS_METHODS = ("frontier", "vp")
-FALLBACKS = ("huber", "joint", "argmin")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Size and loss at a budget; `sizes`, `losses` of each method. None where none can say."""
-
-    size: LawInterval | None
-    loss: LawInterval | None
-    sizes: dict[str, LawInterval]
-    losses: dict[str, LawInterval]
-
-
-def predict(laws: Sequence[Law], flops: float, cost: Cost, level: float) -> Prediction:
-    """Size from the surface and the parabolas, loss from the frontier and the surface.
-
-    The first of these that is there gives the value, all give the interval (other methods only
-    where neither is there). Loss intervals are of one more run: they hold the residual scatter.
-    """
-    sizes = {
-        law.method: size
-        for law in laws
-        if isinstance(law, SizeLaw) and (size := law.size(flops, cost, level)) is not None
-    }
-    losses = {
-        law.method: loss
-        for law in laws
-        if isinstance(law, LossLaw)
-        and (loss := law.loss(flops, cost, level, one_run=True)) is not None
-    }
-    return Prediction(_union(sizes, SIZE_METHODS), _union(losses, LOSS_METHODS), sizes, losses)
-
-
-def best_size(laws: Sequence[Law], flops: float, cost: Cost) -> float:
-    """The size of `predict` alone, without its interval; NaN where none can say."""
-    by_method = {law.method: law for law in laws if isinstance(law, SizeLaw)}
-    for name in (*SIZE_METHODS, *FALLBACKS):
-        if name in by_method:
-            law = by_method[name]
-            size = float(law.ln_size(law.estimate.theta[None], flops, cost)[0])
-            if np.isfinite(size):
-                return float(np.exp(min(size, 700.0)))
-    return float("nan")
-
-
-def _union(found: dict[str, LawInterval], methods: Sequence[str]) -> LawInterval | None:
-    names = [name for name in methods if name in found]
-    names = names or [name for name in FALLBACKS if name in found][:1]
-    if not names:
-        return None
-    return union([found[name] for name in names], found[names[0]].value)

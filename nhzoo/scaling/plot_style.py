@@ -16,13 +16,23 @@ from nhzoo.scaling.intervals import LawInterval
 Array = npt.NDArray[np.float64]
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6e6e6e"
-COLOURS = {"vp": BLUE, "parabola": ORANGE, "frontier": GREEN, "huber": PURPLE, "joint": "#56B4E9"}
+COLOURS = {
+    "vp": BLUE,
+    "parabola": ORANGE,
+    "frontier": GREEN,
+    "huber": PURPLE,
+    "joint": "#56B4E9",
+    "cubic": "#E69F00",
+    "coupled": "#000000",
+}
 NAMES = {
     "vp": "surface (variable projection)",
     "parabola": "parabolas",
     "frontier": "E + k C^-g through the minima",
     "huber": "surface (Huber)",
     "joint": "joint parabolas",
+    "cubic": "cubics",
+    "coupled": "coupled surface",
     "argmin": "best size trained",
 }
 STYLE: dict[Any, Any] = {

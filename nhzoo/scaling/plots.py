@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from nhzoo.errors import InputError
 from nhzoo.runtime import files
+from nhzoo.scaling.families.predicting import best_size
 from nhzoo.scaling.fitting import Fit
 from nhzoo.scaling.forecasting import Forecast
 from nhzoo.scaling.intervals import LawInterval
-from nhzoo.scaling.laws import LossLaw, SizeLaw, best_size, surface_of
+from nhzoo.scaling.laws import LossLaw, SizeLaw, surface_of
 from nhzoo.scaling.plot_style import (
     BLUE,
     COLOURS,

@@ -30,7 +30,7 @@ FILE = click.Path(path_type=Path)
     "--methods",
     default="vp,parabola",
     show_default=True,
-    help="Methods, of vp, parabola, huber, joint, argmin.",
+    help="Methods, of vp, parabola, cubic, coupled, huber, joint, argmin.",
 )
 @click.option(
     "--only", default="*", show_default=True, help="Pattern of the run ids to fit: 'iso1*'."

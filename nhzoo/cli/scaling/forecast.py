@@ -88,8 +88,10 @@ def forecast_command(
     rows = [
         ("params", f"{said.params:,}", _ends(said.params_interval)),
         ("samples", f"{said.samples:,}", _ends(said.samples_interval)),
-        ("loss", f"{said.loss.value:.4g}", _ends(said.loss)),
+        ("loss of one run", f"{said.loss.value:.4g}", _ends(said.loss)),
     ]
+    if said.mean_loss is not None:
+        rows.append(("mean of such runs", f"{said.mean_loss.value:.4g}", _ends(said.mean_loss)))
     if said.ret is not None:
         rows.append(("return", f"{said.ret.value:,.4g}", _ends(said.ret)))
     console.print_table(head, rows)

@@ -19,10 +19,10 @@ from nhzoo.publishing.charts import short
 from nhzoo.publishing.html import count
 from nhzoo.runtime import files
 from nhzoo.runtime.console import say
+from nhzoo.scaling.families.predicting import predict
 from nhzoo.scaling.fitting import Fit, read_fit
 from nhzoo.scaling.grading import FrozenForecast, read_forecasts
 from nhzoo.scaling.intervals import LawInterval
-from nhzoo.scaling.laws import predict
 from nhzoo.training import run_table
 from nhzoo.training.run_table import RunRow
 

@@ -227,7 +227,7 @@ def _gained(gradient: Array, before: Array, after: Array) -> float:
 
 def _with(known: _Information, covariance: Array, cells: Sequence[Cell]) -> Array:
     """The covariance with some runs more."""
-    params, samples = (np.array([getattr(c, n) for c in cells], float) for n in _COLUMNS)
+    params, samples = (np.array([getattr(c, n) for c in cells], np.float64) for n in _COLUMNS)
     for row in known.rows(params, samples):
         pulled = covariance @ row
         covariance = covariance - np.outer(pulled, pulled) / (1 + float(row @ pulled))
@@ -241,11 +241,11 @@ def _cells(fit: Fit, law: SurfaceLaw, flops: float, profile: bool = False) -> li
     """Runs that a budget may get: sizes round its optimum, those trained already among them."""
     middle = float(law.ln_size(law.estimate.theta[None], flops, fit.cost)[0])
     reach = int(2 * math.log2(float(fit.options["window"])) + 1e-9)
-    steps = np.arange(-reach, reach + 1) * math.log(2) / 2
+    steps = [k * math.log(2) / 2 for k in range(-reach, reach + 1)]
     if profile:
-        steps = (np.arange(_PROFILE) - (_PROFILE - 1) / 2) * math.log(2)
+        steps = [(k - (_PROFILE - 1) / 2) * math.log(2) for k in range(_PROFILE)]
     trained = np.unique(fit.points.params[np.abs(np.log(fit.points.budget / flops)) < 0.01])
-    sizes = [rounded(math.exp(middle + step)) for step in steps]
+    sizes = [rounded(math.exp(middle + float(step))) for step in steps]
     near = np.log(trained) - middle
     ours = [int(n) for n, off in zip(trained, near, strict=True) if abs(off) <= steps[-1]]
     sizes = [n for n in sizes if not any(abs(math.log(n / m)) < _SAME for m in ours)]

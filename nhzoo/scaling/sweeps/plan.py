@@ -20,8 +20,8 @@ from nhzoo.errors import InputError
 from nhzoo.runtime import files
 from nhzoo.scaling.cost import Cost
 from nhzoo.scaling.diagnostics import MANY_EPOCHS
+from nhzoo.scaling.families.predicting import best_size
 from nhzoo.scaling.fitting import Fit
-from nhzoo.scaling.laws import best_size
 from nhzoo.training.config import peak_rate
 from nhzoo.training.run_table import LedgerRow, RunRow
 

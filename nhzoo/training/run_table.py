@@ -34,9 +34,9 @@ class RunRow:
 
     `samples` and `flops` are those of training (all frames seen, every layer); `loss` is on data
     that was held out, None only for our rows of kind rl, see `LedgerRow`. `flops_budget` groups
-    runs that were to spend the same. `horizon`: steps of games that recurrent state was carried in
-    training. Rows of one FLOPs formula have one `flop_model_hash`, whatever
-    their sizes.
+    runs that were to spend the same. `batch`: games (or samples) in a batch. `horizon`: steps of
+    games that recurrent state was carried in training. Rows of one FLOPs formula have one
+    `flop_model_hash`, whatever their sizes.
     """
 
     run_id: str
@@ -53,6 +53,7 @@ class RunRow:
     kind: str | None = None
     lr: float | None = None
     lr_tuned: bool | None = None
+    batch: int | None = None
     seed: int | None = None
     width: int | None = None
     depth: int | None = None

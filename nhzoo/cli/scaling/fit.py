@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from nhzoo.scaling.cost import Cost
     from nhzoo.scaling.fitting import Fit
     from nhzoo.scaling.intervals import LawInterval
+    from nhzoo.scaling.sweeps.rates import RateGrade, RateLaw
     from nhzoo.training.run_table import RunRow
 
 FILE = click.Path(path_type=Path)
@@ -73,6 +75,11 @@ FILE = click.Path(path_type=Path)
     help="Number of top budgets to hold out and forecast.",
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 if a diagnostic is an error.")
+@click.option(
+    "--optimum",
+    type=click.Choice(["lr", "batch", "horizon"]),
+    help="Fit the law of the best value of this column instead, and freeze it with -o.",
+)
 @click.option("--by", help="Compare the arms that this column names, such as the architecture.")
 @click.option("--baseline", help="With --by: arm to compare with (default: the table's first).")
 @click.option("--at", help="With --by: budgets to compare at, such as 1e13,1e14.")
@@ -85,6 +92,7 @@ def fit_command(
     cost: str,
     skip_incomplete: bool,
     strict: bool,
+    optimum: str | None,
     by: str | None,
     baseline: str | None,
     at: str | None,
@@ -96,17 +104,21 @@ def fit_command(
 
     The table is CSV, JSON or JSON Lines. The fit has intervals, hold-outs and named diagnostics.
     With --by, a law is fitted to each arm, and the arms are compared at some budgets: which is
-    best, by how much, and how much more compute the baseline would need.
+    best, by how much, and how much more compute the baseline would need. With --optimum, the law is
+    of the best learning rate, batch or horizon, from cells trained at three values or more.
 
     \b
     Example: nhzoo fit training/runs.jsonl --only 'iso1*' -o fit.json
              nhzoo fit runs.csv --by architecture --at 1e15 --figure arms.svg
+             nhzoo fit runs.csv --optimum batch -o batch.json
     """
     from nhzoo.scaling import fitting
     from nhzoo.training import run_table
 
     incomplete: list[str] | None = [] if skip_incomplete else None
     notes: list[str] = []
+    if by and optimum:
+        raise InputError("give either --by, which compares arms, or --optimum")
     if by is not None:
         tables = run_table.read_arms(runs, by, options["only"], incomplete, notes)
         _say_rows(notes, incomplete)
@@ -117,6 +129,12 @@ def fit_command(
         raise InputError("--baseline, --at and --figure go with --by, which names the arms")
     rows = run_table.read_runs(runs, incomplete, notes)
     _say_rows(notes, incomplete)
+    if optimum is not None:
+        from nhzoo.scaling.sweeps.rates import fit_rates
+
+        some = [row for row in rows if fnmatchcase(row.run_id, options["only"])]
+        show_optimum(fit_rates(some, str(runs), optimum), out, as_json)
+        return
     only, model = options["only"], options["flop_model"]
 
     def matches(row: RunRow) -> bool:
@@ -142,6 +160,54 @@ def fit_command(
     if strict and fitted.errors:
         console.say(f"nhzoo: {runs}: {len(fitted.errors)} diagnostics are errors, and --strict")
         sys.exit(1)
+
+
+def show_optimum(law: RateLaw, out: Path | None, as_json: bool) -> None:
+    """Print the law of a hyperparameter's best value, and freeze it in `out`."""
+    from nhzoo.scaling.sweeps.rates import COLUMNS, write_rates
+
+    if out:
+        write_rates(out, law)
+    for finding in law.diagnostics:
+        console.say(str(finding))
+    if as_json:
+        console.print_json(law.as_json())
+        return
+    console.print_table(
+        ("params", "samples", f"best {COLUMNS[law.column]}", "loss", "values"),
+        [
+            (
+                *(f"{cell.params:,.0f}", f"{cell.samples:,.0f}", f"{cell.value:.3g}"),
+                *(f"{cell.loss:.4f}", cell.rates),
+            )
+            for cell in law.cells
+        ],
+    )
+    exponents = {name: law.parameter(name) for name in ("n", "d")}
+    text = ", ".join(
+        f"{'params' if name == 'n' else 'samples'}^{_interval(found, '.3f')}"
+        for name, found in exponents.items()
+        if found
+    )
+    console.show(f"{law.column} ~ {text}; the cells are {law.rms:.1%} about it")
+    if law.holdouts:
+        console.show("the largest budget, forecast from those below it:")
+        print_grades(law.holdouts)
+
+
+def print_grades(grades: Sequence[RateGrade]) -> None:
+    """Print what a law said of cells beside what came; costs are shares of the loss."""
+    console.print_table(
+        ("params", "samples", "forecast", "[90 %]", "observed", "costs", "one for all", "hit"),
+        [
+            (
+                *(f"{g.params:,.0f}", f"{g.samples:,.0f}", f"{g.forecast.value:.3g}"),
+                *(f"[{g.forecast.low:.3g}, {g.forecast.high:.3g}]", f"{g.observed:.3g}"),
+                *(f"{g.cost:+.2%}", f"{g.constant_cost:+.2%}", "yes" if g.hit else "no"),
+            )
+            for g in grades
+        ],
+    )
 
 
 def _say_rows(notes: list[str], incomplete: list[str] | None) -> None:

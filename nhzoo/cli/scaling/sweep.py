@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from nhzoo.cli.options import AS_JSON, DATASET, FOLDER, WORKERS
-from nhzoo.cli.scaling.fit import FILE, named_cost, policy_cost_of
+from nhzoo.cli.scaling.fit import FILE, named_cost, policy_cost_of, print_grades, show_optimum
 from nhzoo.errors import InputError
 from nhzoo.runtime import console
 
@@ -51,6 +51,13 @@ def sweep() -> None:
     "--rates", default="", help="Train each cell at so many times its learning rate: 0.5,1,2."
 )
 @click.option(
+    "--optimum",
+    "laws",
+    type=FILE,
+    multiple=True,
+    help="Law of the best lr, batch or horizon that cells get (fit --optimum). Repeatable.",
+)
+@click.option(
     "--seeds", default=3, show_default=True, help="Seeds of the central size of two budgets."
 )
 @click.option("--ledger", type=FILE, help="Table of runs to estimate the speed from.")
@@ -66,6 +73,7 @@ def sweep_plan(
     unique: float | None,
     cost: str,
     rates: str,
+    laws: tuple[Path, ...],
     seeds: int,
     ledger: Path | None,
     prefix: str,
@@ -81,6 +89,7 @@ def sweep_plan(
     """
     from nhzoo.scaling.fitting import read_fit
     from nhzoo.scaling.sweeps import plan as plans
+    from nhzoo.scaling.sweeps.rates import read_rates
     from nhzoo.training.run_table import read_runs
 
     rows = read_runs(ledger) if ledger else []
@@ -98,6 +107,7 @@ def sweep_plan(
         prefix=prefix,
         rates=plans.parse_rates(rates),
         seeds=seeds,
+        laws=[read_rates(path) for path in laws],
     )
     if out is not None:
         plans.write_plan(out, planned)
@@ -171,9 +181,9 @@ def sweep_run(
 ) -> None:
     """Train the runs of a plan that the ledger lacks.
 
-    Run again to resume. --command is for any trainer: {params}, {samples}, {flops}, {seed} and {lr}
-    in it are what the plan asks for, {row} is the JSON file that it writes its row to (at least a
-    loss), {folder} one that it may keep its state in.
+    Run again to resume. --command is for any trainer: {params}, {samples}, {flops}, {seed}, {lr},
+    {batch} and {horizon} in it are what the plan asks for, {row} is the JSON file that it writes
+    its row to (at least a loss), {folder} one that it may keep its state in.
 
     \b
     Example: nhzoo sweep run plan.json --ledger runs.jsonl --out entries --runs runs --jobs 2
@@ -322,44 +332,9 @@ def sweep_rates(
         if as_json:
             console.print_json({"grades": [asdict(g) | {"hit": g.hit} for g in grades]})
             return
-        console.print_table(
-            ("params", "samples", "forecast", "[90 %]", "observed", "costs", "hit"),
-            [
-                (
-                    *(f"{g.params:,.0f}", f"{g.samples:,.0f}", f"{g.forecast.value:.3g}"),
-                    *(f"[{g.forecast.low:.3g}, {g.forecast.high:.3g}]", f"{g.observed:.3g}"),
-                    *(f"{g.cost:+.2%}", "yes" if g.hit else "no"),
-                )
-                for g in grades
-            ],
-        )
+        print_grades(grades)
         return
-    law = rates.fit_rates(rows, str(runs))
-    if out:
-        rates.write_rates(out, law)
-    for finding in law.diagnostics:
-        console.say(str(finding))
-    if as_json:
-        console.print_json(law.as_json())
-        return
-    console.print_table(
-        ("params", "samples", "best rate", "loss", "rates"),
-        [
-            (
-                *(f"{cell.params:,.0f}", f"{cell.samples:,.0f}", f"{cell.lr:.3g}"),
-                *(f"{cell.loss:.4f}", cell.rates),
-            )
-            for cell in law.cells
-        ],
-    )
-    exponents = {name: law.parameter(name) for name in ("n", "d")}
-    text = ", ".join(
-        f"{'params' if name == 'n' else 'samples'}^{found.value:.3f} "
-        f"[{found.low:.3f}, {found.high:.3f}]"
-        for name, found in exponents.items()
-        if found
-    )
-    console.show(f"lr ~ {text}; the cells are {law.rms:.1%} about it")
+    show_optimum(rates.fit_rates(rows, str(runs)), out, as_json)
 
 
 @sweep.command("next")

@@ -1,10 +1,10 @@
 """Cells that are anybody's commands: each trains one network and writes one row of the table.
 
 A command is split into words as a shell would do it and run without one. In its words {params},
-{samples}, {flops}, {seed}, {lr} and {run_id} are what the plan asks for, {row} is the file that the
-row is to be written to, as JSON, and {folder} one that stays for this run: a command that is
-killed is started again and may go on from what it has left there. A row needs a loss; size, samples
-and FLOPs are the plan's where it does not say otherwise.
+{samples}, {flops}, {seed}, {lr}, {batch}, {horizon} and {run_id} are what the plan asks for, {row}
+is the file that the row is to be written to, as JSON, and {folder} one that stays for this run: a
+command that is killed is started again and may resume from what it has left there. A row needs a
+loss; size, samples and FLOPs are the plan's where it does not say otherwise.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ from nhzoo.training.run_table import RunRow, append_row, parse_row
 _TRIES = 3  # of a command that is killed
 _LOOK_SECONDS = 1.0
 _SAID = 2_000  # bytes at the end of a log that its last line is looked for in
-_PLACES = ("run_id", "params", "samples", "flops", "seed", "lr", "row", "folder")
+_PLACES = (
+    *("run_id", "params", "samples", "flops", "seed"),
+    *("lr", "batch", "horizon", "row", "folder"),
+)
 # The command ends with the process that waits for it, whatever ends that.
 _START = (
     "import os, sys; from nhzoo.runtime.processes import end_with; end_with(int(sys.argv[1])); "
@@ -58,7 +61,8 @@ class Command:
         """The words of the command line of a cell."""
         folder = Path(self.folder) / cell.run_id
         values: dict[str, Any] = {name: getattr(cell, name, None) for name in _PLACES}
-        values |= {"row": folder / "row.json", "folder": folder, "lr": cell.lr or 0}
+        values |= {name: getattr(cell, name) or 0 for name in ("lr", "batch", "horizon")}
+        values |= {"row": folder / "row.json", "folder": folder}
         try:
             words = [word.format(**values) for word in shlex.split(self.text)]
         except (KeyError, IndexError, ValueError, AttributeError) as error:
@@ -164,7 +168,8 @@ def _wait(process: subprocess.Popen[bytes], heartbeat: Callable[[], None]) -> in
 def _row(cell: Cell, values: dict[str, Any]) -> RunRow:
     """The row of the table: what the command wrote, and which cell it is."""
     given = {name: value for name, value in values.items() if name != "schema_version"}
-    asked = {"params": cell.params, "samples": cell.samples, "flops": cell.flops, "lr": cell.lr}
+    asked = {"params": cell.params, "samples": cell.samples, "flops": cell.flops}
+    asked |= {name: getattr(cell, name) for name in ("lr", "batch", "horizon")}
     own = {"run_id": cell.run_id, "flops_budget": cell.flops, "seed": cell.seed}
     row = parse_row(asked | given | own, f"{cell.run_id}: its row")
     if abs(row.params / cell.params - 1) >= 0.05:

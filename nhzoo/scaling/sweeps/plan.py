@@ -22,6 +22,7 @@ from nhzoo.scaling.cost import Cost
 from nhzoo.scaling.diagnostics import MANY_EPOCHS
 from nhzoo.scaling.families.predicting import best_size
 from nhzoo.scaling.fitting import Fit
+from nhzoo.scaling.sweeps.rates import RateLaw
 from nhzoo.training.config import peak_rate
 from nhzoo.training.run_table import LedgerRow, RunRow
 
@@ -29,6 +30,8 @@ SCHEMA = 1
 SIZES = (10_000, 500_000_000)
 LEAST_UPDATES = 500
 SAMPLES_PER_UPDATE = 256
+BATCH = 4
+"""Games in a batch by the trainer's default."""
 
 SEEDS = 3
 """Of one cell of two budgets, which tell what seeds differ by."""
@@ -37,7 +40,7 @@ _SEEDED_BUDGETS = 2
 
 @dataclass(frozen=True)
 class Cell:
-    """One run. Batch, and the learning rate where `lr` is None, are left to the rules of training.
+    """One run. `lr`, `batch` and `horizon` are left to the rules of training where they are None.
 
     `seconds` is None where the ledger has no measured speed; `epochs` None where it is not known
     how many unique samples there are.
@@ -51,6 +54,8 @@ class Cell:
     epochs: float | None
     seconds: float | None
     lr: float | None = None
+    batch: int | None = None
+    horizon: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,11 +125,13 @@ def plan_sweep(
     rates: Sequence[float] = (),
     any_size: bool = False,
     seeds: int = SEEDS,
+    laws: Sequence[RateLaw] = (),
 ) -> Plan:
     """Plan `sizes` sizes, a factor `step` apart, around center(flops) at each budget.
 
     `rows`: a ledger, for the speed of its latest machine. `rates`: each cell is trained at so many
-    times the learning rate of the rule for its size. `any_size`: they are not nhzoo's networks, so
+    times the learning rate of the rule for its size. `laws`: of the best learning rate, batch or
+    horizon, which each cell gets. `any_size`: they are not nhzoo's networks, so
     its limits of sizes and updates do not count. The most central cell of the lowest
     and of the middle budget gets so many `seeds`. InputError when no cell is left.
     """
@@ -156,7 +163,8 @@ def plan_sweep(
                 continue
             name = f"{prefix}-{short(flops)}-{params}-s0"
             seconds = flops / rate(params) if rate else None
-            kept.append(Cell(name, params, flops, int(samples), 0, epochs, seconds))
+            cell = Cell(name, params, flops, int(samples), 0, epochs, seconds)
+            kept.append(_tuned(cell, laws))
         cells += _at_rates(kept, rates)
         if kept and flops in seeded:
             central = min(kept, key=lambda cell: abs(math.log(cell.params / middle)))
@@ -178,6 +186,23 @@ def plan_sweep(
     )
 
 
+def _tuned(cell: Cell, laws: Sequence[RateLaw]) -> Cell:
+    """The cell with what laws say is best for it; a horizon is no longer than the run."""
+    if len({law.column for law in laws}) < len(laws):
+        raise InputError("--optimum: two laws are of the same column; give one of each")
+    found: dict[str, float] = {}
+    for law in laws:
+        said = law.rate(cell.params, cell.samples)
+        if said is None:
+            raise InputError(f"--optimum {law.source}: the law says nothing of {cell.run_id}")
+        found[law.column] = said.value
+    lr = found.get("lr")
+    batch = max(1, round(found["batch"])) if "batch" in found else None
+    most = cell.samples // (batch or BATCH)
+    horizon = max(1, min(round(found["horizon"]), most)) if "horizon" in found else None
+    return replace(cell, lr=lr and float(f"{lr:.3g}"), batch=batch, horizon=horizon)
+
+
 def _at_rates(cells: Sequence[Cell], rates: Sequence[float]) -> list[Cell]:
     """Each cell at so many times the rate of the rule; by the rule itself where there are none."""
     if not rates:
@@ -186,7 +211,7 @@ def _at_rates(cells: Sequence[Cell], rates: Sequence[float]) -> list[Cell]:
         replace(
             cell,
             run_id=f"{cell.run_id}-lr{rate:g}",
-            lr=float(f"{peak_rate(cell.params) * rate:.3g}"),
+            lr=float(f"{(cell.lr or peak_rate(cell.params)) * rate:.3g}"),
         )
         for cell in cells
         for rate in rates
@@ -279,6 +304,9 @@ def _cell(values: dict[str, Any]) -> Cell:
         isinstance(cell.run_id, str) and isinstance(cell.flops, float) and cell.flops > 0
     ):
         raise ValueError(f"the cell {str(cell.run_id)[:64]!r} has no usable size, FLOPs or seed")
+    for given in (cell.batch, cell.horizon):
+        if given is not None and not (isinstance(given, int) and 0 < given < 1 << 30):
+            raise ValueError(f"the cell {cell.run_id[:64]!r} has no usable batch or horizon")
     if cell.lr is not None and not (isinstance(cell.lr, float) and 0 < cell.lr < math.inf):
         raise ValueError(f"the cell {cell.run_id[:64]!r} has no usable learning rate")
     return cell

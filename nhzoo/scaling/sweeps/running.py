@@ -113,7 +113,8 @@ def finished_rows(plan: Plan, ledger: Path) -> dict[str, RunRow]:
             continue
         near = abs(row.params / cell.params - 1) < 0.05
         same = row.flops_budget == cell.flops and row.seed == cell.seed
-        if not near or not same or cell.lr not in (None, row.lr):
+        tuned = cell.lr in (None, row.lr) and cell.batch in (None, row.batch)
+        if not near or not same or not tuned:
             raise InputError(
                 f"{ledger}: {row.run_id} is another run than the plan's; plan the sweep with "
                 "another --prefix"
@@ -157,12 +158,16 @@ def train_cell(
         seed=cell.seed,
         threads=recipe.threads,
         lr=cell.lr or 0.0,
+        horizon=cell.horizon or 0,
+        **({} if cell.batch is None else {"batch": cell.batch}),
     )
     folder = Path(recipe.folder) / cell.run_id
     command = (
         f"nhzoo train bc --data {recipe.data} --params {cell.params} --flops {cell.flops:g} "
         f"{f'--validation {recipe.validation} ' if recipe.validation else ''}"
         f"{f'--lr {cell.lr:g} ' if cell.lr else ''}"
+        f"{f'--batch {cell.batch} ' if cell.batch else ''}"
+        f"{f'--horizon {cell.horizon} ' if cell.horizon else ''}"
         f"--seed {cell.seed} --threads {recipe.threads} --temperature {recipe.temperature:g} "
         f"--run build/runs/{cell.run_id} --out agents/{cell.run_id}"
     )

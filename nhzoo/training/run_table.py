@@ -53,12 +53,12 @@ class RunRow:
     kind: str | None = None
     lr: float | None = None
     lr_tuned: bool | None = None
-    batch: int | None = None
     seed: int | None = None
     width: int | None = None
     depth: int | None = None
     horizon: int | None = None
     flop_model_hash: str | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,7 @@ def test_the_projects_own_table_is_sound():
 
 
 def test_the_contracts_columns_are_all_there_and_first():
-    assert [field.name for field in fields(RunRow)] == COLUMNS
+    assert [field.name for field in fields(RunRow)] == [*COLUMNS, "batch"]
     assert [field.name for field in fields(LedgerRow)][: len(COLUMNS)] == COLUMNS
 
 

@@ -18,7 +18,7 @@ from nhzoo.errors import InputError, NhzooError
 from nhzoo.runtime import files
 from nhzoo.runtime.cluster import connect
 from nhzoo.runtime.pool import Crashed, OneByOne, run_tasks
-from nhzoo.scaling.sweeps.plan import Cell, Plan
+from nhzoo.scaling.sweeps.plan import BATCH, Cell, Plan
 from nhzoo.training.run_table import LedgerRow, RunRow, append_row, parse_row, read_runs
 
 _MOST_LOSSES = 3  # of the packed games, one after another, without a finished run in between
@@ -159,7 +159,7 @@ def train_cell(
         threads=recipe.threads,
         lr=cell.lr or 0.0,
         horizon=cell.horizon or 0,
-        **({} if cell.batch is None else {"batch": cell.batch}),
+        batch=cell.batch or BATCH,
     )
     folder = Path(recipe.folder) / cell.run_id
     command = (

@@ -43,24 +43,29 @@ def slice_games(folder: Path, longest: int, held_out: int) -> None:
 
 def steps(out: Path, options: argparse.Namespace) -> list[list[str]]:
     """The commands of the loop; those whose file is there, and frozen, are left out."""
-    games, plan, table = str(out / "games"), str(out / "plan.json"), str(out / "runs.jsonl")
-    fit, forecast, grade = (str(out / f"{name}.json") for name in ("fit", "forecast", "grade"))
-    runs, next_ = str(out / "runs"), str(out / "entries" / "next")
-    ran = f"{table}:next"
-    sweep = f"sweep run {plan} --ledger {table} --runs {runs} --out {out / 'entries'}"
-    commands = [
-        f"sweep plan --budgets {options.budgets} --center {options.center} --sizes {options.sizes}"
-        f" --step {options.step} --seeds 1 --data {games} --prefix demo -o {plan}",
-        f"{sweep} --data {games} --jobs {options.jobs}",
-        f"fit {table} --only demo-* -o {fit}",
-        f"forecast {fit} --flops {options.target} --force -o {forecast}",
-        f"train next {forecast} --data {games} --ledger {table} --run {runs}/next --out {next_}",
-        f"grade {forecast} {ran} -o {grade}",
-        f"plot {fit} --forecast {forecast} --run {ran} --out {out / 'figures'}",
-    ]
+    plan, table, fit, forecast = (
+        str(out / name) for name in ("plan.json", "runs.jsonl", "fit.json", "forecast.json")
+    )
+    entries, runs, ran = out / "entries", str(out / "runs"), f"{table}:next"
+    if options.command:
+        trained_by = ["--command", options.command]
+        counted, sweep = ["--cost", "6"], ["--jobs", str(options.jobs), *trained_by]
+    else:
+        trained_by = counted = ["--data", str(out / "games")]
+        sweep = ["--jobs", str(options.jobs), "--out", str(entries), *trained_by]
+    grid = f"--budgets {options.budgets} --center {options.center} --sizes {options.sizes}"
+    lines = {
+        f"sweep plan {grid} --step {options.step} --seeds 1 --prefix demo -o {plan}": counted,
+        f"sweep run {plan} --ledger {table} --runs {runs}": sweep,
+        f"fit {table} --only demo-* -o {fit}": [],
+        f"forecast {fit} --flops {options.target} --force -o {forecast}": [],
+        f"train next {forecast} --ledger {table} --run {runs} --out {entries / 'next'}": trained_by,
+        f"grade {forecast} {ran} -o {out / 'grade.json'}": [],
+        f"plot {fit} --forecast {forecast} --run {ran} --out {out / 'figures'}": [],
+    }
     frozen = Path(forecast).exists()  # its fit as well, then: what was said stays
-    words = [command.split() for command in commands]
-    return [line for line in words if not (frozen and line[0] in ("fit", "forecast"))]
+    commands = [[*line.split(), *more] for line, more in lines.items()]
+    return [words for words in commands if not (frozen and words[0] in ("fit", "forecast"))]
 
 
 def page(out: Path) -> Path:
@@ -94,14 +99,13 @@ def page(out: Path) -> Path:
 <meta http-equiv="Content-Security-Policy" content="{single["policy"]}">
 <title>A scaling law, its forecast, and what came</title><style>{single["style"]}</style></head>
 <body><main><h1>A scaling law, its forecast, and what came</h1>
-<p class="lead">{len(fit["points"]["run"])} small networks were trained on a slice of the expert
-games, and laws fitted to them: the best size grows as C^{exponent["value"]:.2f}. A network of
-{said["extrapolation"]:.1f} times their largest budget was forecast, the forecast frozen, and that
-network trained. Its loss came out {abs(loss["error"]):.1%} from the forecast, {verdict} the
-interval.</p>
+<p class="lead">Laws were fitted to {len(fit["points"]["run"])} small runs: the best size grows as
+C^{exponent["value"]:.2f}. A run of {said["extrapolation"]:.1f} times their largest budget was
+forecast, the forecast frozen, and that run trained. Its loss came out
+{abs(loss["error"]):.1%} from the forecast, {verdict} the interval.</p>
 {_table(("", "forecast", f"{said['interval']:.0%} interval", "came"), rows)}
-<p class="note">Frozen {text(said["created"])}, SHA-256 {text(said["sha256"][:16])}. Networks this
-small and budgets this close together show how the loop works, and nothing about NetHack.</p>
+<p class="note">Frozen {text(said["created"])}, SHA-256 {text(said["sha256"][:16])}. Runs this
+small and budgets this close together show how the loop works, and nothing more.</p>
 <h2>Simpler forecasts of the loss</h2>{_table(("baseline", "loss", "error"), rivals)}
 {figures}</main></body></html>
 """
@@ -132,6 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("build/scaling-demo"))
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
+    parser.add_argument("--command", help="train with this command, as for nhzoo sweep run")
     parser.add_argument("--budgets", default="1e10:3.2e10:3", help="as for nhzoo sweep plan")
     parser.add_argument("--center", default="25000@1e10^0.4", help="as for nhzoo sweep plan")
     parser.add_argument("--sizes", type=int, default=5, help="sizes of each budget")
@@ -142,7 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     began = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
-    slice_games(options.out / "games", options.longest, options.held_out)
+    if not options.command:
+        slice_games(options.out / "games", options.longest, options.held_out)
     for words in steps(options.out, options):
         print(f"\n[{time.monotonic() - began:.0f} s] $ nhzoo {shlex.join(words)}", flush=True)
         code = subprocess.run([sys.executable, "-m", "nhzoo", *words]).returncode

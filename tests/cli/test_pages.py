@@ -43,6 +43,12 @@ LEFT_OUT = {
     r"nhzoo fit runs.jsonl --only 'sweep-": "tests/scaling/sweeps/test_commands.py",
     r"nhzoo train next forecast.json": "tests/scaling/test_forecasting.py",
     r"nhzoo grade forecast.json runs": "tests/scaling/test_forecasting.py",
+    r"make scaling-demo": "tests/scaling/test_demo.py",
+    # Tables of arms, and of cells at several learning rates, that are nobody's here.
+    r"nhzoo fit runs.csv --by": "tests/scaling/test_arms.py",
+    r"nhzoo fit runs.jsonl --optimum": "tests/scaling/sweeps/test_rates.py",
+    r"nhzoo sweep rates": "tests/scaling/sweeps/test_rates.py",
+    r"nhzoo sweep plan .*--optimum": "tests/scaling/sweeps/test_rates.py",
     # Several processes and machines.
     r"torchrun": "tests/training/test_distributed.py",
     # The maintainer's, of rows that are named ID.

@@ -262,7 +262,9 @@ def test_recorded_games_are_packed_exported_named_and_looked_at(
     assert {"mine", "t", "autoascend-monk-v1"} <= named
     kept = json.loads(run("data", "stats", out, "--json").stdout)
     assert (kept["games"], kept["keys"]) == (3, recorded["keys"])
-    by_ttyrec = json.loads(run("data", "stats", "t", "--json").stdout)
+    done = run("data", "stats", "t", "--json")
+    assert done.returncode == 0, done.stderr
+    by_ttyrec = json.loads(done.stdout)
     assert by_ttyrec["games"] == 3
     assert by_ttyrec["scores"]["mean"] >= 0
     measured = json.loads(run("loss", shared_entry, "--data", "mine", "--json").stdout)

@@ -33,6 +33,8 @@ LEFT_OUT = {
     r"nhzoo list --remote": "tests/hub/test_download.py",
     r"nhzoo submit .*--to hub": "tests/leaderboard/test_submissions.py",
     r"nhzoo train bc --data hf://": "tests/hub/test_download.py",
+    # What a machine with a GPU needs, and what it runs.
+    r"make gpu-bundle|python3 training/gpu_check.py": "tests/training/test_gpu_check.py",
     # Hours of the expert, or all games of many agents.
     r"nhzoo data record autoascend": "tests/evaluation/test_recording.py",
     r"nhzoo sweep measure": "tests/scaling/sweeps/test_running.py",

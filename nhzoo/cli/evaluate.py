@@ -272,11 +272,11 @@ def tune(
     entry = getattr(load(agent), "entry", None)
     own = entry.sampling if entry else Sampling()
     samplings = [own] + [
-        found
+        other
         for temperature in temperatures or (own.temperature,)
         for min_p in cut_offs or (own.min_p,)
         for patience in patiences or (own.patience,)
-        if (found := Sampling(temperature, patience, min_p)) != own
+        if (other := Sampling(temperature, patience, min_p)) != own
     ]
 
     def note(sampling: Sampling, state: Progress) -> None:
@@ -286,9 +286,9 @@ def tune(
         bar.update(before + state.done, len(samplings) * games, text)
 
     with console.LiveProgress(f"tune {agent}", "games") as bar:
-        found = tuning.tune(agent, samplings, games, out, workers, note)
+        tuned = tuning.tune(agent, samplings, games, out, workers, note)
     if as_json:
-        console.print_json({"agent": agent, "games": games, "tuned": [asdict(t) for t in found]})
+        console.print_json({"agent": agent, "games": games, "tuned": [asdict(t) for t in tuned]})
         return
     head = ("temperature", "min-p", "patience", "mean score [95 %]", "ahead of the first [95 %]")
     console.print_table(
@@ -305,7 +305,7 @@ def tune(
                 one.stalled,
                 ", ".join(f"{cause.cause} {cause.share:.0%}" for cause in one.causes[:4]),
             )
-            for one in found
+            for one in tuned
         ],
         ("median", "steps"),
     )

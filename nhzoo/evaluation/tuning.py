@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def tune(
             games,
             workers,
             out / label(sampling),
-            progress=lambda state, sampling=sampling: progress(sampling, state),
+            progress=partial(progress, sampling),
         )
         scores = np.array([row["score"] for row in played.episodes])
         ends, summary = breakdown(played.episodes), played.result["summary"]

@@ -38,6 +38,8 @@ LEFT_OUT = {
     # Hours of the expert, or all games of many agents.
     r"nhzoo data record autoascend": "tests/evaluation/test_recording.py",
     r"nhzoo sweep measure": "tests/scaling/sweeps/test_running.py",
+    # Whole games of many samplings.
+    r"nhzoo tune ": "tests/evaluation/test_tuning.py",
     # Many trainings one after the other.
     r"nhzoo sweep run plan.json": "tests/scaling/sweeps/test_commands.py",
     r"nhzoo sweep plan --budgets 1e8": "tests/scaling/sweeps/test_commands.py",

@@ -304,7 +304,7 @@ def _profiles(chosen: Selection, laws: Laws) -> list[Diagnostic]:
                 _finding(
                     *("regime_change", "warning", "", float(slopes[-1] - slopes[0])),
                     f"the local exponent goes one way, from {slopes[0]:.2f} to {slopes[-1]:.2f}",
-                    "the law may bend: trust the top budgets more",
+                    "the law may bend: fit the top budgets alone, or add larger ones",
                 )
             )
     return found
@@ -349,7 +349,7 @@ def _surface(points: Points, laws: Laws) -> list[Diagnostic]:
                     *("lack_of_fit", "warning", f"residuals against {name}", surface.rms),
                     f"residuals ({surface.rms:.2%} rms) are not random along {name}: the surface "
                     "has not the right form",
-                    "trust the frontier for the loss, and the union for the size",
+                    "trust the frontier for the loss, and try --methods vp,parabola,cubic,coupled",
                 )
             )
     noise = seed_noise(points)
@@ -369,7 +369,7 @@ def _surface(points: Points, laws: Laws) -> list[Diagnostic]:
             _finding(
                 *("outliers", "warning", f"row {rows}", len(outliers)),
                 f"{len(outliers)} rows lie far off the surface and hardly count",
-                "look at these runs",
+                "look whether these runs ended as they should; leave out those that did not",
             )
         )
     return found

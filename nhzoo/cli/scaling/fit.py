@@ -155,7 +155,9 @@ def fit_command(
         _show_fit(fitted)
     if not fitted.laws:
         codes = ", ".join(sorted({d.code for d in fitted.errors}))
-        console.say(f"nhzoo: {runs}: no law can be fitted ({codes})")
+        console.say(
+            f"nhzoo: {runs}: no law can be fitted ({codes}); each error above says what to add"
+        )
         sys.exit(1)
     if strict and fitted.errors:
         console.say(f"nhzoo: {runs}: {len(fitted.errors)} diagnostics are errors, and --strict")

@@ -315,13 +315,22 @@ def _cell(values: dict[str, Any]) -> Cell:
 def reason_against(params: int, samples: float, epochs: float | None, any_size: bool) -> str:
     """Why a cell is not trained; "" for one that is."""
     if params < 1 or samples < 1:
-        return "is less than one parameter or one sample"
+        return "the budget buys less than one parameter or sample; give a larger one"
     if not any_size and not SIZES[0] <= params <= SIZES[1]:
-        return f"sizes from {SIZES[0]:,} to {SIZES[1]:,} are built"
+        return (
+            f"nhzoo's networks have {SIZES[0]:,} to {SIZES[1]:,} parameters; choose other budgets, "
+            "or --cost k for a trainer of your own"
+        )
     if epochs is not None and epochs > MANY_EPOCHS:
-        return f"data would be seen {epochs:.1f} times, {MANY_EPOCHS:g} is the most"
+        return (
+            f"data would be seen {epochs:.1f} times, {MANY_EPOCHS:g} is the most; record more data "
+            "or take smaller budgets"
+        )
     if not any_size and samples < LEAST_UPDATES * SAMPLES_PER_UPDATE:
-        return f"fewer than {LEAST_UPDATES} updates of {SAMPLES_PER_UPDATE} samples"
+        return (
+            f"fewer than {LEAST_UPDATES} updates of {SAMPLES_PER_UPDATE} samples; take larger "
+            "budgets or smaller sizes"
+        )
     return ""
 
 

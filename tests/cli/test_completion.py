@@ -46,7 +46,6 @@ ENTRIES = {listed.name for listed in list_agents() if listed.path}
         (["train"], "", {"bc", "impala", "next"}),
         (["watch", "random"], "--epi", {"--episode"}),
     ],
-    ids=str,
 )
 def test_words_are_completed(words, incomplete, expected):
     found = set(completed(words, incomplete))

@@ -307,6 +307,8 @@ def encode_place(
         peaceful.note_list(chars, recall)
         if on_hero:
             peaceful.follow(chars, recall)
+        peaceful.note_others_kill(chars, turn, recall)
+        if on_hero:
             _mark(chars, row, col, recall, frame.crop[1])
     memory.footprints(recall, row, col, CROP, frame.crop[2])
     encode_map(chars, row, col, frame.map)
@@ -346,6 +348,7 @@ def recall_screen(chars: Array, row: int, col: int, recall: Array) -> None:
         peaceful.note_list(chars, recall)
         if on_hero:
             peaceful.follow(chars, recall)
+        peaceful.note_others_kill(chars, turn, recall)
 
 
 @kernels.njit()

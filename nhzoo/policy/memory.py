@@ -62,11 +62,12 @@ THINGS = ')[="(%!?/+$*'
 THING = np.isin(np.arange(256), np.frombuffer(THINGS.encode(), np.uint8))
 _KILL = np.frombuffer(b"You kill ", np.uint8)
 _PRAYER = np.frombuffer(b"You begin praying", np.uint8)
-_THE, _EATEN, _CORPSE, _SEE, _EAT, _THERE, _THINGS, _END, _NOTHING, _EATING = (
+_THE, _EATEN, _CORPSE, _SEE, _EAT, _THERE, _THINGS, _END, _NOTHING, _EATING, _IS_KILLED = (
     np.frombuffer(text, np.uint8)
     for text in (
         *(b"the ", b"partly eaten ", b" corpse", b"You see here a", b"eat it?", b"There is a"),
         *(b"Things that are here:", b"(end)", b"You see no objects here", b"You finish eating"),
+        b" is killed",
     )
 )
 _MISSILE = 10  # cells that one flies
@@ -196,14 +197,29 @@ def note(chars: Array, turn: int, recall: Array) -> None:
         cell = _fallen(chars, int(recall[PLACE]), direction)
     else:
         cell = int(recall[PLACE] + np.int64(STEP[direction]))
-    name = _name(message, find(message, _KILL) + len(_KILL))
-    if recall[KILLS] != cell or (named and recall[NAMES] != name):
+    name = name_at(message, find(message, _KILL) + len(_KILL))
+    if named:
+        fell(recall, cell, turn, name)
+        return
+    if recall[KILLS] != cell:
         for k in range(2 * MEMORIES - 1, 1, -1):
             recall[KILLS + k] = recall[KILLS + k - 2]
-        for k in range(MEMORIES - 1, 0, -1):
-            recall[NAMES + k] = recall[NAMES + k - 1]
-    elif named:
-        return  # a second corpse of the kind: the first may be the one that is found
+    recall[KILLS], recall[KILLS + 1] = cell & 0xFFFF, turn & 0xFFFF
+
+
+@kernels.njit()
+def fell(recall: Array, cell: int, turn: int, name: int) -> None:
+    """Remember that something of that name, as a hash, was killed on a cell.
+
+    Not where the latest kill was of that name on that cell: of two corpses the first may be the
+    one that is found.
+    """
+    if recall[KILLS] == cell and recall[NAMES] == name:
+        return
+    for k in range(2 * MEMORIES - 1, 1, -1):
+        recall[KILLS + k] = recall[KILLS + k - 2]
+    for k in range(MEMORIES - 1, 0, -1):
+        recall[NAMES + k] = recall[NAMES + k - 1]
     recall[KILLS], recall[KILLS + 1] = cell & 0xFFFF, turn & 0xFFFF
     recall[NAMES] = name
 
@@ -217,15 +233,17 @@ def _thrown(recall: Array) -> bool:
     return False
 
 
-@numba.njit(nogil=True)
-def _name(line: Array, at: int) -> int:
-    """A hash, 1 to 65535, of the name at a place of a line: to a "!", "." or " corpse"."""
+@kernels.njit()
+def name_at(line: Array, at: int) -> int:
+    """A hash, 1 to 65535, of the name at a place: to a "!", ".", " corpse" or " is killed"."""
     if begins(line, at, _THE):
         at += len(_THE)
     if begins(line, at, _EATEN):
         at += len(_EATEN)
     value = 0x811C
-    while at < len(line) and line[at] != 33 and line[at] != 46 and not begins(line, at, _CORPSE):
+    while at < len(line) and line[at] != 33 and line[at] != 46:
+        if line[at] == 32 and (begins(line, at, _CORPSE) or begins(line, at, _IS_KILLED)):
+            break
         value = ((value ^ int(line[at])) * 0x0193) & 0xFFFFFF
         at += 1
     return max(1, (value ^ value >> 16) & 0xFFFF)
@@ -284,7 +302,7 @@ def _corpse(line: Array, at: int) -> int:
     stop = at
     while stop < len(line) and line[stop] != 46 and line[stop] != 40:  # "." and "("
         if begins(line, stop, _CORPSE):
-            return _name(line, at)
+            return name_at(line, at)
         stop += 1
     return 0
 

@@ -12,9 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from nhzoo.policy.config import COLS, ROWS
-from nhzoo.policy.memory import BOTTOM, FRIENDS, MOST_FRIENDS, TOP, TURN, WIDTH, place, position
-from nhzoo.policy.screen_text import begins, has, number
+from nhzoo.policy.config import COLS, DIRECTIONS, ROWS
+from nhzoo.policy.memory import (
+    BOTTOM,
+    COL_STEP,
+    FRIENDS,
+    MOST_FRIENDS,
+    PLACE,
+    ROW_STEP,
+    TOP,
+    TURN,
+    WIDTH,
+    fell,
+    name_at,
+    place,
+    position,
+)
+from nhzoo.policy.screen_text import begins, find, has, number
 from nhzoo.runtime import kernels
 
 Array = np.ndarray[Any, Any]
@@ -26,6 +40,9 @@ _TITLE = np.frombuffer(b"All monsters currently shown on the map", np.uint8)
 _PEACEFUL = np.frombuffer(b"peaceful ", np.uint8)
 _TAME = np.frombuffer(b"tame ", np.uint8)
 _ANGRY = np.frombuffer(b" gets angry!", np.uint8)
+_KILLED = np.frombuffer(b" is killed!", np.uint8)
+_THE_ONE = np.frombuffer(b"The ", np.uint8)
+_SEEN_FALLING = 8  # cells from the hero
 _FORGOTTEN = 20  # turns after which a creature that is out of sight is one no more
 _FARTHEST = 2  # cells that one moves from screen to screen
 
@@ -82,6 +99,46 @@ def follow(chars: Array, recall: Array) -> None:
             recall[FRIENDS + 3 * k + 2] = recall[TURN]
         elif (int(recall[TURN]) - int(recall[FRIENDS + 3 * k + 2])) & 0xFFFF > _FORGOTTEN:
             recall[FRIENDS + 3 * k] = 0
+
+
+@kernels.njit()
+def note_others_kill(chars: Array, turn: int, recall: Array) -> None:
+    """Remember what somebody else has killed, by "The newt is killed!", on a screen, uint8 [1920].
+
+    Pets do that, mostly, and a corpse of it lies beside one. Which pet it was is not said: all food
+    beside dogs, cats, horses and known pets is taken for it, the nearest to the hero last. What it
+    is is seen by its name when he stands there.
+    """
+    line = chars[: COLS - 1]
+    at = find(line, _KILLED)
+    if at < 0 or turn < 0:
+        return
+    while at > 0 and not begins(line, at, _THE_ONE):
+        at -= 1
+    if not begins(line, at, _THE_ONE):
+        return
+    name = name_at(line, at + len(_THE_ONE))
+    row, col = position(int(recall[PLACE]))
+    for far in range(_SEEN_FALLING, -1, -1):
+        for y in range(max(TOP, row - far), min(BOTTOM, row + far + 1)):
+            for x in range(max(0, col - far), min(COLS, col + far + 1)):
+                if max(abs(y - row), abs(x - col)) != far or chars[y * COLS + x] != 37:  # "%"
+                    continue
+                if _beside_pet(chars, y, x, recall):
+                    fell(recall, int(place(y, x)), turn, name)
+
+
+@kernels.njit()
+def _beside_pet(chars: Array, row: int, col: int, recall: Array) -> bool:
+    """Whether beside a cell there is a pet, or what pets are mostly."""
+    for d in range(DIRECTIONS):
+        y, x = row + ROW_STEP[d], col + COL_STEP[d]
+        if not (TOP <= y < BOTTOM and 0 <= x < COLS):
+            continue
+        char = chars[y * COLS + x]
+        if char in (100, 102, 117) or friend_at(recall, int(place(y, x))) >= TAME:  # d, f, u
+            return True
+    return False
 
 
 @kernels.njit()

@@ -158,6 +158,23 @@ def test_a_corpse_in_a_list_of_things_is_found():
     assert see(recall, turn=102, hero=(5, 6))[0][AGE] == 1
 
 
+@pytest.mark.parametrize(
+    ("top", "things", "age"),
+    [
+        ("The little dog bites the newt.  The newt is killed!", [(4, 8, "d"), (4, 9, "%")], 1),
+        ("The newt is killed!", [(4, 9, "%")], 8),  # by nobody who is seen
+        ("The jackal is killed!", [(4, 8, "d"), (4, 9, "%")], 8),  # this is a newt's
+        ("The gnome zombie is destroyed!", [(4, 8, "d"), (4, 9, "%")], 8),  # old as soon as it fell
+    ],
+)
+def test_what_a_pet_has_killed_lies_beside_it(top, things, age):
+    recall = features.no_recall(1)
+    see(recall, turn=100)
+    see(recall, top=top, turn=101, things=things)
+    here = see(recall, top="You see here a newt corpse.", turn=104, hero=(4, 9))[0]
+    assert here[AGE] == age
+
+
 def test_what_is_eaten_is_gone():
     recall = features.no_recall(1)
     see(recall, turn=100)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -72,7 +73,8 @@ def keep_encoded(folder: Path) -> None:
     for name in LOGITS:
         parity = safetensors.numpy.load((AGENTS / name / "parity.safetensors").read_bytes())
         screens = [parity[part] for part in checkpoint._PARITY_INPUT]
-        encoded = vars(features.encode_games(*screens))
+        version = checkpoint.load_entry(AGENTS / name).policy.config.preprocessing
+        encoded = vars(features.encode_games(*screens, version))
         assert all(array.dtype.kind in "iub" for array in encoded.values())
         np.savez(folder / digest_of(screens), **encoded)
 
@@ -80,7 +82,8 @@ def keep_encoded(folder: Path) -> None:
 def take_encoded(folder: str) -> None:
     """Have `encode_games` give what is kept in a folder."""
 
-    def kept(*screens: np.ndarray) -> features.Features:
+    def kept(*given: Any) -> features.Features:
+        *screens, _ = given  # the last is the version
         with np.load(Path(folder, digest_of(screens))) as arrays:
             return features.Features(**arrays)
 

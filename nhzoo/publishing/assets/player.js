@@ -93,7 +93,7 @@ class Recording {
     return frame <= head ? frame : tail[0] + frame - head - 1;
   }
 
-  /** The last frame at or before a step: of a step that is left out, the one before the gap. */
+  /** The last frame at or before a step: of a step in a gap, the one before it. */
   frameOf(step) {
     const [[, head], tail] = this.info.windows;
     const frame = step <= head ? step : !tail || step < tail[0] ? head : head + 1 + step - tail[0];

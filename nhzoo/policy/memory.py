@@ -119,11 +119,6 @@ def push_keys(recall: Array, keys: Array) -> None:
     recall[:, KEYS] = keys
 
 
-def forget(recall: Array) -> None:
-    """Begin games anew: recall [n, 1945] as before the first screen, of the version that it was."""
-    recall[..., :VERSION] = 0
-
-
 @kernels.njit()
 def remember(chars: Array, row: int, col: int, level: int, turn: int, recall: Array) -> bool:
     """Bring `recall` up to this screen, uint8 [1920]; True when the cursor is on the hero.

@@ -192,9 +192,8 @@ def note(chars: Array, turn: int, recall: Array) -> None:
         cell = _fallen(chars, int(recall[PLACE]), direction)
     else:
         cell = int(recall[PLACE] + np.int64(STEP[direction]))
-    name = name_at(message, find(message, _KILL) + len(_KILL))
     if named:
-        fell(recall, cell, turn, name)
+        fell(recall, cell, turn, name_at(message, find(message, _KILL) + len(_KILL)))
         return
     if recall[KILLS] != cell:
         for k in range(2 * MEMORIES - 1, 1, -1):

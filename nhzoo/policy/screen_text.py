@@ -28,32 +28,18 @@ def bottom_line(chars: Array) -> tuple[int, int, int, int, int]:
             continue
         one, two = chars[k - 2], chars[k - 1]
         if two == 84:  # "T:", the last
-            turn = _number(chars, k + 1)
+            turn = number(chars, k + 1)
             return level, turn, health, most, _hunger(chars, k + 1)
         if one == 118 and two == 108:  # "Dlvl:"
-            level = _number(chars, k + 1)
+            level = number(chars, k + 1)
         elif one == 72 and two == 80:  # "HP:"
-            health = _number(chars, k + 1)
+            health = number(chars, k + 1)
             at = k + 1
             while at < first + COLS and chars[at] != 40 and chars[at] != 32:
                 at += 1
             if at < first + COLS - 1 and chars[at] == 40:
-                most = _number(chars, at + 1)
+                most = number(chars, at + 1)
     return level, turn, health, most, NOT_HUNGRY
-
-
-@kernels.njit()
-def has(line: Array, text: Array) -> bool:
-    """Whether a line of characters has a text in it; both uint8."""
-    for start in range(len(line) - len(text) + 1):
-        if line[start] != text[0]:
-            continue
-        at = 1
-        while at < len(text) and line[start + at] == text[at]:
-            at += 1
-        if at == len(text):
-            return True
-    return False
 
 
 @kernels.njit()
@@ -77,20 +63,17 @@ def find(line: Array, text: Array) -> int:
 
 
 @kernels.njit()
+def has(line: Array, text: Array) -> bool:
+    """Whether a line of characters has a text in it; both uint8."""
+    return bool(find(line, text) >= 0)
+
+
+@kernels.njit()
 def number(line: Array, at: int) -> int:
     """The number whose first digit stands at a place of a line, uint8; 0 for none."""
     value = 0
     while at < len(line) and 48 <= line[at] <= 57 and value < 1 << 24:
         value = value * 10 + int(line[at]) - 48
-        at += 1
-    return value
-
-
-@numba.njit(nogil=True)
-def _number(chars: Array, at: int) -> int:
-    value = 0
-    while at < ROWS * COLS and 48 <= chars[at] <= 57 and value < 1 << 24:
-        value = value * 10 + int(chars[at]) - 48
         at += 1
     return value
 

@@ -109,7 +109,9 @@ class Library:
         terminal = importlib.import_module("nhzoo.envs.nle_terminal")  # with numba
         base = _base(handle)
         if self._fits is None:
-            self._fits = terminal.fits(base)
+            with open(self._path, "rb") as file:
+                parts = _loaded(file.read(mmap.PAGESIZE))
+            self._fits = terminal.fits(base, [(p[3], p[5]) for p in parts if p[1] & _PF_X])
         if self._fits:
             terminal.install(base)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+from collections.abc import Collection
 from typing import Any
 
 import numba.core.ccallback as _ccallback
@@ -312,9 +313,14 @@ def address() -> int:
 _alive: list[Any] = []
 
 
-def fits(base: int) -> bool:
-    """Whether the library that is loaded at `base` has the code that `write` was made for."""
+def fits(base: int, segments: Collection[tuple[int, int]]) -> bool:
+    """Whether the library that is loaded at `base` has the code that `write` was made for.
+
+    `segments`: where it has executable segments, and their lengths in bytes.
+    """
     start, length, digest = _CODE
+    if (start, length) not in segments:  # a build of somebody's own: there may be nothing to read
+        return False
     code = (ctypes.c_ubyte * length).from_address(base + start)
     return hashlib.sha256(code).hexdigest().startswith(digest)
 

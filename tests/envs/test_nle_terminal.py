@@ -180,8 +180,10 @@ def test_expert_games_look_the_same_screen_by_screen(index, monkeypatch):
     assert own[1] == theirs[1]
 
 
-def test_another_library_keeps_its_own_terminal(monkeypatch):
-    monkeypatch.setattr(nle_terminal, "_CODE", (*nle_terminal._CODE[:2], "0" * 32))
+@pytest.mark.parametrize("length", [nle_terminal._CODE[1], 1 << 40])
+def test_another_library_keeps_its_own_terminal(monkeypatch, length):
+    """Other code, and a library that ends before the code would: which is not even looked at."""
+    monkeypatch.setattr(nle_terminal, "_CODE", (nle_terminal._CODE[0], length, "0" * 32))
     trace = open_traces("autoascend-monk-v1").traces[0]
     assert not _screens(trace, 10, True, monkeypatch)[0]
 
